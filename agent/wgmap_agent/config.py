@@ -1,0 +1,88 @@
+"""The agent's configuration file (TOML), as ``wgmap peer add`` prints it."""
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from wgmap.config import (
+    Address6Field,
+    EndpointField,
+    InterfaceField,
+    KeyField,
+    NameField,
+    Network6Field,
+    NetworkField,
+    Section,
+)
+
+DATA_PORT = 51820
+CONTROL_PORT = 51822
+Port = Annotated[int, Field(gt=0, lt=65536)]
+
+
+class AgentSection(Section):
+    """``[agent]``: who this agent is, what it registers and what it routes."""
+
+    name: NameField
+    instance: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
+    prefixes: Annotated[tuple[NetworkField, ...], Field(min_length=1, max_length=64)]
+    overlay: Annotated[tuple[NetworkField, ...], Field(min_length=1, max_length=64)]
+    state_dir: Path = Path("/var/lib/wgmap-agent")
+    socket: Path = Path("/run/wgmap-agent/agent.sock")
+    ttl_min: Annotated[int, Field(gt=0, le=1440)] = 60
+    idle_s: Annotated[float, Field(gt=0)] = 900.0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for prefix in self.prefixes:
+            if not any(
+                prefix.version == wide.version and prefix.subnet_of(wide)  # type: ignore[arg-type]
+                for wide in self.overlay
+            ):
+                msg = f"prefix {prefix} is not inside the overlay"
+                raise ValueError(msg)
+        return self
+
+
+class TunSection(Section):
+    """``[tun]``: the device that catches packets to unknown destinations."""
+
+    interface: InterfaceField = "wgm-tun"
+    mtu: Annotated[int, Field(ge=1280, le=65535)] = 1420
+
+
+class ControlSection(Section):
+    """``[control]``: the WireGuard interface to the map servers."""
+
+    interface: InterfaceField = "wgm-ctl"
+    port: Port = CONTROL_PORT
+    prefix: Network6Field = ipaddress.IPv6Network("fd77:676d:6170::/64")
+    keepalive_s: Annotated[int, Field(ge=0, lt=65536)] = 25
+
+
+class DataSection(Section):
+    """``[data]``: the WireGuard interface to other agents."""
+
+    interface: InterfaceField = "wgm-data"
+    port: Port = DATA_PORT
+
+
+class ServerEntry(Section):
+    """``[[server]]``: a map server."""
+
+    name: NameField
+    control_key: KeyField
+    endpoint: EndpointField
+    control_address: Address6Field
+
+
+class AgentConfig(Section):
+    """The whole file."""
+
+    agent: AgentSection
+    tun: TunSection = TunSection()
+    control: ControlSection = ControlSection()
+    data: DataSection = DataSection()
+    server: Annotated[tuple[ServerEntry, ...], Field(min_length=1, max_length=32)]

@@ -1,0 +1,1 @@
+"""The pure engine: events and the time in, actions out."""

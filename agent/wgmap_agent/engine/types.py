@@ -1,0 +1,182 @@
+"""What goes into the engine and what comes out.
+
+The engine is handed ``now`` (seconds, never going back) and an event, and returns actions. The
+runner executes the actions of one call in their order and the calls first in, first out; what
+fails comes back as ``Engine.failed``.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import IPv6Address
+from typing import TypeAlias
+
+from wgmap.addresses import Endpoint, IPNetwork
+from wgmap.wg.device import PeerConfig
+from wgmap.wg.keys import PublicKey
+
+
+class Tunnel(Enum):
+    """Which WireGuard interface of the agent."""
+
+    CONTROL = "control"
+    DATA = "data"
+
+
+class Refusal(Enum):
+    """What is told to the sender of a packet that cannot be carried (ICMP, ICMPv6)."""
+
+    UNREACHABLE = "unreachable"
+    PROHIBITED = "prohibited"
+    TOO_BIG = "too big"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """A map server as the agent knows it."""
+
+    name: str
+    control_key: PublicKey
+    endpoint: Endpoint
+    control_address: IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What does not change while the agent runs."""
+
+    name: str
+    instance: int
+    prefixes: tuple[IPNetwork, ...]
+    overlay: tuple[IPNetwork, ...]
+    control_address: IPv6Address
+    data_key: PublicKey
+    data_port: int
+    servers: tuple[ServerInfo, ...]
+    ttl_min: int
+    idle_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SavedState:
+    """What the runner keeps on disk for the engine between runs."""
+
+    nonce: int = 0  # last nonce of a Map-Register
+
+
+# ------------------------------------------------------------------------------------ actions
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a datagram to a map server's port 4342 through its control tunnel."""
+
+    server: str
+    datagram: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurePeers:
+    """Apply peer changes as one request to a device."""
+
+    tunnel: Tunnel
+    peers: tuple[PeerConfig, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AddRoutes:
+    """Route prefixes to the data interface, with the EID as preferred source."""
+
+    prefixes: tuple[IPNetwork, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRoutes:
+    """Remove routes that AddRoutes made; absent ones are no error."""
+
+    prefixes: tuple[IPNetwork, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Inject:
+    """Put captured IP packets on their way again; they follow the routes."""
+
+    packets: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Answer a captured packet with ICMP; ``mtu`` only with TOO_BIG."""
+
+    packet: bytes
+    refusal: Refusal
+    mtu: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPeers:
+    """Read a device; the answer is ``Engine.peers_read``."""
+
+    tunnel: Tunnel
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshEndpoints:
+    """Set the device's *current* endpoint of every peer again (the stale source fact)."""
+
+    tunnel: Tunnel
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Write this to the state directory."""
+
+    state: SavedState
+
+
+Action: TypeAlias = (
+    Send
+    | ConfigurePeers
+    | AddRoutes
+    | DeleteRoutes
+    | Inject
+    | Refuse
+    | ReadPeers
+    | RefreshEndpoints
+    | Save
+)
+
+# ------------------------------------------------------------------------------------- status
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """A server in ``wgmap-agent status``."""
+
+    name: str
+    control: str
+    rtt_ms: float | None
+    last_heard_s: float | None
+    preferred: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStatus:
+    """A data peer in ``wgmap-agent status``."""
+
+    key: str
+    eids: tuple[str, ...]
+    endpoint: str | None
+    last_handshake_s: float | None
+    rx: int | None
+    tx: int | None
+    state: str  # pending | up | silent | idle
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """The engine's part of ``wgmap-agent status --json``."""
+
+    registered: bool
+    servers: tuple[ServerStatus, ...]
+    peers: tuple[PeerStatus, ...]
+    counters: dict[str, int]

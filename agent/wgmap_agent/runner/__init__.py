@@ -1,0 +1,1 @@
+"""The runner: executes what the engine decided (TUN, netlink, WireGuard, UDP)."""

@@ -1,0 +1,1 @@
+"""Chaos: labs in network namespaces, faults, and judges."""

@@ -1,0 +1,1 @@
+"""The lab: map servers and agents in namespaces over real WireGuard."""

@@ -1,0 +1,1 @@
+"""The map server: a replicated database of peers that speaks LISP."""

@@ -1,0 +1,1 @@
+"""The replica process: owns the log, registrations, interfaces and the admin API."""

@@ -1,0 +1,1 @@
+"""The responder process: answers Map-Requests from its own table and pushes."""

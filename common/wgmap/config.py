@@ -1,0 +1,82 @@
+"""Strict TOML configuration: an unknown key or a wrong value is one line that names it."""
+
+import ipaddress
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, PlainValidator, StringConstraints, ValidationError
+
+from wgmap.addresses import Endpoint, IPAddress, IPNetwork
+from wgmap.errors import ConfigError
+from wgmap.wg.keys import PublicKey
+
+MAX_FILE_BYTES = 1 << 20
+T = TypeVar("T")
+
+
+def _text(parse: Callable[[str], T], kind: type | tuple[type, ...]) -> PlainValidator:
+    def convert(value: Any) -> T:
+        if isinstance(value, kind):
+            return value  # type: ignore[return-value]  # built in Python, not read from a file
+        if not isinstance(value, str):
+            msg = f"expected a string, got {value!r}"
+            raise ValueError(msg)  # noqa: TRY004  # pydantic turns ValueErrors into messages
+        return parse(value)
+
+    return PlainValidator(convert)
+
+
+_ADDRESSES = (ipaddress.IPv4Address, ipaddress.IPv6Address)
+_NETWORKS = (ipaddress.IPv4Network, ipaddress.IPv6Network)
+AddressField = Annotated[IPAddress, _text(ipaddress.ip_address, _ADDRESSES)]
+Address6Field = Annotated[
+    ipaddress.IPv6Address, _text(ipaddress.IPv6Address, ipaddress.IPv6Address)
+]
+NetworkField = Annotated[IPNetwork, _text(ipaddress.ip_network, _NETWORKS)]
+Network6Field = Annotated[
+    ipaddress.IPv6Network, _text(ipaddress.IPv6Network, ipaddress.IPv6Network)
+]
+KeyField = Annotated[PublicKey, _text(PublicKey.parse, PublicKey)]
+EndpointField = Annotated[Endpoint, _text(Endpoint.parse, Endpoint)]
+InterfaceField = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.=+-]{1,15}$")]
+NameField = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+
+
+class Section(BaseModel):
+    """Base of every section of a configuration file: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+def load(path: Path, kind: type[SectionT]) -> SectionT:
+    """Read a TOML file as ``kind``; raises ConfigError naming file, key and reason."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        msg = f"{path}: {error.strerror}"
+        raise ConfigError(msg) from error
+    if len(data) > MAX_FILE_BYTES:
+        msg = f"{path}: over {MAX_FILE_BYTES} bytes"
+        raise ConfigError(msg)
+    return parse(data, kind, str(path))
+
+
+def parse(data: bytes, kind: type[SectionT], name: str) -> SectionT:
+    """Read TOML as ``kind``; ``name`` stands for the file in errors. Raises ConfigError."""
+    try:
+        return kind.model_validate(tomllib.loads(data.decode()))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        msg = f"{name}: {error}"
+        raise ConfigError(msg) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        reason = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
+        msg = f"{name}: {where}: {reason.removeprefix('Value error, ')}"
+        raise ConfigError(msg) from None

@@ -1,0 +1,1 @@
+"""Links, routes and addresses: a pure difference and its netlink executor."""

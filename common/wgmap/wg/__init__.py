@@ -1,0 +1,1 @@
+"""WireGuard: keys and devices (kernel and userspace backends behind one interface)."""

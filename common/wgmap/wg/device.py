@@ -1,0 +1,111 @@
+"""One small interface to a WireGuard device, whatever stands behind it.
+
+A field left at its default means "leave as it is". A configuration is always a difference that
+is applied, never a flush: peers that are not named are not touched.
+"""
+
+import errno
+import os
+from dataclasses import dataclass
+from typing import Protocol
+
+from wgmap.addresses import Endpoint, IPNetwork
+from wgmap.errors import WgmapError
+from wgmap.wg.keys import PrivateKey, PublicKey
+
+
+class DeviceError(WgmapError):
+    """A device refused a change or is gone; ``errno`` is kept."""
+
+    def __init__(self, device: str, code: int, what: str) -> None:
+        self.device = device
+        self.errno = code
+        name = errno.errorcode.get(code, str(code))
+        super().__init__(f"{device}: {what}: {os.strerror(code)} ({name})")
+
+
+@dataclass(frozen=True, slots=True)
+class PeerConfig:
+    """A change to one peer of a device; None means unchanged."""
+
+    key: PublicKey
+    endpoint: Endpoint | None = None
+    allowed_ips: tuple[IPNetwork, ...] | None = None  # replaces the whole set
+    keepalive_s: int | None = None  # 0 switches it off; from 0 to n sends at once
+    remove: bool = False
+    update_only: bool = False  # do nothing when the peer does not exist
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceConfig:
+    """A change to a device; applied in order, peers one after another as listed.
+
+    A PeerConfig with ``remove`` followed by one that adds the same key is the "kick": it drops
+    the handshake state of that peer at once.
+    """
+
+    private_key: PrivateKey | None = None
+    listen_port: int | None = None
+    fwmark: int | None = None
+    peers: tuple[PeerConfig, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PeerState:
+    """What a device knows of a peer."""
+
+    key: PublicKey
+    endpoint: Endpoint | None
+    allowed_ips: tuple[IPNetwork, ...]
+    keepalive_s: int
+    last_handshake: float | None  # wall clock, seconds since 1970; None: never
+    rx_bytes: int
+    tx_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceState:
+    """What a device is: its key, port and peers."""
+
+    name: str
+    public_key: PublicKey | None
+    listen_port: int
+    peers: dict[PublicKey, PeerState]
+
+
+class Device(Protocol):
+    """A WireGuard interface that exists."""
+
+    @property
+    def name(self) -> str:
+        """The interface's name."""
+        ...
+
+    async def configure(self, config: DeviceConfig) -> None:
+        """Apply a difference as one request; raises DeviceError."""
+        ...
+
+    async def read(self) -> DeviceState:
+        """Read the whole state; raises DeviceError. Costs time in proportion to the peers."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the device; the interface and its tunnels stay."""
+        ...
+
+
+class Backend(Protocol):
+    """A way to make WireGuard interfaces on this machine."""
+
+    name: str
+
+    async def open(self, interface: str) -> Device:
+        """Adopt the interface if it is alive, else create it; raises DeviceError.
+
+        What carries the interface (a wireguard-go process) outlives the caller.
+        """
+        ...
+
+    async def remove(self, interface: str) -> None:
+        """Remove the interface and what carries it; no error when there is none."""
+        ...
