@@ -49,7 +49,9 @@ def unpack_rows(piece: bytes) -> Iterator[Change]:
     try:
         for raw in unpacker:
             yield unpack_change(raw)
-    except (msgpack.UnpackException, msgpack.StackError) as error:
+    except PackingError:
+        raise
+    except (ValueError, msgpack.UnpackException) as error:
         raise PackingError(f"not msgpack: {error}") from error
     if unpacker.tell() != len(piece):
         raise PackingError("a piece ends within a row")
