@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from wgmap.lisp import auth
 from wgmap.lisp.codec import Authenticated, decode, encode
 from wgmap.lisp.messages import (
