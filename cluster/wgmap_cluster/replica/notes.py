@@ -5,7 +5,7 @@ from typing import Self
 
 import msgpack
 
-FORMAT = 1
+FORMAT = 1  # fields may be added at the end without a new one
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,11 @@ class ServerNote:
         A note only informs: one of a newer version must not break an older server.
         """
         try:
-            match msgpack.unpackb(data):
-                case [1, int(applied), bool(fresh), (int() | None) as reachable, *_]:
-                    return cls(applied, fresh, reachable)
+            values = msgpack.unpackb(data)
         except (ValueError, TypeError, msgpack.UnpackException):
-            pass
-        return None
+            return None
+        match values:
+            case [1, int(applied), bool(fresh), (int() | None) as reachable, *_]:
+                return cls(applied, fresh, reachable)
+            case _:
+                return None

@@ -125,13 +125,7 @@ class Operations:
         no answer with authority any more.
         """
         _, proposal = await self._do(Revoke(name, Origin(self._name, operator, wall)))
-        try:
-            async with asyncio.timeout(2 * self._staleness_s):
-                while self._behind(proposal.index):
-                    await asyncio.sleep(POLL_S)
-        except TimeoutError:
-            pass  # what is behind is said in the answer
-        unconfirmed = self._behind(proposal.index)
+        unconfirmed = await self._spread(proposal.index, 2 * self._staleness_s)
         confirmed = [server for server in self._servers() if server not in unconfirmed]
         return {"name": name, "confirmed": confirmed, "unconfirmed": unconfirmed}
 
@@ -182,6 +176,14 @@ class Operations:
             raise UnavailableError(_why_not(proposal))
         return _done(proposal.result), proposal
 
+    async def _spread(self, index: int, wait_s: float) -> list[str]:
+        """Wait until every server has applied ``index``; return those that have not in time."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait_s
+        while (behind := self._behind(index)) and loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(POLL_S)  # the log tells of notes by no event
+        return behind
+
     def _peer(self, name: str) -> PeerRow:
         row = self._machine.state.peers.get(name)
         if row is None:
@@ -217,9 +219,7 @@ class Operations:
         role = "leader" if server == log.leader else "follower"
         return _server_view(server, role, ServerNote.decode(member.note))
 
-    def _longest_match(
-        self, instance: int, eid: IPNetwork
-    ) -> tuple[IPNetwork, MappingRow] | None:
+    def _longest_match(self, instance: int, eid: IPNetwork) -> tuple[IPNetwork, MappingRow] | None:
         mappings = self._machine.state.mappings
         for length in range(eid.prefixlen, -1, -1):
             prefix = eid.supernet(new_prefix=length)
