@@ -182,7 +182,9 @@ def alive(pid: int) -> bool:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}
+    state, *rest = stat.rpartition(")")[2].split()
+    threads = int(rest[16])  # num_threads of proc(5): a killed leader waits for its threads
+    return state not in {"Z", "X"} or threads > 1
 
 
 def command(*argv: str, timeout_s: float = 10) -> str:
