@@ -49,11 +49,13 @@ class FlowRecord:
 
     @property
     def longest_gap_s(self) -> float:
-        """Return the longest time in which no packet that was sent came back."""
-        alive = [self.sent[number] for number in sorted(self.returned)]
+        """Return the longest silence: the time between two echoes that came back, less a period.
+
+        Arrivals count, not what was sent: packets that waited in a queue were late all the same.
+        """
         if not self.sent:
             return 0.0
-        edges = [self.sent[0] - self.interval_s, *alive, self.sent[-1] + self.interval_s]
+        edges = sorted([self.sent[0], *self.returned.values(), self.sent[-1]])
         longest = max(after - before for before, after in itertools.pairwise(edges))
         return max(0.0, longest - self.interval_s)
 
