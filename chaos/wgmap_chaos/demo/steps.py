@@ -1,7 +1,6 @@
 """The steps of the demo; each says what it measured and whether it held."""
 
 import asyncio
-import ipaddress
 import itertools
 import os
 import signal
@@ -14,9 +13,11 @@ from wgmap.clock import now
 from wgmap_chaos.demo.ping import first_reply_ms
 from wgmap_chaos.demo.timeline import FirstContact, Timeline
 from wgmap_chaos.flow import Flow
-from wgmap_chaos.labfile import LabAgent, LabFile
+from wgmap_chaos.lab import inventory
+from wgmap_chaos.lab.inventory import AgentEntry
 from wgmap_chaos.programs import ProgramError, ask, run
 
+LAB_FILE = "lab.json"
 CONTACT_LIMIT_MS = 1000.0
 MOVE_LIMIT_S = 2.0
 ELECTION_LIMIT_S = 10.0
@@ -28,7 +29,7 @@ class Demo:
     def __init__(self, directory: Path, say: Callable[[str], None]) -> None:
         self._directory = directory
         self._say = say
-        self.lab = LabFile.load(directory)
+        self.lab = inventory.read(directory / LAB_FILE)
         self.timeline = Timeline(now())
         self.failures: list[str] = []
 
@@ -65,7 +66,7 @@ class Demo:
 
     async def resolve_everywhere(self) -> None:
         """Every server knows a2's mapping, and says the same."""
-        eid = _bare(self.lab.agents[1].eids[0])
+        eid = str(self.lab.agents[1].eids[0])
         answers = []
         for server in self.lab.servers:
             told = ask("wgmap", "--socket", str(server.admin_socket), "resolve", eid)
@@ -86,7 +87,8 @@ class Demo:
             await asyncio.sleep(0.5)  # the flow before the fault, for the picture
             killed = now()
             for pid in self.lab.server(leader).pids.values():
-                os.kill(pid, signal.SIGKILL)
+                if pid is not None:
+                    os.kill(pid, signal.SIGKILL)
             self.timeline.events.append((killed, f"leader {leader} killed"))
             pairs = ((a2, a3), (a3, a4), (a4, a2))
             await asyncio.gather(
@@ -106,7 +108,7 @@ class Demo:
             held=record.lost == 0,
         )
         run("wgmap-chaos", "lab", "start-servers", "--dir", str(self._directory), timeout_s=90)
-        self.lab = LabFile.load(self._directory)
+        self.lab = inventory.read(self._directory / LAB_FILE)
         self.timeline.events.append((now(), f"{leader} started again"))
         state = self._states().get(leader)
         self.check(f"{leader} is back as {state}", held=state in ("leader", "follower"))
@@ -132,21 +134,21 @@ class Demo:
     # ------------------------------------------------------------------------------ parts
 
     async def _contact(
-        self, source: LabAgent, target: LabAgent, eid: str, what: str, *, first: bool
+        self, source: AgentEntry, target: AgentEntry, eid: IPAddress, what: str, *, first: bool
     ) -> None:
         at = now()
-        reply = await asyncio.to_thread(first_reply_ms, source.netns, _bare(eid))
+        reply = await asyncio.to_thread(first_reply_ms, source.netns, str(eid))
         pair = f"{source.name} -> {target.name}"
         if first:
             self.timeline.contacts.append(FirstContact(at, pair, reply))
         shown = "no reply" if reply is None else f"{reply:.1f} ms"
         self.check(
-            f"{pair} {_bare(eid)}: {shown} ({what})",
+            f"{pair} {eid}: {shown} ({what})",
             held=reply is not None and reply < CONTACT_LIMIT_MS,
         )
 
-    def _flow(self, name: str, source: LabAgent, target: LabAgent) -> Flow:
-        flow = Flow(source.netns, target.netns, _address(target.eids[0]))
+    def _flow(self, name: str, source: AgentEntry, target: AgentEntry) -> Flow:
+        flow = Flow(source.netns, target.netns, target.eids[0])
         self.timeline.flows.append((name, flow.record))
         return flow
 
@@ -185,16 +187,7 @@ class Demo:
             await asyncio.sleep(0.05)
 
 
-def _bare(eid: str) -> str:
-    """Return the address of an EID that may be written as a prefix."""
-    return eid.partition("/")[0]
-
-
-def _address(eid: str) -> IPAddress:
-    return ipaddress.ip_address(_bare(eid))
-
-
-async def _move(agent: LabAgent, offset: int) -> None:
+async def _move(agent: AgentEntry, offset: int) -> None:
     """Give every underlay address of an agent up for another one, new first, in one batch."""
     lines = itertools.chain.from_iterable(_move_lines(agent, old, offset) for old in agent.underlay)
     process = await asyncio.create_subprocess_exec(
@@ -206,8 +199,7 @@ async def _move(agent: LabAgent, offset: int) -> None:
         raise ProgramError(msg)
 
 
-def _move_lines(agent: LabAgent, old: str, offset: int) -> tuple[str, str]:
-    address = ipaddress.ip_address(old)
+def _move_lines(agent: AgentEntry, address: IPAddress, offset: int) -> tuple[str, str]:
     length, options = (24, "") if address.version == 4 else (64, " nodad")
     return (
         f"addr add {address + offset}/{length} dev {agent.underlay_port}{options}",
