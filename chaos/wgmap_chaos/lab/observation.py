@@ -77,7 +77,11 @@ def server_pids(netns: str, state_dir: Path) -> dict[str, int | None]:
 
 def agent_pid(netns: str, config: Path) -> int | None:
     """Pid of the agent that runs with this configuration; None: there is none."""
-    for pid in sorted(processes({_namespace(netns)})):
+    try:
+        inside = processes({_namespace(netns)})
+    except FileNotFoundError:
+        return None
+    for pid in sorted(inside):
         with suppress(OSError):
             arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             if b"run" in arguments and str(config).encode() in arguments:
