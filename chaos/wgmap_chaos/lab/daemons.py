@@ -3,16 +3,13 @@
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wgmap.errors import UnavailableError
 from wgmap_chaos.lab import observation, shell
 from wgmap_chaos.lab.errors import LabError
 from wgmap_chaos.lab.topology import Agent, Host, Server, Topology
 from wgmap_chaos.lab.waiting import Deadline
-
-if TYPE_CHECKING:
-    import subprocess
 
 
 class Daemons:
@@ -26,7 +23,7 @@ class Daemons:
         self._topology = topology
         self._paths = topology.paths
         self._deadline = deadline
-        self._started: dict[str, subprocess.Popen[bytes]] = {}
+        self._started: dict[str, shell.Daemon] = {}
 
     def start_server(self, server: Server) -> None:
         """Start a server whose configuration is written, unless its supervisor runs."""
@@ -80,7 +77,7 @@ class Daemons:
     def _spawn(self, host: Host, program: str) -> None:
         config = str(self._paths.config(host.name))
         argv = shell.inside(host.netns, [shell.program(program), "run", "--config", config])
-        self._started[host.name] = shell.spawn(argv, self._paths.log(host.name))
+        self._started[host.name] = shell.Daemon(argv, self._paths.log(host.name))
 
     def _end_orphans(self, server: Server) -> None:
         """Wait for the processes that a dead supervisor left; they hold its sockets."""
@@ -95,9 +92,8 @@ class Daemons:
         log = self._paths.log(host.name)
 
         def checked() -> Any:
-            process = self._started.get(host.name)
-            if process is not None and process.poll() is not None:
-                code = process.returncode
+            daemon = self._started.get(host.name)
+            if daemon is not None and (code := daemon.exit_code()) is not None:
                 raise LabError(f"{host.name} ended with code {code}\n{shell.tail(log)}")
             return condition()
 
