@@ -43,7 +43,7 @@ def _agent(agent: Agent, paths: Paths, control: IPv6Address) -> AgentEntry:
         underlay=(agent.underlay4.ip, agent.underlay6.ip),
         underlay_port=agent.port.host,
         control=control,
-        eids=agent.eids,
+        eids=tuple(eid.network_address for eid in agent.eids),
         data_interface=agent.data_interface,
         control_interface=agent.control_interface,
         tun=agent.tun,

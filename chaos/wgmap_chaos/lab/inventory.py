@@ -45,14 +45,14 @@ class ServerEntry(_Entry):
 
 
 class AgentEntry(_Entry):
-    """An agent; underlay and eids are IPv4 first, eids with their length."""
+    """An agent; underlay and eids are IPv4 first, all addresses without length."""
 
     name: str
     netns: str
     underlay: tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, ...]
     underlay_port: str
     control: ipaddress.IPv6Address
-    eids: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
+    eids: tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, ...]
     data_interface: str
     control_interface: str
     tun: str
