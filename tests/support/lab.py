@@ -1,7 +1,8 @@
 """A lab for tests: three map servers and four agents over real WireGuard.
 
     def test_something(lab: Lab) -> None:
-        lab.run(lab.agent("a1").netns, "ping", "-c1", "10.66.2.1")
+        source, target = lab.file.agents[:2]
+        assert lab.ping(source, target) is not None
 
 The fixture ``lab`` lasts for the whole session, so leave it as you found it: set delay and loss
 back to 0, start what you ended. A test that wants a lab of its own takes ``running_lab``.
@@ -19,6 +20,8 @@ from typing import Any, TypeVar
 
 import pytest
 
+from wgmap.addresses import IPAddress
+from wgmap_chaos.demo.ping import first_reply_ms
 from wgmap_chaos.lab import inventory, observation, removal, topology
 from wgmap_chaos.lab.inventory import AgentEntry, Inventory, ServerEntry
 from wgmap_chaos.lab.waiting import Deadline
@@ -91,21 +94,24 @@ class Lab:
     directory: Path
 
     @property
-    def inventory(self) -> Inventory:
+    def file(self) -> Inventory:
         """``lab.json`` as it is now."""
         return inventory.read(topology.paths(self.directory).inventory)
 
-    def server(self, name: str = "ms1") -> ServerEntry:
-        return self.inventory.server(name)
-
-    def agent(self, name: str = "a1") -> AgentEntry:
-        return self.inventory.agent(name)
-
-    def chaos(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def chaos(self, *arguments: str) -> str:
         """Run ``wgmap-chaos lab`` on this lab; it must succeed."""
         done = chaos(self.directory, *arguments)
         assert done.returncode == 0, done.stderr
-        return done
+        return done.stdout
+
+    @contextmanager
+    def underlay(self, *, delay_ms: float = 0.0, loss_percent: float = 0.0) -> Iterator[None]:
+        """Give the underlay one-way delay and loss for a while."""
+        try:
+            self.chaos("set", "--delay", str(delay_ms), "--loss", str(loss_percent))
+            yield
+        finally:
+            self.chaos("set", "--delay", "0", "--loss", "0")
 
     def run(self, netns: str, *argv: str, timeout_s: float = 30.0, check: bool = True) -> str:
         """Run a program in a namespace and return its output."""
@@ -114,21 +120,42 @@ class Lab:
             assert done.returncode == 0, f"{argv}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
 
-    def wgmap(self, *arguments: str, server: str = "ms1", check: bool = True) -> str:
-        """Run the operator's program on one server and return its output."""
-        socket = str(self.server(server).admin_socket)
-        done = execute(program("wgmap"), "--socket", socket, *arguments)
+    def ping(
+        self,
+        source: AgentEntry,
+        target: AgentEntry,
+        eid: IPAddress | None = None,
+        wait_s: float = 5.0,
+    ) -> float | None:
+        """Send one packet to an EID of the target; return its round trip in ms, None if lost."""
+        return first_reply_ms(source.netns, str(eid or target.eids[0]), wait_s)
+
+    def forget(self, one: AgentEntry, other: AgentEntry) -> None:
+        """Make two agents strangers: neither has a tunnel to the other then."""
+        for agent, peer in ((one, other), (other, one)):
+            argv = ["--socket", str(agent.socket), "forget", str(peer.eids[0])]
+            done = execute(program("wgmap-agent"), *argv)
+            assert done.returncode == 0, done.stderr
+
+    def wgmap(self, *arguments: str, server: ServerEntry | None = None, check: bool = True) -> str:
+        """Run the operator's program on one server (the first) and return its output."""
+        socket = (server or self.file.servers[0]).admin_socket
+        done = execute(program("wgmap"), "--socket", str(socket), *arguments)
         if check:
             assert done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stderr}"
         return done.stdout
 
-    def status(self, server: str = "ms1") -> Any:
-        """``wgmap status --json`` of one server."""
+    def status(self, server: ServerEntry | None = None) -> Any:
+        """Return ``wgmap status --json`` of one server (the first)."""
         return json.loads(self.wgmap("status", "--json", server=server))
 
-    def agent_status(self, name: str) -> Any:
-        """``wgmap-agent status --json``; None when the agent does not answer."""
-        return observation.agent_status(self.agent(name).socket)
+    def resolve(self, eid: IPAddress, server: ServerEntry | None = None) -> Any:
+        """Return ``wgmap resolve --json`` of one server (the first), found or not."""
+        return json.loads(self.wgmap("resolve", str(eid), "--json", server=server, check=False))
+
+    def agent_status(self, agent: AgentEntry) -> Any:
+        """Return ``wgmap-agent status --json``; None when the agent does not answer."""
+        return observation.agent_status(agent.socket)
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def test_the_file_has_the_fields_that_others_rely_on(planned: Inventory, tmp_pat
         "underlay": ["192.0.2.12", "2001:db8:6::12"],
         "underlay_port": lab.agents[1].port.host,
         "control": str(CONTROL),
-        "eids": ["10.66.2.1/32", "fd66::2/128"],
+        "eids": ["10.66.2.1", "fd66::2"],
         "data_interface": lab.agents[1].data_interface,
         "control_interface": lab.agents[1].control_interface,
         "tun": lab.agents[1].tun,
