@@ -4,14 +4,12 @@ Nothing here decides. What fails is handed to ``failed`` (the engine's) and the 
 goes on: the engine knows what depends on what.
 """
 
-import ipaddress
-import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, assert_never
 
-from wgmap.addresses import IPAddress, IPNetwork
+from wgmap.addresses import Endpoint, IPAddress, IPNetwork
 from wgmap.errors import WgmapError
 from wgmap.log import Log
 from wgmap.wg.device import Device, DeviceConfig, PeerConfig
@@ -32,6 +30,7 @@ from wgmap_agent.engine.types import (
 )
 from wgmap_agent.runner import icmp
 from wgmap_agent.runner.injector import Injected
+from wgmap_agent.runner.links import source_towards
 
 PEERS_A_REQUEST = 500  # endpoints set again at once: bounds the size of one request
 
@@ -188,15 +187,4 @@ class SourceFinder:
 
     def __call__(self, destination: IPAddress) -> IPAddress | None:
         """Return the address for errors to ``destination``; None without a route to it."""
-        return self._hosts.get(destination.version) or _kernel_source(destination)
-
-
-def _kernel_source(destination: IPAddress) -> IPAddress | None:
-    family = socket.AF_INET if destination.version == 4 else socket.AF_INET6
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((str(destination), 9))  # nothing is sent
-            name: str = probe.getsockname()[0]
-        except OSError:
-            return None
-    return ipaddress.ip_address(name.partition("%")[0])
+        return self._hosts.get(destination.version) or source_towards(Endpoint(destination, 9))
