@@ -111,7 +111,7 @@ class MapRequest:
     records: tuple[RequestRecord, ...]
     source_eid: Eid | None = None  # None: AFI 0
     authoritative: bool = False  # A
-    map_data_present: bool = False  # M
+    map_reply_record: Record | None = None  # present with the M bit: the asker's own mapping
     probe: bool = False  # P
     smr: bool = False  # S
     pitr: bool = False  # p
