@@ -10,12 +10,10 @@ from pathlib import Path
 
 from wgmap.errors import ConflictError, UnavailableError
 from wgmap.log import Log
-from wgmap.net.netlink import Network
 from wgmap.wg import probe
 from wgmap_agent.config import AgentConfig
-from wgmap_agent.runner import statussocket
+from wgmap_agent.runner import statussocket, tun
 from wgmap_agent.runner.store import Store
-from wgmap_agent.runner.tun import Tun
 
 STOP_S = 10.0  # how long a running agent may take to stop
 POLL_S = 0.05
@@ -34,7 +32,7 @@ async def down(config: AgentConfig) -> None:
         backend = await probe.choose()
         await backend.remove(config.data.interface)
         await backend.remove(config.control.interface)
-        await _remove_tun(config.tun.interface)
+        tun.remove(config.tun.interface)
         with contextlib.suppress(FileNotFoundError):
             config.agent.socket.unlink()
 
@@ -44,8 +42,10 @@ def _stop(path: Path) -> None:
         statussocket.request(path, {"op": "stop"})
 
 
-async def _lock(directory: Path) -> Store:
+async def _lock(directory: Path) -> contextlib.AbstractContextManager[object]:
     """Wait until the agent has let go of its state."""
+    if not directory.exists():
+        return contextlib.nullcontext()
     loop = asyncio.get_running_loop()
     end = loop.time() + STOP_S
     while True:

@@ -139,9 +139,7 @@ async def _bring_up(network: Network, interface: str, mtu: int) -> None:
     await network.up(interface, mtu)
 
 
-async def _set_addresses(
-    network: Network, interface: str, wanted: Iterable[IPInterface]
-) -> None:
+async def _set_addresses(network: Network, interface: str, wanted: Iterable[IPInterface]) -> None:
     present = (await network.addresses()).get(interface, ())
     change = plan.difference(
         wanted, (state.address for state in present if state.scope == SCOPE_UNIVERSE)

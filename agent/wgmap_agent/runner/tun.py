@@ -11,6 +11,7 @@ import struct
 from typing import Self
 
 from wgmap.errors import WgmapError
+from wgmap.wg.userspace import exists
 
 _TUNSETIFF = 0x400454CA
 _TUNSETPERSIST = 0x400454CB
@@ -63,7 +64,30 @@ class Tun:
         self.close()
 
 
+def remove(name: str) -> None:
+    """Remove a TUN device; no error when there is none. Raises TunError (in use, no TUN)."""
+    if not exists(name):
+        return
+    fd = _attach(name)
+    try:
+        fcntl.ioctl(fd, _TUNSETPERSIST, 0)
+    except OSError as error:
+        raise _error(name, error) from error
+    finally:
+        os.close(fd)  # the device goes with its last descriptor
+
+
 def _open(name: str) -> int:
+    fd = _attach(name)
+    try:
+        fcntl.ioctl(fd, _TUNSETPERSIST, 1)
+    except OSError as error:
+        os.close(fd)
+        raise _error(name, error) from error
+    return fd
+
+
+def _attach(name: str) -> int:
     try:
         fd = os.open(_PATH, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -72,7 +96,6 @@ def _open(name: str) -> int:
     try:
         request = struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI)
         fcntl.ioctl(fd, _TUNSETIFF, request)
-        fcntl.ioctl(fd, _TUNSETPERSIST, 1)
     except OSError as error:
         os.close(fd)
         raise _error(name, error) from error
