@@ -63,9 +63,9 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> ExitCode:
     settings = config.load(options.config, AgentConfig)
     log.setup("wgmap-agent", verbose=getattr(options, "verbose", False))
-    from wgmap_agent.runner import daemon  # noqa: PLC0415  # slow to import: not for `status`
+    from wgmap_agent.runner import service  # noqa: PLC0415  # slow to import: not for `status`
 
-    asyncio.run(daemon.run(settings))
+    asyncio.run(service.run(settings))
     return ExitCode.OK
 
 

@@ -6,18 +6,16 @@ tunnel is what proves who a server is.
 """
 
 import errno
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Self
 
+from wgmap import udp
 from wgmap.errors import WgmapError
 from wgmap.lisp.messages import LISP_PORT
 
-MAX_DATAGRAM = 65535
 RECEIVE_BUFFER = 1 << 20  # bytes; pushes come in bursts, what does not fit is sent again
-_SO_RCVBUFFORCE = 33
 
 
 class ControlSocketError(WgmapError):
@@ -38,11 +36,11 @@ class ControlSocket:
     def __init__(
         self, interface: str, address: IPv6Address, servers: Mapping[str, IPv6Address]
     ) -> None:
-        """Bind to ``address``, port 4342, on ``interface``; raises OSError."""
+        """Bind to ``address``, port 4342, on ``interface``; raises NetworkError."""
         self._servers = dict(servers)
         self._known = frozenset(servers.values())
         self.refused = 0  # datagrams that came from anyone else
-        self._socket = _bind(interface, address)
+        self._socket = udp.open_socket(address, LISP_PORT, interface, RECEIVE_BUFFER)
 
     def fileno(self) -> int:
         """Return the descriptor, readable when datagrams wait."""
@@ -60,7 +58,7 @@ class ControlSocket:
         taken: list[Datagram] = []
         for _ in range(limit):
             try:
-                data, sender = self._socket.recvfrom(MAX_DATAGRAM)
+                data, sender = self._socket.recvfrom(udp.MAX_DATAGRAM)
             except BlockingIOError:
                 break
             except ConnectionError:
@@ -83,16 +81,3 @@ class ControlSocket:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _bind(interface: str, address: IPv6Address) -> socket.socket:
-    udp = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-    try:
-        udp.setblocking(False)
-        udp.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
-        udp.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode() + b"\0")
-        udp.bind((str(address), LISP_PORT))
-    except OSError:
-        udp.close()
-        raise
-    return udp

@@ -44,14 +44,19 @@ def _stop(path: Path) -> None:
 
 async def _lock(directory: Path) -> contextlib.AbstractContextManager[object]:
     """Wait until the agent has let go of its state."""
-    if not directory.exists():
-        return contextlib.nullcontext()
     loop = asyncio.get_running_loop()
     end = loop.time() + STOP_S
-    while True:
-        try:
-            return Store(directory)
-        except ConflictError:
-            if loop.time() > end:
-                raise
+    while (lock := _try_lock(directory, last=loop.time() > end)) is None:  # noqa: ASYNC110
         await asyncio.sleep(POLL_S)
+    return lock
+
+
+def _try_lock(directory: Path, *, last: bool) -> contextlib.AbstractContextManager[object] | None:
+    if not directory.exists():
+        return contextlib.nullcontext()
+    try:
+        return Store(directory)
+    except ConflictError:
+        if last:
+            raise
+    return None

@@ -164,7 +164,7 @@ class Settled:
     async def _settle(self) -> None:
         loop = asyncio.get_running_loop()
         last = loop.time() + SETTLE_MOST_S
-        while (end := min(self._latest + SETTLE_S, last)) > loop.time():
+        while (end := min(self._latest + SETTLE_S, last)) > loop.time():  # noqa: ASYNC110
             await asyncio.sleep(end - loop.time())
 
     async def _listen(self, changes: ChangeListener) -> None:

@@ -2,6 +2,7 @@
 
 A read costs time in proportion to the peers (10,000 of them: 79 ms and 3 MB). Requests for one
 device that wait are one request; after a read the next one waits ``REST`` times what it took.
+The engine asks less often than that: this is the bound, whatever it asks.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ from wgmap.errors import WgmapError
 from wgmap.wg.device import Device, DeviceState
 from wgmap_agent.engine.types import ReadPeers, Tunnel
 
-REST = 20.0  # reads take at most about a twentieth of the time
+REST = 3.0  # reads take at most a quarter of the time
 
 
 class PeerReader:

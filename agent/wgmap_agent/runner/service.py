@@ -4,9 +4,9 @@ import asyncio
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from ipaddress import IPv6Address
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any
 
 from wgmap import addresses, clock
 from wgmap.errors import WgmapError
@@ -17,7 +17,7 @@ from wgmap.wg.device import Device, DeviceState
 from wgmap.wg.keys import PrivateKey
 from wgmap_agent.config import AgentConfig
 from wgmap_agent.engine.engine import Engine
-from wgmap_agent.engine.types import Identity, ServerInfo, Tunnel
+from wgmap_agent.engine.types import Action, Identity, ServerInfo, Tunnel
 from wgmap_agent.runner import interfaces, keys
 from wgmap_agent.runner.controlsocket import ControlSocket, Datagram
 from wgmap_agent.runner.executor import Executor, Hands, SourceFinder
@@ -32,7 +32,7 @@ from wgmap_agent.runner.statussocket import StatusSocket
 from wgmap_agent.runner.store import Store
 from wgmap_agent.runner.tun import Tun
 
-READY_POLL_S = 0.05
+REGISTERED_POLL_S = 0.25
 
 log = Log("agent")
 
@@ -148,8 +148,8 @@ class _Agent:
                 self.pump.take(self.engine.start(clock.now(), await self.links.underlay()))
                 async with _background(
                     self.pump,
-                    lambda: self.links.watch(changes, self._moved),
-                    self._tell_manager,
+                    self.links.watch(changes, self._moved),
+                    self._tell_manager(),
                 ):
                     log.info("started", name=self.who.name, control=self.who.control_address)
                     await self.pump.run(self.executor.execute)
@@ -178,15 +178,49 @@ class _Agent:
         self.pump.take(self.engine.addresses_changed(clock.now(), underlay))
 
     async def _tell_manager(self) -> None:
-        registered = False
-        told = float("-inf")
+        """Tell when the agent is registered, and that the loop turns."""
+        told_at = float("-inf")
+        was = False
         while True:
             now = clock.now()
-            was, registered = registered, self.engine.status(now).registered
-            if registered and not was:
-                log.info("registered", name=self.who.name)
-                self.readiness.ready("registered")
-            if now - told >= Readiness.interval_s():
+            registered = self.engine.status(now).registered
+            if registered != was:
+                log.info("registered" if registered else "not registered any more")
+                self.readiness.ready("registered" if registered else "not registered")
+            was = registered
+            if now - told_at >= Readiness.interval_s():
                 self.readiness.alive()
-                told = now
-            await asyncio.sleep(READY_POLL_S if not registered else 1.0)
+                told_at = now
+            await asyncio.sleep(REGISTERED_POLL_S)
+
+
+@contextmanager
+def _signals(stop: Callable[[], None]) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, stop)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+@asynccontextmanager
+async def _background(pump: Pump, *jobs: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run jobs beside the pump; one that fails ends the pump with its error."""
+
+    async def guarded(job: Coroutine[Any, Any, None]) -> None:
+        try:
+            await job
+        except WgmapError as error:
+            pump.stop(error)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(guarded(job)) for job in jobs]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
