@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+
 from support.lab import Lab
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]

@@ -10,9 +10,9 @@ import socket
 import time
 
 import pytest
-from support.lab import Lab
 
 from support.forge import send_frame, udp6_frame
+from support.lab import Lab
 from wgmap.addresses import IPAddress, host_prefix
 from wgmap.lisp.codec import decode, encode
 from wgmap.lisp.messages import (

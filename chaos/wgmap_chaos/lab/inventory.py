@@ -31,7 +31,7 @@ class ServerEntry(_Entry):
 
     name: str
     netns: str
-    underlay: ipaddress.IPv4Address
+    underlay: ipaddress.IPv4Address | ipaddress.IPv6Address
     control: ipaddress.IPv6Address
     mesh: ipaddress.IPv6Address
     underlay_port: str

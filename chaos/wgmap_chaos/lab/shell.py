@@ -1,6 +1,8 @@
 """Running programs: short ones to their end, daemons into the background."""
 
+import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -53,19 +55,36 @@ def run(
     return done.stdout
 
 
-def spawn(argv: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
-    """Start a daemon in a session of its own, its output appended to ``log``; raises LabError."""
-    try:
-        with log.open("ab") as output:
-            return subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
+class Daemon:
+    """A program in the background; it goes on when we end."""
+
+    def __init__(self, argv: Sequence[str], log: Path) -> None:
+        """Start it in a session of its own, its output appended to ``log``; raises LabError."""
+        output = (str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            self.pid = os.posix_spawnp(
+                argv[0],
+                list(argv),
+                os.environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_OPEN, 1, *output),
+                    (os.POSIX_SPAWN_DUP2, 1, 2),
+                ],
+                setsid=True,
+                setsigdef=[signal.SIGPIPE],  # Python ignores it, and that would be inherited
             )
-    except OSError as error:
-        raise LabError(f"{shlex.join(argv)}: {error.strerror}") from error
+        except OSError as error:
+            raise LabError(f"{shlex.join(argv)}: {error.strerror}") from error
+        self._code: int | None = None
+
+    def exit_code(self) -> int | None:
+        """Return how it ended (negative: by that signal); None while it runs."""
+        if self._code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self._code = os.waitstatus_to_exitcode(status)
+        return self._code
 
 
 def tail(log: Path) -> str:

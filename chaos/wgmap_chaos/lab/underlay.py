@@ -6,7 +6,6 @@ the delay, while frames to the host go from ``outer`` to ``near`` within the ker
 host there is one delay and one chance of loss.
 """
 
-import subprocess
 import sys
 import time
 from collections.abc import Iterable
@@ -20,6 +19,8 @@ from wgmap_chaos.lab.waiting import Deadline
 RELAY_NAME = "relay"
 START_S = 20.0
 _DRAIN_S = 1.0
+# Without one of its own a bridge takes a port's, and another when that port leaves.
+_BRIDGE_MAC = "02:00:c0:00:02:fe"
 # Deleting an address must not take those along that were added after it.
 _SYSCTLS = (
     "net.ipv4.conf.all.promote_secondaries=1",
@@ -37,7 +38,8 @@ def bridge_script(topology: Topology) -> str:
     """Return ``ip -batch`` lines, for the underlay's namespace, that make bridge and ports."""
     lines = [
         "link set lo up",
-        f"link add name {topology.bridge} type bridge mcast_snooping 0 forward_delay 0",
+        f"link add name {topology.bridge} address {_BRIDGE_MAC}"
+        " type bridge mcast_snooping 0 forward_delay 0",
         f"link set dev {topology.bridge} up",
     ]
     for host in topology.hosts:
@@ -98,8 +100,10 @@ class Underlay:
         """Make everything but the relay; raises LabError."""
         topology = self._topology
         self._ip(["ip", "-batch", "-"], namespaces_script(topology))
+        # Whoever puts an address on the bridge does not want the ports to answer for it.
         self._inside(topology.netns, "sysctl -qw net.ipv4.conf.default.arp_ignore=8")
         self._ip(["ip", "-n", topology.netns, "-batch", "-"], bridge_script(topology))
+        self._inside(topology.netns, f"sysctl -qw net.ipv4.conf.{topology.bridge}.arp_ignore=0")
         self._run(shell.inside(topology.netns, ["nft", "-f", "-"]), forward_rules(topology))
         for netns in topology.namespaces:
             self._inside(netns, f"sysctl -qw {' '.join(_SYSCTLS)}")
@@ -156,13 +160,13 @@ class Underlay:
             *pairs,
         ]
         log = topology.paths.log(RELAY_NAME)
-        process = shell.spawn(shell.inside(topology.netns, argv), log)
+        daemon = shell.Daemon(shell.inside(topology.netns, argv), log)
         Deadline(START_S).wait(
-            lambda: self._came_up(process), lambda: f"the relay answers\n{shell.tail(log)}"
+            lambda: self._came_up(daemon), lambda: f"the relay answers\n{shell.tail(log)}"
         )
 
-    def _came_up(self, process: subprocess.Popen[bytes]) -> bool:
-        if process.poll() is not None:
+    def _came_up(self, daemon: shell.Daemon) -> bool:
+        if daemon.exit_code() is not None:
             log = self._topology.paths.log(RELAY_NAME)
             raise LabError(f"the relay ended at once\n{shell.tail(log)}")
         return self._alive()
