@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import random
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import NoReturn
 from wgmap.clock import now
 from wgmap.log import Log
 from wgmap.udp import SocketAddress, UdpEndpoint
-from wgmap_cluster.feed import SOCKET_NAME, Connection, FeedError, Lease, ToResponder, connect
+from wgmap_cluster.feed import SOCKET_NAME, Connection, FeedError, ToReplica, connect
 from wgmap_cluster.responder.actions import Action, Send
 from wgmap_cluster.responder.service import MAX_DATAGRAM, Service
 
@@ -25,11 +24,11 @@ _LOG = Log("responder")
 class Responder:
     """Executes what the service decides."""
 
-    def __init__(self, service: Service, udp: socket.socket, feed: Path) -> None:
-        """Take over a bound, non-blocking UDP socket; ``feed`` is the replica's socket."""
+    def __init__(self, service: Service, udp: socket.socket, state_dir: Path) -> None:
+        """Take over a bound, non-blocking UDP socket; the replica's is in the state directory."""
         self._service = service
         self._udp = UdpEndpoint(udp, self._datagram, max_datagram=MAX_DATAGRAM)
-        self._feed = feed
+        self._feed = state_dir / SOCKET_NAME
         self._connection: Connection | None = None
         self._on_lease: Callable[[], None] | None = None
 
@@ -68,9 +67,11 @@ class Responder:
 
     async def _listen(self, connection: Connection) -> NoReturn:
         while True:
-            message: ToResponder = await connection.receive()  # type: ignore[assignment]
+            message = await connection.receive()
+            if isinstance(message, ToReplica):
+                raise FeedError(f"{type(message).__name__} from a replica")
             self._do(self._service.feed(message, now()))
-            if self._on_lease is not None and isinstance(message, Lease):
+            if self._on_lease is not None and self._service.is_fresh(now()):
                 self._on_lease()
                 self._on_lease = None
 
@@ -97,13 +98,3 @@ class Responder:
                 self._udp.send(action.datagram, action.destination)
             elif self._connection is None or not self._connection.offer(action.message):
                 self._service.counters["feed.left_out"] += 1
-
-
-async def serve(service: Service, udp: socket.socket, state_dir: Path) -> NoReturn:
-    """Run a responder on a socket, fed from a state directory, until cancelled."""
-    await Responder(service, udp, state_dir / SOCKET_NAME).run()
-
-
-def randomness() -> random.Random:
-    """Return what nonces are drawn from: they must not be guessed."""
-    return random.SystemRandom()

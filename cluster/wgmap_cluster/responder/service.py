@@ -76,6 +76,10 @@ class Service:
         """The last index that the tables have in full."""
         return self._follower.tables.index
 
+    def is_fresh(self, now: float) -> bool:
+        """Say whether answers are authoritative."""
+        return self._follower.is_fresh(now)
+
     # --------------------------------------------------------------------------- datagrams
 
     def datagram(self, data: bytes, source: Source, now: float) -> list[Action]:
