@@ -37,11 +37,7 @@ from wgmap_cluster.fsm.rows import (
 )
 
 MAX_COUNTERS = 512
-<<<<<<< HEAD
-# Unpacking holds the interpreter for about 6 us a row (measured): this size keeps it under 2 ms.
-=======
 # Reading holds the interpreter for about 6 us a row (measured): under 2 ms for such a piece.
->>>>>>> responder
 PIECE_BYTES = 16 * 1024
 _HEADER_ROOM = 64
 _U32 = 1 << 32
