@@ -35,7 +35,7 @@ from wgmap_cluster.fsm.rows import (
 )
 
 MAX_COUNTERS = 512
-# Unpacking holds the interpreter for about 6 us a row (measured): such pieces keep it under 2 ms.
+# Unpacking holds the interpreter for about 6 us a row (measured): this size keeps it under 2 ms.
 PIECE_BYTES = 16 * 1024
 _HEADER_ROOM = 64
 _U32 = 1 << 32
