@@ -15,6 +15,9 @@ check: setup
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
+demo: setup
+	@scripts/as-root .venv/bin/python -m wgmap_chaos.demo
+
 test: check
 	$(PYTEST)
 
