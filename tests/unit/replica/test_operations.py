@@ -109,6 +109,8 @@ async def test_too_large_a_request_is_refused(cluster: Cluster) -> None:
 
     with pytest.raises(ConfigError, match="64"):
         await add(cluster, replace(A1, prefixes=many))
+    with pytest.raises(ConfigError, match="too many"):
+        await add(cluster, replace(A1, endpoint_allow=100 * many))
 
 
 @pytest.mark.parametrize("fault", ["no quorum", "no answer"])
