@@ -23,7 +23,6 @@ from wgmap.net.errors import NetworkError
 from wgmap.net.plan import MAIN_TABLE, Difference, IPInterface, Route, route_difference
 from wgmap.net.rtnetlink import (
     IPV6_DEFAULT_METRIC,
-    SCOPE_UNIVERSE,
     delete_route,
     parse_acknowledgements,
     replace_route,
@@ -33,6 +32,8 @@ PROTOCOL = 87  # rtm_protocol of our routes: `ip route` shows "proto 87"; others
 IN_FLIGHT = 64  # requests in one call: their answers fit the socket's receive buffer
 RECEIVE_BYTES = 64 * 1024
 NO_INDEX = 0x7FFFFFFF
+RULE_PRIORITY = 4342
+SCOPE_UNIVERSE = 0  # addresses that other machines know
 IFA_F_NODAD = 0x02
 IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE = 0x08, 0x20, 0x40
 _Encoder: TypeAlias = Callable[[Route, int, int, int], bytes]
@@ -105,6 +106,22 @@ class Network:
         with self._link_errors(interface, f"delete {interface}", {errno.ENODEV}):
             await self._netlink.link("del", index=await self.index(interface))
         self.forget(interface)
+
+    async def forbid_forwarding(self, interface: str) -> None:
+        """Drop what comes in by an interface and is not for this machine; idempotent.
+
+        A routing rule, because the sysctl ``forwarding`` of an IPv6 interface does not stop
+        forwarding. Rules name the interface, so they outlive it.
+        """
+        for family in (socket.AF_INET, socket.AF_INET6):
+            with self._link_errors(interface, f"rule for {interface}", {errno.EEXIST}):
+                await self._netlink.rule("add", **_no_forwarding(interface, family))
+
+    async def permit_forwarding(self, interface: str) -> None:
+        """Undo ``forbid_forwarding``; no error where there is nothing to undo."""
+        for family in (socket.AF_INET, socket.AF_INET6):
+            with self._link_errors(interface, f"rule for {interface}", {errno.ENOENT}):
+                await self._netlink.rule("del", **_no_forwarding(interface, family))
 
     # Addresses
 
@@ -257,6 +274,16 @@ def _errors(what: str) -> Iterator[None]:
         raise NetworkError(what, error.code) from error
     except OSError as error:
         raise NetworkError(what, error.errno or errno.EIO) from error
+
+
+def _no_forwarding(interface: str, family: int) -> dict[str, Any]:
+    # Priority 0 is the lookup of local addresses: those are reached all the same.
+    return {
+        "family": family,
+        "priority": RULE_PRIORITY,
+        "iifname": interface,
+        "action": "FR_ACT_BLACKHOLE",
+    }
 
 
 def _route(interface: str, message: Any) -> Route:

@@ -15,7 +15,6 @@ from support.operators import Cluster, serving, wgmap
 from wgmap.config import parse
 from wgmap.wg.keys import PublicKey
 from wgmap_agent.config import AgentConfig
-from wgmap_cluster.raft.interface import Outcome
 
 KEY = str(PublicKey(fsm.key(1)))
 ADD = ("peer", "add", "a1", "--prefix", "10.66.1.1/32", "--prefix", "fd66::1/128")
@@ -270,7 +269,7 @@ async def test_resolving_what_is_not_there_ends_with_1(cluster: Cluster) -> None
 async def test_resolve_without_a_quorum_warns(cluster: Cluster) -> None:
     await wgmap(cluster, *ADD_KEY)
     await cluster.apply(fsm.register(1, 1, "10.66.1.1/32"))
-    cluster.log.fate = Outcome.NOT_APPLIED
+    cluster.log.quorum = False
 
     ended = await wgmap(cluster, "resolve", "10.66.1.1", "--json")
     assert ended.code == 0
@@ -309,7 +308,7 @@ async def test_no_server_is_one_line_and_1(tmp_path: Path) -> None:
 
 
 async def test_no_quorum_ends_with_1(cluster: Cluster) -> None:
-    cluster.log.fate = Outcome.UNKNOWN
+    cluster.log.loses_answers = True
     ended = await wgmap(cluster, *ADD_KEY)
     assert ended.code == 1
     assert "try again" in ended.err
