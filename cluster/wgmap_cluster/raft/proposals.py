@@ -9,9 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wgmap_cluster.raft.interface import Outcome, Proposal
+from wgmap_cluster.raft.interface import Outcome, Proposal, RefusedError
 from wgmap_cluster.raft.library import Library, now
-from wgmap_cluster.raft.membership import RefusedError
 from wgmap_cluster.raft.messages import Propose, Proposed
 
 if TYPE_CHECKING:
