@@ -55,6 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     resolve.add_argument("eid", metavar="EID")
     trace = command("trace", _trace, "Follow an EID step by step, to where it stops.")
     trace.add_argument("eid", metavar="EID")
+    forget = command("forget", _forget, "Drop the tunnel to an EID; its next packet asks anew.")
+    forget.add_argument("eid", metavar="EID")
     down = command("down", _down, "Remove everything that the agent made on this machine.")
     down.add_argument("--config", type=Path, required=True)
     return parser
@@ -96,6 +98,10 @@ def _resolve(options: argparse.Namespace) -> ExitCode:
 
 def _trace(options: argparse.Namespace) -> ExitCode:
     return _ask(options, {"op": "trace", "eid": options.eid}, present.trace)
+
+
+def _forget(options: argparse.Namespace) -> ExitCode:
+    return _ask(options, {"op": "forget", "eid": options.eid}, present.forget)
 
 
 def _ask(

@@ -135,7 +135,7 @@ class Lab:
         for agent, peer in ((one, other), (other, one)):
             argv = ["--socket", str(agent.socket), "forget", str(peer.eids[0])]
             done = execute(program("wgmap-agent"), *argv)
-            assert done.returncode == 0, done.stderr
+            assert done.returncode in (0, 1), done.stderr  # 1: there was no tunnel
 
     def wgmap(self, *arguments: str, server: ServerEntry | None = None, check: bool = True) -> str:
         """Run the operator's program on one server (the first) and return its output."""

@@ -195,6 +195,17 @@ class Engine:
         """Return what the last ``resolve`` of this EID brought; None: not answered yet."""
         return self._resolutions.get(eid)
 
+    def forget(self, eid: IPAddress) -> list[Action]:
+        """Drop the data peer of an EID on behalf of an operator; empty where there is none.
+
+        The next packet is a first contact. The other side keeps its own end until it is idle.
+        """
+        claim = self._plane.data.table.owner(eid)
+        if claim is None:
+            return []
+        self.counters.add("peer.forgotten")
+        return self._plane.remove(claim.key)
+
     def status(self, now: float) -> EngineStatus:
         """Describe the engine for ``wgmap-agent status``."""
         counters = {

@@ -46,6 +46,11 @@ def trace(answer: Json) -> str:
     return "\n".join(lines)
 
 
+def forget(answer: Json) -> str:
+    """Write the answer to ``forget``."""
+    return f"{answer['eid']}: {'forgotten' if answer['found'] else 'no tunnel'}"
+
+
 def duration(seconds: float) -> str:
     """Write seconds as WireGuard's tools do: ``1 hour, 2 minutes, 3 seconds``."""
     left, parts = int(seconds), []

@@ -57,6 +57,7 @@ class Pump:
         self._clock = clock
         self._waiting: deque[list[Action]] = deque()
         self._work = asyncio.Event()
+        self._idle = asyncio.Event()
         self._inputs: list[tuple[int, Callable[[], None]]] = []
         self._reading = False
         self._timer: asyncio.TimerHandle | None = None
@@ -80,10 +81,15 @@ class Pump:
         """Queue what the engine has just decided, and look at its deadline again."""
         if actions:
             self._waiting.append(actions)
+            self._idle.clear()
             self._work.set()
             if len(self._waiting) > BACKLOG:
                 self._set_reading(wanted=False)
         self._set_timer()
+
+    async def idle(self) -> None:
+        """Wait until all that was decided is executed."""
+        await self._idle.wait()
 
     def failed(self, action: Action, error: WgmapError) -> None:
         """Tell the engine what could not be done."""
@@ -116,6 +122,7 @@ class Pump:
 
     async def _execute_all(self, execute: Callable[[list[Action]], Awaitable[None]]) -> None:
         while True:
+            self._idle.set()
             await self._work.wait()
             while self._waiting:
                 await execute(self._waiting.popleft())

@@ -49,6 +49,8 @@ class Queries:
                 return await self.resolve(_eid(question))
             case "trace":
                 return await self.trace(_eid(question))
+            case "forget":
+                return await self.forget(_eid(question))
             case "stop":
                 asyncio.get_running_loop().call_soon(self._pump.stop)
                 return {}
@@ -84,6 +86,13 @@ class Queries:
         """Follow an EID to where it stops."""
         peers = self._engine.status(clock.now()).peers
         return await self._tracer.trace(eid, peers, lambda: self.resolve(eid))
+
+    async def forget(self, eid: IPAddress) -> Json:
+        """Drop the data tunnel to an EID; it is gone from the device when this returns."""
+        actions = self._engine.forget(eid)
+        self._pump.take(actions)
+        await self._pump.idle()
+        return {"eid": str(eid), "found": bool(actions)}
 
     async def _ask(self, eid: IPAddress) -> Resolution:
         self._pump.take(self._engine.resolve(clock.now(), eid))

@@ -34,11 +34,13 @@ def bring_up(topology: Topology, daemons: Daemons) -> dict[str, IPv6Address]:
     When it returns, every agent is registered on a quorum and every server knows it. Raises
     LabError.
     """
-    with ThreadPoolExecutor(WORKERS) as pool:
-        try:
-            return _bring_up(topology, daemons, pool)
-        finally:
-            pool.shutdown(cancel_futures=True)
+    pool = ThreadPoolExecutor(WORKERS)
+    try:
+        return _bring_up(topology, daemons, pool)
+    finally:
+        # After a failure nobody waits for the others: the lab is taken away under them.
+        daemons.give_up()
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _bring_up(
@@ -62,8 +64,8 @@ def _bring_up(
     each(lambda host: _enrol(host, keys[host.name]["control_key"], topology), topology.agents)()
     for agent in topology.agents:
         daemons.start_agent(agent)
+    daemons.wait_resolved(topology.agents)  # costs less than asking the agents
     each(daemons.wait_registered, topology.agents)()
-    daemons.wait_resolved(topology.agents)
     return {
         name: control_address(CONTROL_PREFIX, PublicKey.parse(printed["control_key"]))
         for name, printed in keys.items()

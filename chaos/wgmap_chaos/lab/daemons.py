@@ -1,15 +1,19 @@
 """Starting the lab's map servers and agents, and waiting until they do their work."""
 
+import signal
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from wgmap.errors import UnavailableError
-from wgmap_chaos.lab import observation, shell
+from wgmap_chaos.lab import observation, removal, shell
 from wgmap_chaos.lab.errors import LabError
 from wgmap_chaos.lab.topology import Agent, Host, Server, Topology
-from wgmap_chaos.lab.waiting import Deadline
+from wgmap_chaos.lab.waiting import POLL_S, Deadline
+
+ORPHAN_S = 3.0
+PROGRAM_POLL_S = 0.3  # where asking means to start a program
 
 
 class Daemons:
@@ -60,11 +64,22 @@ class Daemons:
 
     def wait_answering(self, agent: Agent) -> None:
         """Wait until an agent answers on its socket, registered or not."""
-        self._wait(agent, lambda: self._agent_status(agent) is not None, "it answers")
+        self._wait(
+            agent, lambda: self._agent_status(agent) is not None, "it answers", PROGRAM_POLL_S
+        )
 
     def wait_registered(self, agent: Agent) -> None:
         """Wait until an agent is registered."""
-        self._wait(agent, lambda: (self._agent_status(agent) or {}).get("registered"), "registered")
+        self._wait(
+            agent,
+            lambda: (self._agent_status(agent) or {}).get("registered"),
+            "it is registered",
+            PROGRAM_POLL_S,
+        )
+
+    def give_up(self) -> None:
+        """End every wait that goes on in another thread."""
+        self._deadline.expire()
 
     def majority_runs(self) -> bool:
         """Whether enough servers run for them to have a leader."""
@@ -80,15 +95,23 @@ class Daemons:
         self._started[host.name] = shell.Daemon(argv, self._paths.log(host.name))
 
     def _end_orphans(self, server: Server) -> None:
-        """Wait for the processes that a dead supervisor left; they hold its sockets."""
+        """See the processes out that a dead supervisor left; they hold its sockets."""
         state = self._paths.state(server.name)
-        self._wait(
-            server,
-            lambda: not any(observation.server_pids(server.netns, state).values()),
-            "its processes end after their supervisor",
-        )
+        grace = Deadline(ORPHAN_S)
 
-    def _wait(self, host: Host, condition: Callable[[], Any], what: str) -> None:
+        def gone() -> bool:
+            pids = observation.server_pids(server.netns, state).values()
+            left = [pid for pid in pids if pid is not None]
+            if not grace.remaining:
+                for pid in left:
+                    removal.send_signal(pid, {removal.netns_id(server.netns)}, signal.SIGKILL)
+            return not left
+
+        self._wait(server, gone, "its processes end after their supervisor")
+
+    def _wait(
+        self, host: Host, condition: Callable[[], Any], what: str, poll_s: float = POLL_S
+    ) -> None:
         log = self._paths.log(host.name)
 
         def checked() -> Any:
@@ -97,7 +120,7 @@ class Daemons:
                 raise LabError(f"{host.name} ended with code {code}\n{shell.tail(log)}")
             return condition()
 
-        self._deadline.wait(checked, lambda: f"{host.name}: {what}\n{shell.tail(log)}")
+        self._deadline.wait(checked, lambda: f"{host.name}: {what}\n{shell.tail(log)}", poll_s)
 
     def _serves(self, server: Server) -> bool:
         pids = observation.server_pids(server.netns, self._paths.state(server.name))

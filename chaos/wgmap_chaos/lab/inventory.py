@@ -26,41 +26,37 @@ class UnderlayBridge(_Entry):
     name: str
 
 
-class ServerEntry(_Entry):
-    """A map server; addresses are without length."""
+class HostEntry(_Entry):
+    """What servers and agents have in common."""
 
     name: str
     netns: str
-    underlay: ipaddress.IPv4Address | ipaddress.IPv6Address
-    control: ipaddress.IPv6Address
-    mesh: ipaddress.IPv6Address
     underlay_port: str
     control_interface: str
-    mesh_interface: str
-    pids: Pids  # supervisor, replica, responder
+    control: ipaddress.IPv6Address
+    pids: Pids  # of wgmap's own processes, by role
     wireguard: Pids  # of the process behind each interface
     state_dir: Path
-    admin_socket: Path
     config: Path
 
 
-class AgentEntry(_Entry):
-    """An agent; underlay and eids are IPv4 first, all addresses without length."""
+class ServerEntry(HostEntry):
+    """A map server; its pids are those of supervisor, replica and responder."""
 
-    name: str
-    netns: str
+    underlay: ipaddress.IPv4Address | ipaddress.IPv6Address
+    mesh: ipaddress.IPv6Address
+    mesh_interface: str
+    admin_socket: Path
+
+
+class AgentEntry(HostEntry):
+    """An agent; underlay and eids are addresses without length, IPv4 first."""
+
     underlay: tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, ...]
-    underlay_port: str
-    control: ipaddress.IPv6Address
     eids: tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, ...]
     data_interface: str
-    control_interface: str
     tun: str
-    pids: Pids  # agent
-    wireguard: Pids
-    state_dir: Path
     socket: Path
-    config: Path
 
 
 class Inventory(_Entry):
@@ -69,6 +65,11 @@ class Inventory(_Entry):
     servers: tuple[ServerEntry, ...]
     agents: tuple[AgentEntry, ...]
     underlay_bridge: UnderlayBridge
+
+    @property
+    def hosts(self) -> tuple[HostEntry, ...]:
+        """Servers, then agents."""
+        return (*self.servers, *self.agents)
 
     def server(self, name: str) -> ServerEntry:
         """Find a server; raises NotFoundError."""

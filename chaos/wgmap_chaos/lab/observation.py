@@ -13,11 +13,10 @@ from wgmap.errors import UnavailableError
 from wgmap_chaos.lab import shell
 from wgmap_chaos.lab.errors import LabError
 from wgmap_chaos.lab.removal import (
-    NETNS_ROOT,
     UAPI_ROOT,
-    NamespaceId,
     alive,
     namespace_id,
+    netns_id,
     processes,
 )
 
@@ -78,7 +77,7 @@ def server_pids(netns: str, state_dir: Path) -> dict[str, int | None]:
 def agent_pid(netns: str, config: Path) -> int | None:
     """Pid of the agent that runs with this configuration; None: there is none."""
     try:
-        inside = processes({_namespace(netns)})
+        inside = processes({netns_id(netns)})
     except FileNotFoundError:
         return None
     for pid in sorted(inside):
@@ -94,13 +93,9 @@ def _living(netns: str, pid: object) -> int | None:
     if not isinstance(pid, int) or not alive(pid):
         return None
     with suppress(OSError):
-        if namespace_id(Path(f"/proc/{pid}/ns/net")) == _namespace(netns):
+        if namespace_id(Path(f"/proc/{pid}/ns/net")) == netns_id(netns):
             return pid
     return None
-
-
-def _namespace(netns: str) -> NamespaceId:
-    return namespace_id(NETNS_ROOT / netns)
 
 
 def agent_status(path: Path) -> Any | None:

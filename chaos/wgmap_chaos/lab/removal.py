@@ -76,6 +76,11 @@ def namespace_id(path: Path) -> NamespaceId:
     return NamespaceId(status.st_dev, status.st_ino)
 
 
+def netns_id(netns: str) -> NamespaceId:
+    """Return the identity of a named namespace; raises OSError."""
+    return namespace_id(NETNS_ROOT / netns)
+
+
 def processes(ids: set[NamespaceId]) -> list[int]:
     """Pids of the living processes in these namespaces, other than our own; zombies are dead."""
     found = []
@@ -111,16 +116,16 @@ def end_processes(ids: set[NamespaceId]) -> None:
         remaining = processes(ids)
         for pid in remaining:
             if not grace.remaining:
-                _signal(pid, ids, signal.SIGKILL)
+                send_signal(pid, ids, signal.SIGKILL)
             elif pid not in asked:
                 asked.add(pid)
-                _signal(pid, ids, signal.SIGTERM)
+                send_signal(pid, ids, signal.SIGTERM)
         return not remaining
 
     deadline.wait(gone, lambda: f"the end of the processes {processes(ids)}")
 
 
-def _signal(pid: int, ids: set[NamespaceId], number: signal.Signals) -> None:
+def send_signal(pid: int, ids: set[NamespaceId], number: signal.Signals) -> None:
     """Send a signal to the process that has this pid now, if it is still one of ours."""
     with suppress(ProcessLookupError, FileNotFoundError):
         descriptor = os.pidfd_open(pid)

@@ -38,13 +38,19 @@ class Deadline:
         """Seconds left, never below 0."""
         return max(0.0, self._end - clock.now())
 
-    def wait(self, condition: Callable[[], T | None], what: Callable[[], str]) -> T:
-        """Return the first true result of ``condition``.
+    def expire(self) -> None:
+        """End all waits, those of other threads too."""
+        self._end = clock.now()
+
+    def wait(
+        self, condition: Callable[[], T | None], what: Callable[[], str], poll_s: float = POLL_S
+    ) -> T:
+        """Return the first true result of ``condition``, which is asked every ``poll_s``.
 
         Raises LabError with ``what()``, which says what did not happen.
         """
         while not (result := condition()):
             if not self.remaining:
                 raise LabError(f"not within {self._limit:.0f} s: {what()}")
-            time.sleep(POLL_S)
+            time.sleep(poll_s)
         return result

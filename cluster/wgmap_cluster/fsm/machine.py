@@ -39,6 +39,7 @@ class Machine:
         self.state = State()
         self.index = 0  # of the last command that was applied
         self._listeners: list[Listener] = []
+        self._restore_listeners: list[Callable[[], None]] = []
 
     def listen(self, listener: Listener) -> None:
         """Call back after every applied command, with its index, result and changes.
@@ -46,6 +47,10 @@ class Machine:
         Not called for what a restore brings: whoever keeps a copy must take a new one then.
         """
         self._listeners.append(listener)
+
+    def listen_restored(self, listener: Callable[[], None]) -> None:
+        """Call back after each restore, whether from this server's disk or from another one."""
+        self._restore_listeners.append(listener)
 
     def apply(self, index: int, command: bytes) -> Applied:
         """Apply one committed command. Total: what is wrong with it is in the result."""
@@ -79,6 +84,8 @@ class Machine:
             for change in unpack_rows(piece):
                 state.put(change)
         self.state, self.index = state, index
+        for listener in self._restore_listeners:
+            listener()
 
 
 def decide(state: State, command: Command) -> Applied:

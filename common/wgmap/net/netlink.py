@@ -4,11 +4,11 @@ import asyncio
 import errno
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST
@@ -21,13 +21,23 @@ from wgmap.addresses import IPAddress
 from wgmap.net.changes import ChangeListener
 from wgmap.net.errors import NetworkError
 from wgmap.net.plan import MAIN_TABLE, Difference, IPInterface, Route, route_difference
+from wgmap.net.rtnetlink import (
+    IPV6_DEFAULT_METRIC,
+    delete_route,
+    parse_acknowledgements,
+    replace_route,
+)
 
 PROTOCOL = 87  # rtm_protocol of our routes: `ip route` shows "proto 87"; others' are not touched
-IN_FLIGHT = 128  # requests that await their answer: well within the socket's receive buffer
-SCOPE_UNIVERSE, SCOPE_LINK = 0, 253
-IPV6_DEFAULT_METRIC = 1024
+IN_FLIGHT = 64  # requests in one call: their answers fit the socket's receive buffer
+RECEIVE_BYTES = 64 * 1024
+NO_INDEX = 0x7FFFFFFF
+RULE_PRIORITY = 4342
+SCOPE_UNIVERSE = 0  # addresses that other machines know
 IFA_F_NODAD = 0x02
 IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE = 0x08, 0x20, 0x40
+_Encoder: TypeAlias = Callable[[Route, int, int, int], bytes]
+_Request: TypeAlias = tuple[Route, "partial[bytes]"]
 _VANISHED = {errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENODEV, errno.ENETDOWN}
 
 
@@ -55,6 +65,11 @@ class Network:
 
     def __init__(self) -> None:
         self._netlink = AsyncIPRoute(strict_check=True)
+        self._routes = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
+        )
+        self._sequence = 0
+        self._turn = asyncio.Lock()
         self._indices: dict[str, int] = {}
 
     async def __aenter__(self) -> Self:
@@ -63,6 +78,7 @@ class Network:
 
     async def __aexit__(self, *_: object) -> None:
         self._netlink.close()
+        self._routes.close()
 
     # Links
 
@@ -90,6 +106,22 @@ class Network:
         with self._link_errors(interface, f"delete {interface}", {errno.ENODEV}):
             await self._netlink.link("del", index=await self.index(interface))
         self.forget(interface)
+
+    async def forbid_forwarding(self, interface: str) -> None:
+        """Drop what comes in by an interface and is not for this machine; idempotent.
+
+        A routing rule, because the sysctl ``forwarding`` of an IPv6 interface does not stop
+        forwarding. Rules name the interface, so they outlive it.
+        """
+        for family in (socket.AF_INET, socket.AF_INET6):
+            with self._link_errors(interface, f"rule for {interface}", {errno.EEXIST}):
+                await self._netlink.rule("add", **_no_forwarding(interface, family))
+
+    async def permit_forwarding(self, interface: str) -> None:
+        """Undo ``forbid_forwarding``; no error where there is nothing to undo."""
+        for family in (socket.AF_INET, socket.AF_INET6):
+            with self._link_errors(interface, f"rule for {interface}", {errno.ENOENT}):
+                await self._netlink.rule("del", **_no_forwarding(interface, family))
 
     # Addresses
 
@@ -123,17 +155,49 @@ class Network:
     async def change_routes(
         self, replace: Iterable[Route] = (), delete: Iterable[Route] = ()
     ) -> None:
-        """Replace and delete routes, all requests on their way before the first answer is read.
+        """Replace and delete routes, many in one system call.
 
         A route to delete that is gone is no error. Where the kernel refuses some, the others
         are changed all the same, and the first refusal is raised.
         """
-        calls: list[Callable[[], Awaitable[object]]] = []
-        for command, routes in (("replace", replace), ("del", delete)):
-            for route in routes:
-                fields = _route_fields(route, await self._route_index(route, command))
-                calls.append(partial(self._netlink.route, command, **fields))
-        await self._pipelined(calls)
+        requests = [
+            (route, partial(encode, route, await self._route_index(route, encode)))
+            for encode, routes in ((replace_route, replace), (delete_route, delete))
+            for route in routes
+        ]
+        refused: list[NetworkError] = []
+        async with self._turn:
+            for start in range(0, len(requests), IN_FLIGHT):
+                refused += await self._exchange(requests[start : start + IN_FLIGHT])
+        if refused:
+            raise refused[0]
+
+    async def _exchange(self, requests: Sequence[_Request]) -> list[NetworkError]:
+        waiting: dict[int, tuple[Route, bool]] = {}
+        data = bytearray()
+        for route, encode in requests:
+            self._sequence = (self._sequence + 1) & 0xFFFFFFFF
+            data += encode(PROTOCOL, self._sequence)
+            waiting[self._sequence] = route, encode.func is delete_route
+        refused = []
+        loop = asyncio.get_running_loop()
+        with _errors("change routes"):
+            # The kernel works while we send; the answers are there when that returns.
+            self._routes.send(data)
+            while waiting:
+                answer = await loop.sock_recv(self._routes, RECEIVE_BYTES)
+                for sequence, code in parse_acknowledgements(answer):
+                    # Not ours: left over from a change that was cancelled.
+                    if (request := waiting.pop(sequence, None)) and code:
+                        refused += self._refusal(*request, code)
+        return refused
+
+    def _refusal(self, route: Route, deleting: bool, code: int) -> list[NetworkError]:
+        if code == errno.ENODEV:
+            self.forget(route.interface)
+        if deleting and code in _VANISHED:
+            return []
+        return [NetworkError(f"route {route.prefix}", code)]
 
     async def apply_routes(self, change: Difference[Route]) -> None:
         """Apply what ``plan.route_difference`` found."""
@@ -141,22 +205,25 @@ class Network:
 
     async def routes(self, interface: str, table: int = MAIN_TABLE) -> list[Route]:
         """Return our routes (PROTOCOL) over an interface; the kernel filters."""
-        found = []
         with self._link_errors(interface, f"list routes of {interface}"):
             index = await self.index(interface)
-            for family in (socket.AF_INET, socket.AF_INET6):
-                message = rtmsg()
-                message["family"], message["proto"] = family, PROTOCOL
-                message["attrs"] = [["RTA_OIF", index], ["RTA_TABLE", table]]
-                request = NetlinkRequest(
-                    self._netlink,
-                    message,
-                    msg_type=RTM_GETROUTE,
-                    msg_flags=NLM_F_REQUEST | NLM_F_DUMP,
-                )
-                await request.send()
-                found += [_route(interface, answer) async for answer in request.response()]
-        return found
+            families = (socket.AF_INET, socket.AF_INET6)
+            dumps = [await self._dump_routes(family, index, table) for family in families]
+        return [_route(interface, message) for dump in dumps for message in dump]
+
+    async def _dump_routes(self, family: int, index: int, table: int) -> list[Any]:
+        message = rtmsg()
+        message["family"], message["proto"] = family, PROTOCOL
+        message["attrs"] = [["RTA_OIF", index], ["RTA_TABLE", table]]
+        flags = NLM_F_REQUEST | NLM_F_DUMP
+        request = NetlinkRequest(self._netlink, message, msg_type=RTM_GETROUTE, msg_flags=flags)
+        await request.send()
+        try:
+            return [answer async for answer in request.response()]
+        except NetlinkError as error:
+            if error.code == errno.ENOENT:  # a table that was never used does not exist
+                return []
+            raise
 
     async def set_routes(
         self, interface: str, wanted: Sequence[Route], table: int = MAIN_TABLE
@@ -170,25 +237,13 @@ class Network:
         """Listen to changes from now on; our own routes are left out."""
         return ChangeListener(PROTOCOL)
 
-    async def _route_index(self, route: Route, command: str) -> int:
+    async def _route_index(self, route: Route, encode: _Encoder) -> int:
         try:
             return await self.index(route.interface)
         except NetworkError:
-            if command != "del":
+            if encode is not delete_route:
                 raise
-            return 0  # no interface, no route: whatever is asked for will not be found
-
-    async def _pipelined(self, calls: Sequence[Callable[[], Awaitable[object]]]) -> None:
-        failures: list[BaseException] = []
-        for start in range(0, len(calls), IN_FLIGHT):
-            results = await asyncio.gather(
-                *(call() for call in calls[start : start + IN_FLIGHT]), return_exceptions=True
-            )
-            failures += [result for result in results if isinstance(result, BaseException)]
-        for failure in failures:
-            if not isinstance(failure, NetlinkError) or failure.code not in _VANISHED:
-                with _errors("change routes"):
-                    raise failure
+            return NO_INDEX  # no interface, no route: nothing will be found
 
     async def _address(self, interface: str, address: IPInterface) -> dict[str, Any]:
         return {
@@ -221,21 +276,14 @@ def _errors(what: str) -> Iterator[None]:
         raise NetworkError(what, error.errno or errno.EIO) from error
 
 
-def _route_fields(route: Route, index: int) -> dict[str, Any]:
-    ipv6 = route.prefix.version == 6
-    fields: dict[str, Any] = {
-        "family": socket.AF_INET6 if ipv6 else socket.AF_INET,
-        "dst": str(route.prefix),
-        "oif": index,
-        "proto": PROTOCOL,
-        "table": route.table,
-        "scope": SCOPE_UNIVERSE if ipv6 else SCOPE_LINK,
+def _no_forwarding(interface: str, family: int) -> dict[str, Any]:
+    # Priority 0 is the lookup of local addresses: those are reached all the same.
+    return {
+        "family": family,
+        "priority": RULE_PRIORITY,
+        "iifname": interface,
+        "action": "FR_ACT_BLACKHOLE",
     }
-    if metric := route.metric or (IPV6_DEFAULT_METRIC if ipv6 else 0):
-        fields["priority"] = metric
-    if route.source is not None:
-        fields["prefsrc"] = str(route.source)
-    return fields
 
 
 def _route(interface: str, message: Any) -> Route:

@@ -122,6 +122,7 @@ async def test_only_the_difference_is_applied(
 async def test_metrics_and_tables_are_kept_apart(network: Network, port: str) -> None:
     await ready(network, port)
     for prefix in (NET4, NET6):
+        assert await network.routes(port, table=1077) == []
         plain, second = Route(prefix, port), Route(prefix, port, metric=2000)
         other = Route(prefix, port, table=1077)
         await network.change_routes(replace=[plain, second, other])

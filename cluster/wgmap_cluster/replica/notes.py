@@ -1,0 +1,38 @@
+"""The small note that every server publishes about itself (``ReplicatedLog.publish``)."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import msgpack
+
+FORMAT = 1  # fields may be added at the end without a new one
+
+
+@dataclass(frozen=True, slots=True)
+class ServerNote:
+    """What other servers cannot know: sent unreliably, so it may be half a second old."""
+
+    applied: int  # index of the last command that this server applied
+    fresh: bool  # whether it answers with authority (the lease holds)
+    reachable_agents: int | None  # control peers with a recent handshake; None: not known
+
+    def encode(self) -> bytes:
+        """Write the note: msgpack ``[format, fields...]``."""
+        data: bytes = msgpack.packb([FORMAT, self.applied, self.fresh, self.reachable_agents])
+        return data
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self | None:
+        """Read a note; None for none (b"") and for what is not understood.
+
+        A note only informs: one of a newer version must not break an older server.
+        """
+        try:
+            values = msgpack.unpackb(data)
+        except (ValueError, TypeError, msgpack.UnpackException):
+            return None
+        match values:
+            case [1, int(applied), bool(fresh), (int() | None) as reachable, *_]:
+                return cls(applied, fresh, reachable)
+            case _:
+                return None

@@ -1,0 +1,128 @@
+"""The replica as a whole: which parts there are, and how they hang together."""
+
+import asyncio
+import gc
+import os
+import random
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from typing import Any
+
+from wgmap.addresses import IPAddress
+from wgmap.clock import now
+from wgmap.log import Log
+from wgmap_cluster.config import ServerConfig
+from wgmap_cluster.feed import SOCKET_NAME, FeedServer
+from wgmap_cluster.fsm.commands import Command, encode
+from wgmap_cluster.fsm.machine import Machine
+from wgmap_cluster.fsm.results import Applied, Refused
+from wgmap_cluster.fsm.rows import PeerRow
+from wgmap_cluster.raft.interface import Outcome, ReplicatedLog, Role
+from wgmap_cluster.replica import seen
+from wgmap_cluster.replica.core import Core
+from wgmap_cluster.replica.expiry import TICK_S, DueQueue, LeaderClock
+from wgmap_cluster.replica.feeding import Feeder
+from wgmap_cluster.replica.founding import bootstrap_command
+from wgmap_cluster.replica.lease import LeaseKeeper
+from wgmap_cluster.replica.registrations import Registrar
+
+BOOTSTRAP_RETRY_S = 0.3
+_LOG = Log("replica")
+OpenLog = Callable[[ServerConfig, Machine], ReplicatedLog]
+
+
+class Replica:
+    """Runs until it is cancelled or a part of it fails."""
+
+    def __init__(self, config: ServerConfig, open_log: OpenLog) -> None:
+        """Put the parts together; nothing is read or started yet."""
+        self._config = config
+        self._group = asyncio.TaskGroup()
+        self.machine = Machine()
+        self.log = open_log(config, self.machine)
+        self.core = Core(self.machine, self.log, self._spawn)
+        self.lease = LeaseKeeper(self.log, config.server.staleness_s, self._granted)
+        self.seen = seen.SeenBatch()
+        self.registrar = Registrar(
+            self.core, outer=self._outer, fresh=self.lease.fresh, seen=self.seen.add
+        )
+        self.feeder = Feeder(self.core, self.registrar)
+        self._queue = DueQueue()
+        self._clock = LeaderClock()
+        self.machine.listen(self._queue.applied)
+        self.machine.listen_restored(self._restored)
+
+    async def run(self) -> None:
+        """Open the log and serve; raises LogError (maybe in a group), OSError."""
+        await self.log.start()
+        try:
+            gc.collect()
+            gc.freeze()  # a collection that walks a large table stops the process for long
+            with FeedServer(self._config.server.state_dir / SOCKET_NAME) as server:
+                _LOG.info("replica runs", server=self._config.server.name, index=self.machine.index)
+                async with self._group as group:
+                    for part in self._parts(server):
+                        group.create_task(part)
+        finally:
+            await self.log.stop()
+
+    def _parts(self, server: FeedServer) -> list[Coroutine[Any, Any, None]]:
+        return [
+            self.feeder.serve(server),
+            self.lease.run(),
+            self._found(),
+            self._keep_clock(),
+            self._tell_seen(),
+        ]
+
+    def _spawn(self, part: Coroutine[Any, Any, None]) -> object:
+        return self._group.create_task(part)
+
+    def _granted(self, until: float) -> None:
+        self.feeder.lease(until)
+
+    def _restored(self) -> None:
+        self._queue.rebuild(self.machine.state.registrations.items())
+
+    def _outer(self, _name: str, _row: PeerRow, source: IPAddress) -> IPAddress | None:
+        """Say where a peer's control tunnel comes from; without tunnels, the source itself."""
+        return source if self._config.control.unprotected else None
+
+    async def _found(self) -> None:
+        """Found the cluster where there is none: every server tries, one takes effect."""
+        cluster_id = os.urandom(16)
+        while not self.machine.state.founded:
+            if await self.log.read_barrier() is not None and not self.machine.state.founded:
+                wall = datetime.now(UTC).isoformat(timespec="seconds")
+                await self._propose(bootstrap_command(self._config, cluster_id, wall))
+            await asyncio.sleep(BOOTSTRAP_RETRY_S * random.uniform(0.5, 1.5))  # noqa: S311
+        state = self.machine.state
+        _LOG.info("cluster founded", servers=sorted(state.servers), overlay=state.overlay)
+        if set(state.overlay) != set(self._config.overlay.prefixes):
+            _LOG.warning("the overlay of this configuration is not the cluster's, which holds")
+
+    async def _keep_clock(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            status = self.log.status()
+            term = status.term if status.role is Role.LEADER else None
+            command = self._clock.tick(now(), term, self.machine.state, self._queue)
+            if command is not None:
+                await self._propose(command)
+
+    async def _tell_seen(self) -> None:
+        while True:
+            await asyncio.sleep(seen.PERIOD_S)
+            for batch in self.seen.drain():
+                if not await self._propose(batch):
+                    self.seen.put_back(batch.peers)
+
+    async def _propose(self, command: Command) -> bool:
+        proposal = await self.log.propose(encode(command))
+        if proposal.outcome is not Outcome.APPLIED:
+            self.core.counters.count("housekeeping_not_committed")
+            return False
+        applied = proposal.result
+        if isinstance(applied, Applied) and isinstance(applied.result, Refused):
+            _LOG.debug("refused", command=type(command).__name__, reason=applied.result)
+        return True
