@@ -1,40 +1,14 @@
 """Two agents, a map server that behaves, real tunnels: first contact."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from support.agents import AgentHost, World, connect, make_agent, make_server, ping, world
-from support.map_server import MapServer
+from support.agents import ping
+from support.pair import pair
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
-
-
-@dataclass
-class Pair:
-    net: World
-    server: MapServer
-    one: AgentHost
-    two: AgentHost
-
-
-@asynccontextmanager
-async def pair(directory: Path, delay_ms: float, rp_filter: int = 0) -> AsyncIterator[Pair]:
-    """Two registered agents that have not spoken yet."""
-    with world("rn") as net:
-        server = make_server(net, 1)
-        one, two = (make_agent(net, n, directory, [server], rp_filter) for n in (1, 2))
-        connect(net, directory, delay_ms)
-        server.start()
-        try:
-            await asyncio.gather(asyncio.to_thread(one.start), asyncio.to_thread(two.start))
-            yield Pair(net, server, one, two)
-        finally:
-            await server.close()
 
 
 @pytest.mark.parametrize(("delay_ms", "rp_filter"), [(0, 1), (20, 0)])
