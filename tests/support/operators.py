@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from support import fsm
-from support.memory_log import MemoryLog
+from support.memory_log import ClusterLog
 from wgmap_cluster.admin.server import AdminServer
 from wgmap_cluster.fsm.commands import Command, encode
 from wgmap_cluster.fsm.machine import Machine
@@ -24,7 +24,7 @@ class Cluster:
     """What a test reaches into."""
 
     machine: Machine
-    log: MemoryLog
+    log: ClusterLog
     operations: Operations
     socket: Path
     fresh: bool = True
@@ -56,7 +56,7 @@ async def until(condition: Callable[[], bool], deadline_s: float = 5.0) -> None:
 async def found(socket: Path, servers: int = 3) -> Cluster:
     """Make a cluster whose other servers follow; nothing listens yet."""
     machine = Machine()
-    log = MemoryLog(machine)
+    log = ClusterLog(machine)
     cluster: Cluster
 
     def note() -> ServerNote:

@@ -18,7 +18,6 @@ from wgmap.errors import ConfigError
 from wgmap.wg.keys import PublicKey
 from wgmap_cluster.admin.bodies import MAX_BODY_BYTES
 from wgmap_cluster.admin.server import LIST_BATCH, AdminServer
-from wgmap_cluster.raft.interface import Outcome
 
 KEY = str(PublicKey(fsm.key(1)))
 A1 = {"name": "a1", "prefixes": ["10.66.1.1/32"], "control_key": KEY}
@@ -146,7 +145,7 @@ async def test_errors_of_the_state_machine(http: aiohttp.ClientSession) -> None:
 
 
 async def test_no_quorum(cluster: Cluster, http: aiohttp.ClientSession) -> None:
-    cluster.log.fate = Outcome.NOT_APPLIED
+    cluster.log.quorum = False
     async with http.post("/v1/peers", json=A1) as response:
         await check_problem(response, 503, "no leader")
 

@@ -29,6 +29,7 @@ from wgmap_cluster.fsm.rows import (
     LocatorRow,
     MappingRow,
     PeerRow,
+    RevocationRow,
     ServerRow,
     Table,
 )
@@ -47,6 +48,8 @@ CHANGES = (
     Change(Table.PEERS, "a2", None),
     Change(Table.MAPPINGS, (5, PREFIX), MAPPING),
     Change(Table.MAPPINGS, (5, PREFIX), None),
+    Change(Table.REVOCATIONS, 3, RevocationRow("a1", 5, (PREFIX,), b"k" * 32)),
+    Change(Table.REVOCATIONS, 1, None),
 )
 MESSAGES: list[FeedMessage] = [
     Attach(0),

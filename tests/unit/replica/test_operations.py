@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from support import fsm
-from support.memory_log import MemoryLog
+from support.memory_log import ClusterLog
 from support.operators import STALENESS_S, Cluster, found, until
 from wgmap.errors import ConfigError, ConflictError, NotFoundError, UnavailableError, WgmapError
 from wgmap.wg.keys import PublicKey
 from wgmap_cluster.fsm.machine import Machine
-from wgmap_cluster.raft.interface import Outcome, Role
+from wgmap_cluster.raft.interface import Role
 from wgmap_cluster.replica.notes import ServerNote
 from wgmap_cluster.replica.operations import Enrolment, Operations
 
@@ -109,11 +109,14 @@ async def test_too_large_a_request_is_refused(cluster: Cluster) -> None:
 
     with pytest.raises(ConfigError, match="64"):
         await add(cluster, replace(A1, prefixes=many))
+    with pytest.raises(ConfigError, match="too many"):
+        await add(cluster, replace(A1, endpoint_allow=100 * many))
 
 
-@pytest.mark.parametrize("fate", [Outcome.NOT_APPLIED, Outcome.UNKNOWN])
-async def test_without_a_quorum_nothing_is_promised(cluster: Cluster, fate: Outcome) -> None:
-    cluster.log.fate = fate
+@pytest.mark.parametrize("fault", ["no quorum", "no answer"])
+async def test_without_a_quorum_nothing_is_promised(cluster: Cluster, fault: str) -> None:
+    cluster.log.quorum = fault != "no quorum"
+    cluster.log.loses_answers = fault == "no answer"
 
     with pytest.raises(UnavailableError, match="try again"):
         await add(cluster)
@@ -122,11 +125,11 @@ async def test_without_a_quorum_nothing_is_promised(cluster: Cluster, fate: Outc
 
 
 async def test_repeating_after_an_unknown_end_succeeds(cluster: Cluster) -> None:
-    cluster.log.fate, cluster.log.applies_unknown = Outcome.UNKNOWN, True
+    cluster.log.loses_answers = True
     with pytest.raises(UnavailableError):
         await add(cluster)
 
-    cluster.log.fate = Outcome.APPLIED
+    cluster.log.loses_answers = False
     assert not await add(cluster)
 
 
@@ -219,10 +222,14 @@ async def test_status_without_a_leader(cluster: Cluster) -> None:
     assert tuple(status["servers"][0].values()) == ("ms1", "candidate", 1, False, None)
     assert status["servers"][1]["state"] == "follower"
 
+    note = ServerNote.of(cluster.log.status(), fresh=False, reachable_agents=None)
+    cluster.log.others["ms2"] = replace(cluster.log.others["ms2"], note=note.encode())
+    assert cluster.operations.status()["servers"][1]["state"] == "candidate"
+
 
 def test_status_before_the_bootstrap(tmp_path: Path) -> None:
     machine = Machine()
-    log = MemoryLog(machine)
+    log = ClusterLog(machine)
     operations = Operations("ms1", machine, log, lambda: ServerNote(0, False, None), STALENESS_S)
 
     status = operations.status()
@@ -232,7 +239,7 @@ def test_status_before_the_bootstrap(tmp_path: Path) -> None:
 
 async def test_enrolment_before_the_bootstrap(tmp_path: Path) -> None:
     machine = Machine()
-    log = MemoryLog(machine)
+    log = ClusterLog(machine)
     operations = Operations("ms1", machine, log, lambda: ServerNote(0, False, None), STALENESS_S)
 
     with pytest.raises(UnavailableError, match="not bootstrapped"):
@@ -258,12 +265,12 @@ async def test_resolving_without_a_quorum_is_not_fresh(cluster: Cluster) -> None
     address = ipaddress.ip_address("10.66.1.1")
     assert (await cluster.operations.resolve(0, address))["fresh"]
 
-    cluster.log.fate = Outcome.NOT_APPLIED
+    cluster.log.quorum = False
     assert not (await cluster.operations.resolve(0, address))["fresh"]
 
 
 def test_notes_round_trip_and_ignore_what_they_do_not_know() -> None:
-    for note in (ServerNote(0, False, None), ServerNote(1 << 60, True, 100_000)):
+    for note in (ServerNote(0, False, None), ServerNote(1 << 60, True, 100_000, candidate=True)):
         assert ServerNote.decode(note.encode()) == note
         assert len(note.encode()) < 64
     for data in (

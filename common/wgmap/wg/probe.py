@@ -1,0 +1,19 @@
+"""Which WireGuard this machine has."""
+
+import shutil
+from pathlib import Path
+
+from wgmap.errors import ConfigError
+from wgmap.wg.device import Backend
+from wgmap.wg.userspace import UserspaceBackend
+
+
+async def choose(log_dir: Path | None = None) -> Backend:
+    """Return the backend to use; raises ConfigError where there is none.
+
+    ``log_dir`` takes the errors of userspace processes (see UserspaceBackend).
+    """
+    if shutil.which("wireguard-go") is None:
+        msg = "no WireGuard: the kernel has none, and wireguard-go is not installed"
+        raise ConfigError(msg)
+    return UserspaceBackend(log_dir)
