@@ -110,6 +110,7 @@ class _Agent:
         tun = stack.enter_context(Tun(config.tun.interface))
         backend = await probe.choose(config.agent.state_dir)
         self.network = await stack.enter_async_context(Network())
+        await interfaces.set_up_tun(self.network, config)
         devices = {
             Tunnel.CONTROL: await interfaces.open_control(
                 backend, self.network, config, control_key, self.who.control_address
@@ -119,7 +120,7 @@ class _Agent:
         for device in devices.values():
             stack.push_async_callback(device.close)
         # Last: from here on first packets come in, and they must find the data routes.
-        await interfaces.set_up_tun(self.network, config)
+        await interfaces.route_overlay(self.network, config)
         self.control = stack.enter_context(self._control_socket())
         self.saver = Saver(store.save, self._failed)
         stack.push_async_callback(self.saver.close)
@@ -229,18 +230,16 @@ def _signals(stop: Callable[[], None]) -> Iterator[None]:
 
 @asynccontextmanager
 async def _background(pump: Pump, *jobs: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run jobs beside the pump; one that fails ends the pump with its error."""
-
-    async def guarded(job: Coroutine[Any, Any, None]) -> None:
-        try:
-            await job
-        except WgmapError as error:
-            pump.stop(error)
-
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(guarded(job)) for job in jobs]
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
+    """Run jobs beside the pump, which ends with the first of them; raises what a job raised."""
+    tasks = [asyncio.create_task(job) for job in jobs]
+    for task in tasks:
+        task.add_done_callback(lambda _: pump.stop())
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
