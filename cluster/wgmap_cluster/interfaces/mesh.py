@@ -176,7 +176,7 @@ def restated(state: DeviceState) -> tuple[PeerConfig, ...]:
 
 
 def _patience(kicks: int) -> float:
-    return min(FIRST_KICK_S * (1 << min(kicks, 10)), MAX_KICK_S)
+    return min(FIRST_KICK_S * 2.0 ** min(kicks, 10), MAX_KICK_S)
 
 
 def _new(tunnel: _Tunnel, endpoint: Endpoint | None = None) -> PeerConfig:
