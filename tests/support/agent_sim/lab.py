@@ -54,6 +54,10 @@ class ServerHost:
         """Stop without a word."""
         self.server.dead = self.device.dead = True
 
+    def revive(self) -> None:
+        """Go on with the same interface."""
+        self.server.dead = self.device.dead = False
+
 
 class Lab:
     """Servers and agents on one underlay; agents are enrolled, and started by ``start``."""
