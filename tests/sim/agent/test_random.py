@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeAlias
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,6 +22,7 @@ EXAMPLES = int(os.environ.get("WGMAP_SIM_EXAMPLES", "60"))
 AGENTS = 3
 KINDS = ("ping", "burst", "move", "reboot", "restart", "new key", "server", "withdraw", "lose")
 FAULTY = ("data.init", "data.response", "data.data", "ctl.data.push", "ctl.data.reply", "ctl.init")
+Deed: TypeAlias = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def do(lab: Lab, step: Step, number: int) -> None:
     """Carry a step out; ``number`` makes its names and addresses unique."""
     host, other = lab.hosts[step.host], lab.hosts[step.other]
     fault = Fault(FAULTY[number % len(FAULTY)], count=1 + step.other)
-    steps: dict[str, Callable[[], None]] = {
+    deeds: dict[str, Deed] = {
         "ping": lambda: ping(host, other, 1),
         "burst": lambda: ping(host, other, 130),
         "move": lambda: host.move(f"192.0.2.{100 + number}"),
@@ -57,7 +59,7 @@ def do(lab: Lab, step: Step, number: int) -> None:
         "withdraw": lambda: withdraw(lab, other),
         "lose": lambda: lab.world.faults.append(fault),
     }
-    steps[step.kind]()
+    deeds[step.kind]()
 
 
 def ping(host: Host, other: Host, count: int) -> None:

@@ -131,7 +131,7 @@ class Lab:
         assert contact.holding.total <= self.settings.held_packets
         assert len(plane.requests) <= self.settings.max_requests
         self._check_peers(host)
-        assert set(data.table.keys()) == set(data.peers), "a peer without reason"
+        assert set(data.table.owners()) == set(data.peers), "a peer without reason"
 
     def _check_peers(self, host: Host) -> None:
         assert host.engine is not None
