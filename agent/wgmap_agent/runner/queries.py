@@ -2,7 +2,6 @@
 
 import asyncio
 import ipaddress
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -15,7 +14,6 @@ from wgmap.wg.keys import PublicKey
 from wgmap_agent.config import AgentConfig
 from wgmap_agent.engine.engine import Engine
 from wgmap_agent.engine.resolutions import Resolution
-from wgmap_agent.engine.types import PeerStatus
 from wgmap_agent.runner.pump import Pump
 from wgmap_agent.runner.statussocket import Json
 from wgmap_agent.runner.trace import Tracer
@@ -63,11 +61,10 @@ class Queries:
     def status(self) -> Json:
         """Describe the agent, as ``wgmap-agent status --json`` prints it."""
         state = self._engine.status(clock.now())
-        wall = time.clock_gettime(time.CLOCK_REALTIME)
         return {
             "registered": state.registered,
             "servers": [asdict(server) for server in state.servers],
-            "peers": [_peer(peer, wall) for peer in state.peers],
+            "peers": [{**asdict(peer), "eids": list(peer.eids)} for peer in state.peers],
             "counters": {**state.counters, **self._counters()},
         }
 
@@ -147,10 +144,3 @@ def _locator(locator: Locator) -> dict[str, Any]:
         "priority": locator.priority,
         "weight": locator.weight,
     }
-
-
-def _peer(peer: PeerStatus, wall: float) -> Json:
-    """Describe a peer; the age of its handshake, where the engine has its wall time."""
-    handshake = peer.last_handshake_s
-    age = None if handshake is None else max(0.0, wall - handshake)
-    return {**asdict(peer), "eids": list(peer.eids), "last_handshake_s": age}
