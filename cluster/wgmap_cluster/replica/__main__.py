@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,7 +24,7 @@ from wgmap_cluster.fsm.packing import PackingError
 from wgmap_cluster.raft.interface import LogError
 from wgmap_cluster.replica import tunnels
 from wgmap_cluster.replica.opening import open_log
-from wgmap_cluster.replica.replica import Replica
+from wgmap_cluster.replica.replica import Part, Replica
 
 LOG_FAILED = os.EX_IOERR
 Expected = (LogError, PackingError, WgmapError)
@@ -60,9 +61,9 @@ async def _run(config: ServerConfig) -> None:
     async with tunnels.opened(config, machine) as (control, mesh):
         replica = Replica(config, machine, open_log(config, machine, on_fatal), control)
         admin = AdminServer(replica.operations(), config.server.admin_socket)
-        others = [_watch(failed), _serve(admin)]
+        others: list[Part] = [partial(_watch, failed), partial(_serve, admin)]
         if mesh is not None:
-            others.append(mesh.run())
+            others.append(mesh.run)
         await replica.run(*others)
 
 

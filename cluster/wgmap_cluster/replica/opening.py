@@ -10,14 +10,12 @@ from wgmap_cluster.config import RAFT_PORT, ServerConfig
 from wgmap_cluster.raft.interface import LogError, Member, StateMachine
 from wgmap_cluster.raft.log import RaftLog
 
-LOG_DIRECTORY = "log"  # in the state directory
-
 
 def open_log(
     config: ServerConfig, machine: StateMachine, on_fatal: Callable[[LogError], None]
 ) -> RaftLog:
     """Return the log, not started; ``on_fatal`` is called once when it cannot go on."""
-    directory = config.server.state_dir / LOG_DIRECTORY
+    directory = config.server.state_dir
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     mesh = config.mesh
     if mesh is None:

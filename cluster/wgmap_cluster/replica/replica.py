@@ -4,10 +4,11 @@ import asyncio
 import gc
 import os
 import random
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 from wgmap.clock import now
 from wgmap.log import Log
@@ -32,6 +33,7 @@ BOOTSTRAP_RETRY_S = 0.3
 PUBLISH_S = 0.1
 REACHABLE_EVERY = 50  # notes: counting costs time in proportion to the peers
 _LOG = Log("replica")
+Part: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Replica:
@@ -68,7 +70,7 @@ class Replica:
         server = self._config.server
         return Operations(server.name, self.machine, self.log, self.note, server.staleness_s)
 
-    async def run(self, *others: Coroutine[Any, Any, None]) -> None:
+    async def run(self, *others: Part) -> None:
         """Open the log and serve, with ``others`` beside; raises LogError, OSError, groups."""
         await self.log.start()
         try:
@@ -78,19 +80,19 @@ class Replica:
                 _LOG.info("replica runs", server=self._config.server.name, index=self.machine.index)
                 async with self._group as group:
                     for part in (*self._parts(server), *others):
-                        group.create_task(part)
+                        group.create_task(part())
         finally:
             await self.log.stop()
 
-    def _parts(self, server: FeedServer) -> list[Coroutine[Any, Any, None]]:
+    def _parts(self, server: FeedServer) -> list[Part]:
         return [
-            self.feeder.serve(server),
-            self.lease.run(),
-            self._found(),
-            self._publish(),
-            self._tunnels.run(),
-            self._keep_clock(),
-            self._tell_seen(),
+            partial(self.feeder.serve, server),
+            self.lease.run,
+            self._found,
+            self._publish,
+            self._tunnels.run,
+            self._keep_clock,
+            self._tell_seen,
         ]
 
     def _spawn(self, part: Coroutine[Any, Any, None]) -> object:
