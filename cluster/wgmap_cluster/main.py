@@ -68,9 +68,9 @@ def _keygen(options: argparse.Namespace) -> ExitCode:
 
 
 def _check_state(options: argparse.Namespace) -> ExitCode:
-    from wgmap_cluster.supervisor import state  # noqa: PLC0415  # slow to import
+    from wgmap_cluster.supervisor.state import check  # noqa: PLC0415  # slow to import
 
-    report = state.check(options.dir)
+    report = check(options.dir)
     print(json.dumps(report.values) if _wants_json(options) else report.text)
     return ExitCode.OK if report.sound else ExitCode.FAILED
 

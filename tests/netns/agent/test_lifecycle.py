@@ -11,8 +11,8 @@ import pytest
 
 from support.agents import PROGRAM, AgentHost, Pings, parse_pings, ping
 from support.eventually import eventually
+from support.fleet import Fleet, fleet
 from support.netns import WIREGUARD_SOCKETS
-from support.pair import Pair, pair
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
 
@@ -42,7 +42,7 @@ def lost(pings: Pings) -> int:
     return max(0, pings.sent - pings.received - 1)
 
 
-async def contact(bed: Pair) -> None:
+async def contact(bed: Fleet) -> None:
     for target in bed.two.eids:
         assert (await asyncio.to_thread(ping, bed.one.namespace, None, target, 5)).received == 5
 
@@ -51,7 +51,7 @@ async def contact(bed: Pair) -> None:
 async def test_a_killed_agent_takes_no_packet_with_it_and_a_new_one_adopts(
     tmp_path: Path, family: int
 ) -> None:
-    async with pair(tmp_path, 1) as bed:
+    async with fleet(tmp_path, 1) as bed:
         await contact(bed)
         carriers = bed.one.carriers(), bed.two.carriers()
         async with flow(bed.one, bed.two.eids[family]) as killed:
@@ -71,7 +71,7 @@ async def test_a_killed_agent_takes_no_packet_with_it_and_a_new_one_adopts(
 
 
 async def test_a_stopped_agent_leaves_its_tunnels(tmp_path: Path) -> None:
-    async with pair(tmp_path, 0) as bed:
+    async with fleet(tmp_path, 0) as bed:
         await contact(bed)
         async with flow(bed.one, bed.two.eids[0]) as stopped:
             assert await asyncio.to_thread(bed.one.terminate) == 0
@@ -82,7 +82,7 @@ async def test_a_stopped_agent_leaves_its_tunnels(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("running", [True, False], ids=["running", "dead"])
 async def test_down_removes_everything_and_nothing_else(tmp_path: Path, running: bool) -> None:
-    async with pair(tmp_path, 0) as bed:
+    async with fleet(tmp_path, 0) as bed:
         await contact(bed)
         one = bed.one
         if not running:
@@ -103,7 +103,7 @@ async def test_down_removes_everything_and_nothing_else(tmp_path: Path, running:
 
 
 async def test_a_second_agent_is_refused(tmp_path: Path) -> None:
-    async with pair(tmp_path, 0) as bed:
+    async with fleet(tmp_path, 0) as bed:
         first = bed.one.process
         second = bed.one.spawn()
         assert await asyncio.to_thread(second.wait, 20) == 1
@@ -116,7 +116,7 @@ async def test_a_second_agent_is_refused(tmp_path: Path) -> None:
 
 
 async def test_a_change_of_address_is_registered_and_the_flow_goes_on(tmp_path: Path) -> None:
-    async with pair(tmp_path, 10) as bed:
+    async with fleet(tmp_path, 10) as bed:
         await contact(bed)
         one = bed.one
         peer = next(p for p in bed.server.peers.values() if p.prefixes == one.prefixes)
@@ -137,7 +137,7 @@ async def test_a_change_of_address_is_registered_and_the_flow_goes_on(tmp_path: 
 
 
 async def test_the_commands_answer_as_the_contract_says(tmp_path: Path) -> None:
-    async with pair(tmp_path, 0) as bed:
+    async with fleet(tmp_path, 0) as bed:
         await contact(bed)
         one, two = bed.one, bed.two
         status = one.status()
