@@ -24,7 +24,7 @@ from wgmap_cluster.replica.expiry import TICK_S, DueQueue, LeaderClock
 from wgmap_cluster.replica.feeding import Feeder
 from wgmap_cluster.replica.founding import bootstrap_command
 from wgmap_cluster.replica.lease import LeaseKeeper
-from wgmap_cluster.replica.registrations import Registrar
+from wgmap_cluster.replica.registrations import Outer, Registrar
 
 BOOTSTRAP_RETRY_S = 0.3
 _LOG = Log("replica")
@@ -34,9 +34,21 @@ OpenLog = Callable[[ServerConfig, Machine], ReplicatedLog]
 class Replica:
     """Runs until it is cancelled or a part of it fails."""
 
-    def __init__(self, config: ServerConfig, open_log: OpenLog) -> None:
-        """Put the parts together; nothing is read or started yet."""
+    def __init__(
+        self,
+        config: ServerConfig,
+        open_log: OpenLog,
+        *,
+        outer: Outer | None = None,
+        companions: Callable[[], list[Coroutine[Any, Any, None]]] = list,
+    ) -> None:
+        """Put the parts together; nothing is read or started yet.
+
+        ``outer`` tells where a peer's control tunnel comes from; without tunnels it is the
+        source itself. ``companions`` run beside the other parts, once the log has started.
+        """
         self._config = config
+        self._companions = companions
         self._group = asyncio.TaskGroup()
         self.machine = Machine()
         self.log = open_log(config, self.machine)
@@ -44,7 +56,7 @@ class Replica:
         self.lease = LeaseKeeper(self.log, config.server.staleness_s, self._granted)
         self.seen = seen.SeenBatch()
         self.registrar = Registrar(
-            self.core, outer=self._outer, fresh=self.lease.fresh, seen=self.seen.add
+            self.core, outer=outer or _no_tunnel, fresh=self.lease.fresh, seen=self.seen.add
         )
         self.feeder = Feeder(self.core, self.registrar)
         self._queue = DueQueue()
@@ -73,6 +85,7 @@ class Replica:
             self._found(),
             self._keep_clock(),
             self._tell_seen(),
+            *self._companions(),
         ]
 
     def _spawn(self, part: Coroutine[Any, Any, None]) -> object:
@@ -83,10 +96,6 @@ class Replica:
 
     def _restored(self) -> None:
         self._queue.rebuild(self.machine.state.registrations.items())
-
-    def _outer(self, _name: str, _row: PeerRow, source: IPAddress) -> IPAddress | None:
-        """Say where a peer's control tunnel comes from; without tunnels, the source itself."""
-        return source if self._config.control.unprotected else None
 
     async def _found(self) -> None:
         """Found the cluster where there is none: every server tries, one takes effect."""
@@ -126,3 +135,7 @@ class Replica:
         if isinstance(applied, Applied) and isinstance(applied.result, Refused):
             _LOG.debug("refused", command=type(command).__name__, reason=applied.result)
         return True
+
+
+def _no_tunnel(_name: str, _row: PeerRow, source: IPAddress) -> IPAddress:
+    return source
