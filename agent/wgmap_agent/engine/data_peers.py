@@ -33,6 +33,8 @@ class Installed:
     def actions(self, *, route_first: bool) -> list[Action]:
         """Order them: the puller sets the peer first, the pushed side the route."""
         peer = [ConfigurePeers(Tunnel.DATA, tuple(self.configs))] if self.configs else []
+        if self.peer.held_back:
+            return [DeleteRoutes(tuple(self.moved)), *peer] if self.moved else [*peer]
         route = [AddRoutes(tuple(self.routes))] if self.routes else []
         return [*route, *peer] if route_first else [*peer, *route]
 

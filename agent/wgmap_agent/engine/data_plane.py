@@ -52,7 +52,7 @@ class DataPlane:
         self.readings = Readings(settings)
         self.data = DataPeers(settings, counters)
         self.contact = FirstContact(settings, counters)
-        self.handshakes = Handshakes(settings, rng)
+        self.handshakes = Handshakes(identity.data_key, settings, rng)
         self.moves = Moves(settings, rng)
         self.negative = Negative(settings)
         self.reader = Reader(identity, counters)
@@ -153,7 +153,9 @@ class DataPlane:
     def _after_answer(self, now: float, installed: Installed) -> list[Action]:
         """Use an answer for a peer that is installed already."""
         peer = installed.peer
-        if peer.kick_on_answer or (installed.endpoint_changed and peer.phase is Phase.TRYING):
+        if peer.held_back and peer.role is not Role.BOTH_SECOND:
+            return self.start(now, peer)
+        if installed.endpoint_changed and peer.phase is Phase.TRYING:
             return self.kick(now, peer, ask=False)
         if peer.recovery is None:
             return []
@@ -210,12 +212,14 @@ class DataPlane:
 
     def _pushed(self, now: float, offer: PeerOffer) -> list[Action]:
         both = bool(self._flows_of(offer)) and offer.key not in self.data.peers
-        replaced = self._is_in_use(offer)
+        followed = self._is_in_use(offer) and offer.key not in self.data.peers
         installed = self.data.take_in(now, offer, self._role(offer.key, both=both))
         if installed is None:
             return []
         peer = installed.peer
         self._stamp(installed)
+        second = installed.created and peer.role is Role.BOTH_SECOND
+        peer.held_back = peer.held_back or followed or second
         actions = installed.actions(route_first=peer.phase is Phase.PASSIVE)
         if installed.created:
             self.counters.add("push.new_peer")
@@ -223,8 +227,11 @@ class DataPlane:
         else:
             actions += self._push_to_known(now, installed)
         actions += self._displaced(installed)
-        if replaced and installed.created and installed.moved:
-            actions += self._follow_key(now, peer)
+        if followed:
+            # It may not know us yet: our question tells it, and then we initiate. Until then
+            # there is no route, so that what is sent to it is held and not lost in a stall.
+            self.counters.add("peer.key_changed")
+            actions += self.requests.ask(now, self.data.table.prefixes(peer.key)[0])
         return actions + self._found(now, installed, offer)
 
     def _role(self, key: PublicKey, *, both: bool) -> Role:
@@ -242,25 +249,15 @@ class DataPlane:
         if peer.phase is Phase.TRYING and peer.role is Role.PULLER and not installed.newer:
             # It asked for us while we asked for it: two initiations may have crossed.
             peer.role = self._role(peer.key, both=True)
-            if peer.role is Role.BOTH_FIRST and peer.check_at is not None and not peer.kicks:
-                delay = self.handshakes.kick_delay(self.servers.rtt(), peer)
-                peer.check_at = min(peer.check_at, peer.since + delay)
         return []
 
     def _is_in_use(self, offer: PeerOffer) -> bool:
-        """Say whether some prefix of an offer is now served by another key that stands."""
+        """Say whether some prefix of an offer is now another key's."""
         for one in offer.prefixes:
             claim = self.data.table.get(one.prefix)
             if claim is not None and claim.key != offer.key:
                 return True
         return False
-
-    def _follow_key(self, now: float, peer: Peer) -> list[Action]:
-        """Go on with a destination whose key changed: it does not know us yet, so pull it."""
-        peer.role, peer.phase, peer.kick_on_answer = Role.PULLER, Phase.TRYING, True
-        self.handshakes.begin(now, self.servers.rtt(), peer, waiting=False)
-        self.counters.add("peer.key_changed")
-        return self.requests.ask(now, self.data.table.prefixes(peer.key)[0])
 
     # ----------------------------------------------------------------------- shared by the above
 
@@ -282,11 +279,12 @@ class DataPlane:
     def _displaced(self, installed: Installed) -> list[Action]:
         """Move the flows of peers that lost their last prefix to its new owner."""
         actions: list[Action] = []
+        event = Event.HELD_BACK if installed.peer.held_back else Event.KICKED
         for key in installed.displaced:
             self.counters.add("peer.displaced")
             for flow in self.contact.of(key):
                 flow.key = installed.peer.key
-                actions += self.contact.on(flow, Event.KICKED)
+                actions += self.contact.on(flow, event)
         return actions
 
     def _found(self, now: float, installed: Installed, offer: PeerOffer) -> list[Action]:
@@ -344,19 +342,39 @@ class DataPlane:
         """Remove a peer with its routes; what is held for it is refused."""
         return self.data.remove(key) + self.contact.all_of(key, Event.PEER_GONE)
 
+    def release(self, peer: Peer) -> list[Action]:
+        """Make the routes of a peer that was held back."""
+        if not peer.held_back:
+            return []
+        peer.held_back = False
+        return [AddRoutes(self.data.table.prefixes(peer.key))]
+
+    def start(self, now: float, peer: Peer) -> list[Action]:
+        """Initiate with a peer that is installed: by a keepalive, and by what is held for it."""
+        if peer.held_back and peer.role is not Role.BOTH_SECOND:
+            peer.role = Role.PULLER
+        elif peer.role is Role.PUSHED and self.contact.of(peer.key):
+            peer.role = Role.BOTH_SECOND
+        peer.phase, peer.keepalive = Phase.TRYING, True
+        peer.rx_mark = peer.state.rx_bytes if peer.state is not None else 0
+        self.touched(peer)
+        self.handshakes.begin(now, self.servers.rtt(), peer, waiting=False)
+        change = PeerConfig(peer.key, keepalive_s=self.settings.keepalive_s, update_only=True)
+        actions = [*self.release(peer), ConfigurePeers(Tunnel.DATA, (change,))]
+        return actions + self.contact.all_of(peer.key, Event.RELEASED)
+
     def kick(self, now: float, peer: Peer, *, ask: bool) -> list[Action]:
         """Remove and add a peer in one request, then hand over again what is held for it."""
         peer.kicks += 1
-        peer.kick_on_answer = False
         peer.keepalive = True
-        peer.phase, peer.recovery = Phase.TRYING, None
+        peer.phase, peer.recovery, peer.rx_mark = Phase.TRYING, None, 0
         peer.activity.reset(now)
         self.touched(peer)
         self.handshakes.begin(now, self.servers.rtt(), peer, waiting=False)
         self.counters.add("peer.kicked")
         prefixes = self.data.table.prefixes(peer.key)
         change = kick(peer.key, peer.endpoint, prefixes, self.settings.keepalive_s)
-        actions: list[Action] = [ConfigurePeers(Tunnel.DATA, change)]
+        actions = [ConfigurePeers(Tunnel.DATA, change), *self.release(peer)]
         actions += self.contact.all_of(peer.key, Event.KICKED)
         return actions + (self.requests.ask(now, prefixes[0]) if ask else [])
 

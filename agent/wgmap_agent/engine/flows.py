@@ -41,6 +41,7 @@ class Event(Enum):
     FOUND = auto()  # peer and route are installed, and it is our turn to initiate
     FOUND_BOTH_PULL = auto()  # installed, but the other side pulls us and its key is lower
     RELEASED = auto()  # the other side did not initiate in time
+    HELD_BACK = auto()  # the destination has another key, and does not know us yet
     KICKED = auto()  # the peer was removed and added: what it had staged is lost
     STANDS = auto()  # the handshake is complete
     NOT_FOUND = auto()  # a negative answer
@@ -78,6 +79,7 @@ TRANSITIONS: dict[tuple[State, Event], tuple[State, Step]] = {
     (State.WAITING, Event.PEER_GONE): (State.GONE, Step.REFUSE),
     (State.WAITING, Event.GAVE_UP): (State.GONE, Step.DROP),
     (State.SENDING, Event.PACKET): (State.SENDING, Step.HOLD_AND_SEND),
+    (State.SENDING, Event.HELD_BACK): (State.WAITING, Step.NOTHING),
     (State.SENDING, Event.KICKED): (State.SENDING, Step.SEND_COPIES),
     (State.SENDING, Event.STANDS): (State.GONE, Step.FORGET),
     (State.SENDING, Event.PEER_GONE): (State.GONE, Step.REFUSE),

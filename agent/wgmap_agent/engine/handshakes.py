@@ -29,7 +29,8 @@ class Step(Enum):
 class Handshakes:
     """Judges handshakes; ``rtt`` is the estimate for the way to a peer (seconds)."""
 
-    def __init__(self, settings: Settings, rng: random.Random) -> None:
+    def __init__(self, own_key: PublicKey, settings: Settings, rng: random.Random) -> None:
+        self._own_key = own_key
         self._settings = settings
         self._rng = rng
 
@@ -43,7 +44,9 @@ class Handshakes:
             peer.fallback_at = now + self.fallback(rtt)
             peer.check_at = now + self.poll(rtt) if waiting else peer.fallback_at
         else:
-            peer.check_at = now + self.kick_delay(rtt, peer)
+            peer.kick_at = now + self.kick_delay(rtt, peer)
+            look = now + self._settings.look_s + self._settings.look_rtts * rtt
+            peer.check_at = min(look, peer.kick_at)
 
     def fallback(self, rtt: float) -> float:
         """Return how long the passive side waits for the other's initiation."""
@@ -55,14 +58,14 @@ class Handshakes:
         return max(self._settings.poll_s, rtt / 4)
 
     def kick_delay(self, rtt: float, peer: Peer) -> float:
-        """Return how long an initiation is given; doubles with every kick."""
+        """Return how long an initiation is given; doubles with every kick but the first."""
         settings = self._settings
         rtts = settings.kick_rtts
         if peer.role is Role.BOTH_FIRST:
             rtts = settings.kick_both_rtts
         elif peer.role is Role.BOTH_SECOND:
             rtts = 2 * settings.kick_rtts  # the other side kicks, unless it is gone
-        delay: float = (settings.kick_s + rtts * rtt) * 2 ** min(peer.kicks, 16)
+        delay: float = (settings.kick_s + rtts * rtt) * 2 ** min(max(peer.kicks - 1, 0), 16)
         return min(delay, settings.kick_cap_s) * self._rng.uniform(1.0, 1.1)
 
     def judge(self, now: float, rtt: float, peer: Peer, state: PeerState) -> Step:
@@ -74,24 +77,51 @@ class Handshakes:
             return Step.GIVE_UP
         if peer.check_at is None or now < peer.check_at:
             return Step.WAIT
-        if peer.phase is Phase.PASSIVE and now < peer.fallback_at:
-            peer.check_at = min(now + self.poll(rtt), peer.fallback_at)
-            return Step.WAIT
-        return self._overdue(now, rtt, peer, state)
-
-    def _overdue(self, now: float, rtt: float, peer: Peer, state: PeerState) -> Step:
-        if state.rx_bytes and not peer.graced:
-            # Its initiation came and our response is on the way: do not destroy that.
-            peer.graced = True
-            peer.check_at = now + rtt + self._settings.poll_s
-            return Step.WAIT
+        came = state.rx_bytes > peer.rx_mark
         if peer.phase is Phase.PASSIVE:
+            return self._passive(now, rtt, peer, came=came)
+        return self._crossed(now, rtt, peer) if came else self._unheard(now, rtt, peer)
+
+    def _passive(self, now: float, rtt: float, peer: Peer, *, came: bool) -> Step:
+        """Judge one whose turn it is to initiate."""
+        if now >= peer.fallback_at and not came:
             return Step.START
+        if now >= peer.fallback_at:
+            if peer.graced:
+                return Step.KICK
+            # Its initiation came, and our response or what follows was lost. After a response
+            # WireGuard lets us initiate as little as after an initiation; it will kick.
+            peer.graced = True
+            peer.fallback_at = now + 2 * self.kick_delay(rtt, peer)
+        peer.check_at = min(now + self.poll(rtt), peer.fallback_at)
+        return Step.WAIT
+
+    def _crossed(self, now: float, rtt: float, peer: Peer) -> Step:
+        """Judge one that has initiated as we have: where they crossed the lower key kicks."""
+        if peer.graced and now >= peer.kick_at:
+            return Step.KICK
+        if not peer.graced:
+            peer.graced = True
+            # Our response to its initiation may be on the way: do not destroy that.
+            peer.kick_at = now + rtt + self._settings.poll_s
+            if self._own_key > peer.key:
+                peer.kick_at += 2 * self.kick_delay(rtt, peer)
+        peer.check_at = min(self._again(now, rtt), peer.kick_at)
+        return Step.WAIT
+
+    def _unheard(self, now: float, rtt: float, peer: Peer) -> Step:
+        """Judge one that nothing came from since we initiated."""
         if peer.role is Role.PUSHED:
             # The puller kicks; where it is gone, WireGuard itself tries again every 5 s.
-            peer.check_at = now + self._settings.kick_cap_s
+            peer.check_at = self._again(now, rtt)
             return Step.WAIT
-        return Step.KICK
+        if now >= peer.kick_at:
+            return Step.KICK
+        peer.check_at = min(self._again(now, rtt), peer.kick_at)
+        return Step.WAIT
+
+    def _again(self, now: float, rtt: float) -> float:
+        return now + max(self._settings.look_again_s, rtt / 2)
 
 
 def kick(

@@ -40,9 +40,11 @@ class Peer:
     check_at: float | None  # when its handshake is judged; None: it stands
     renew_at: float  # when its mapping is asked for again
     fallback_at: float = 0.0  # when the passive side initiates after all
+    kick_at: float = 0.0  # when an initiation that brought nothing at all counts as lost
     kicks: int = 0
-    kick_on_answer: bool = False  # its key is new: it learns of us by our question
-    graced: bool = False  # something came from it: it got a round trip more
+    held_back: bool = False  # no routes yet: what is sent to it must come to us, not initiate
+    rx_mark: int = 0  # what had come from it when we initiated
+    graced: bool = False  # something came from it: it got more time
     keepalive: bool = False  # set by us to start a handshake: cleared once it stands
     changed_in: int = 0  # the reading of the device that came after its last change
     state: PeerState | None = None  # as last read

@@ -16,6 +16,8 @@ from wgmap_agent.engine.servers import Server, Servers
 from wgmap_agent.engine.settings import Settings
 from wgmap_agent.engine.types import Action, Identity, Send
 
+MAX_SETTLED = 64
+
 
 @dataclass(slots=True)
 class Pending:
@@ -62,6 +64,8 @@ class Requests:
         self._counters = counters
         self._pending: dict[int, Pending] = {}
         self._nonces: dict[IPNetwork, int] = {}
+        # Settled questions whose other answers may still come: they are round trips as well.
+        self._settled: dict[int, Pending] = {}
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -91,21 +95,34 @@ class Requests:
     def reply(self, now: float, server: str, reply: MapReply) -> Answer | None:
         """Take in a Map-Reply; returns an answer where it settles a question."""
         pending = self._pending.get(reply.nonce)
-        if pending is None or server not in pending.asked:
-            self._counters.add("reply.unasked")
+        if pending is None:
+            self._extra(now, server, reply.nonce)
             return None
         if not reply.records:
             self._counters.add("reply.empty")
             return None
         took = now - pending.started
-        if pending.attempts == 1 and server not in pending.answered:
-            self._servers.sample(server, now - pending.asked[server])
-        pending.answered.add(server)
+        self._sample(now, server, pending)
         # The server may have been paused between its check and its answer.
         late = took > self._settings.staleness_s
         if all(record.authoritative for record in reply.records) and not late:
             return self._settle(pending, reply.records, authoritative=True)
         return self._keep_unsure(now, pending, reply.records)
+
+    def _extra(self, now: float, server: str, nonce: int) -> None:
+        """Take in an answer that settles nothing."""
+        settled = self._settled.get(nonce)
+        if settled is None:
+            self._counters.add("reply.unasked")
+            return
+        self._counters.add("reply.extra")
+        self._sample(now, server, settled)
+
+    def _sample(self, now: float, server: str, pending: Pending) -> None:
+        """Take a round trip where the question went out once (Karn)."""
+        if pending.attempts == 1 and server in pending.asked and server not in pending.answered:
+            self._servers.sample(server, now - pending.asked[server])
+        pending.answered.add(server)
 
     def forget(self, target: IPNetwork) -> None:
         """Let a question go that nobody waits for any more."""
@@ -161,6 +178,9 @@ class Requests:
     def _drop(self, pending: Pending) -> None:
         del self._pending[pending.nonce]
         del self._nonces[pending.target]
+        while len(self._settled) >= MAX_SETTLED:
+            del self._settled[next(iter(self._settled))]
+        self._settled[pending.nonce] = pending
 
     def _repeat(self, now: float, pending: Pending) -> list[Action]:
         pending.attempts += 1

@@ -41,6 +41,9 @@ class Settings:
     kick_rtts: float = 3.0
     kick_both_rtts: float = 2.0  # where both pulled at once and two initiations have crossed
     kick_cap_s: float = 5.0  # back-off between kicks; WireGuard's own retry is as slow
+    look_s: float = 0.04  # beside look_rtts: by then an initiation has its response
+    look_rtts: float = 1.25
+    look_again_s: float = 0.05  # (or half an RTT) between looks until the kick
     poll_s: float = 0.02  # least time between two readings of the data device
     keepalive_s: int = 25  # set to start a handshake without data, then cleared
     never_stood_s: float = 90.0  # a peer without any handshake goes: WireGuard gives up as well

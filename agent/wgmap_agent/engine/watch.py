@@ -92,7 +92,8 @@ class Watch:
         if step is Step.STANDS:
             return self._stands(now, peer)
         if step is Step.START:
-            return self._start(now, peer)
+            plane.counters.add("peer.fallback")
+            return plane.start(now, peer)
         if step is Step.KICK:
             return plane.kick(now, peer, ask=True)
         if step is Step.GIVE_UP:
@@ -105,20 +106,8 @@ class Watch:
         plane.counters.add("peer.stands")
         peer.phase, peer.kicks = Phase.UP, 0
         peer.activity.heard_at = now
-        return plane.contact.all_of(peer.key, Event.STANDS) + self._clear_keepalive(peer)
-
-    def _start(self, now: float, peer: Peer) -> list[Action]:
-        """Initiate after all: the other side did not."""
-        plane = self._plane
-        plane.counters.add("peer.fallback")
-        peer.phase, peer.keepalive = Phase.TRYING, True
-        if peer.role is Role.PUSHED and plane.contact.of(peer.key):
-            peer.role = Role.BOTH_SECOND
-        plane.touched(peer)
-        plane.handshakes.begin(now, plane.servers.rtt(), peer, waiting=False)
-        change = PeerConfig(peer.key, keepalive_s=plane.settings.keepalive_s, update_only=True)
-        actions: list[Action] = [ConfigurePeers(Tunnel.DATA, (change,))]
-        return actions + plane.contact.all_of(peer.key, Event.RELEASED)
+        released = [*plane.release(peer), *plane.contact.all_of(peer.key, Event.STANDS)]
+        return released + self._clear_keepalive(peer)
 
     def _clear_keepalive(self, peer: Peer) -> list[Action]:
         if not peer.keepalive:
