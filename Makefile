@@ -1,5 +1,5 @@
 # Two commands do everything: `make demo` and `make test`. The others are for people who work on it.
-.PHONY: all setup demo test check fuzz format clean
+.PHONY: all setup demo test test-kernel check fuzz format clean
 
 PYTEST ?= .venv/bin/pytest
 FUZZ_SECONDS ?= 60
@@ -27,6 +27,10 @@ fuzz: setup
 	mkdir -p .fuzz/corpus
 	PYTHONPATH=tests .venv/bin/python tests/fuzz/fuzz_codec.py -max_total_time=$(FUZZ_SECONDS) \
 		-max_len=2048 -artifact_prefix=.fuzz/ .fuzz/corpus tests/fuzz/corpus
+
+# The kernel's WireGuard, in an emulated machine with the distribution's kernel (5 minutes).
+test-kernel: setup
+	tests/kernel/test.sh
 
 format: setup
 	.venv/bin/ruff check --fix .
