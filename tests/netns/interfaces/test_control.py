@@ -42,7 +42,7 @@ async def test_an_agent_that_moves_is_known_at_its_new_address_at_once(backend: 
                 tunnel = await backend.open(bed.name("t"))
             peers = ControlPeers(device)
             running = asyncio.create_task(peers.run())
-            peers.change("a", PeerRow(bytes(key.public), own.packed, 0, ()))
+            peers.replace({"a": PeerRow(bytes(key.public), own.packed, 0, ())})
             await peers.settled()
 
             endpoint = Endpoint(ipaddress.ip_address("192.0.2.1"), 51822)
