@@ -17,6 +17,8 @@ from support.raftlog import eventually
 from support.raftprocess import ProcessCluster, ServerProcess
 
 BUSY = {"snapshot_entries": 150, "retain_entries": 20, "chunk_bytes": 512, "window_bytes": 4096}
+# Detached, so that the process that is killed and waited for is the server itself.
+STRACE = ("strace", "-D", "-f", "-qq", "-o", "/dev/null")
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 
 
@@ -128,7 +130,7 @@ async def test_a_bad_disk_ends_the_server_and_loses_nothing(
         await victim.kill()
         wal = victim.state_dir / "raft.wal"
         inject = f"inject={call}:error={error}:when=30+"
-        await victim.start("strace", "-f", "-qq", "-o", "/dev/null", "-P", str(wal), "-e", inject)
+        await victim.start(*STRACE, "-P", str(wal), "-e", inject)
         async with writing(cluster):
             code, said = await victim.wait()
             await more(cluster, 50)
@@ -146,7 +148,7 @@ async def test_a_single_server_with_a_bad_disk_acknowledges_only_what_is_synced(
     async with ProcessCluster(tmp_path, 1) as cluster:
         (server,) = cluster.servers
         await server.kill()
-        trace = ("strace", "-f", "-qq", "-o", "/dev/null", "-P", str(server.state_dir / "raft.wal"))
+        trace = (*STRACE, "-P", str(server.state_dir / "raft.wal"))
         await server.start(*trace, "-e", "inject=fdatasync:error=EIO:when=20+")
         async with writing(cluster):
             code, said = await server.wait()
@@ -162,7 +164,7 @@ async def test_a_slow_disk_is_slow_and_nothing_else(tmp_path: Path) -> None:
         victim = cluster.servers[0]
         await victim.kill()
         inject = "inject=fdatasync:delay_enter=30000"
-        await victim.start("strace", "-f", "-qq", "-o", "/dev/null", "-e", inject)
+        await victim.start(*STRACE, "-e", inject)
         async with writing(cluster):
             await more(cluster, 200)
         await cluster.require_nothing_lost()

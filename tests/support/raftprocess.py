@@ -55,8 +55,10 @@ class ServerProcess:
     async def call(self, op: str, timeout_s: float = 10.0, **fields: Any) -> dict[str, Any]:
         """Ask the process; raises ConnectionError when it ends, TimeoutError."""
         process = self._process
-        if process is None or process.stdin is None:
+        if process is None or process.stdin is None or self._reading is None:
             raise ConnectionError(self.name)
+        if self._reading.done():
+            raise ConnectionError(f"{self.name} has ended")
         self._last_id += 1
         future = asyncio.get_running_loop().create_future()
         self._waiting[self._last_id] = future
@@ -75,7 +77,7 @@ class ServerProcess:
 
     async def wait(self, timeout_s: float = 20.0) -> tuple[int, str]:
         """Wait for its end; return the exit code and what it said."""
-        process, self._process = self._process, None
+        process = self._process
         if process is None or process.stderr is None or self._reading is None:
             raise AssertionError("not started")
         said = await asyncio.wait_for(process.stderr.read(), timeout_s)
@@ -83,6 +85,7 @@ class ServerProcess:
         await self._reading
         if process.stdin is not None:
             process.stdin.close()
+        self._process = None
         return code, said.decode()
 
 
