@@ -90,8 +90,9 @@ class Lookup:
         return self._follower.tables.match(instance, address)
 
     def _unmapped(self, instance: int, address: bytes, found: Found) -> list[Record]:
-        if self._answers.is_control(address):
-            return self._answers.servers(instance)
+        servers = self._answers.servers(instance) if self._answers.is_control(address) else []
+        if servers:
+            return servers
         found.missed.append((instance, address))
         return [self._answers.negative(instance, address)]
 

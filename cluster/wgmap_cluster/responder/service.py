@@ -28,6 +28,7 @@ from wgmap_cluster.responder.actions import Action, Send, Tell
 from wgmap_cluster.responder.announcer import Announcer, PushSettings
 from wgmap_cluster.responder.answers import Answers
 from wgmap_cluster.responder.follower import Deferred, Effects, Follower, compare
+from wgmap_cluster.responder.heard import Heard
 from wgmap_cluster.responder.limits import Limit
 from wgmap_cluster.responder.lookup import Asked, Lookup
 from wgmap_cluster.responder.refreshes import Refreshes
@@ -35,7 +36,6 @@ from wgmap_cluster.responder.refreshes import Refreshes
 MAX_DATAGRAM = 16 * 1024
 MAX_REQUEST_RECORDS = 32
 NOTE_EVERY_S = 1.0
-HEARD_S = 60.0  # an agent heard within it counts as reachable
 _MAP_REGISTER = 3  # the type in the first four bits
 _ANYBODY = ""  # the limit that all who are not enrolled share
 
@@ -69,7 +69,7 @@ class Service:
         self._registers = Limit(*settings.registers)
         self._attached = False
         self._note_at = 0.0
-        self._heard: dict[str, float] = {}
+        self._heard = Heard()
 
     @property
     def index(self) -> int:
@@ -107,7 +107,7 @@ class Service:
             raise _RefusedError("unknown_source")
         if self._requests and not self._requests.allows(peer, now):
             raise _RefusedError("limited")
-        self._heard[peer] = now
+        self._heard.add(peer, now)
         match decode(data):
             case MapRequest() as request:
                 return self._request(Asked(peer, source, request), now)
@@ -127,7 +127,7 @@ class Service:
         if not self._attached:
             raise _RefusedError("register_no_replica")
         if peer is not None:
-            self._heard[peer] = now
+            self._heard.add(peer, now)
         self.counters["register.forwarded"] += 1
         return [Tell(Forward(source, data))]
 
@@ -269,10 +269,9 @@ class Service:
         return min((at for at in times if at is not None), default=None)
 
     def _note(self, now: float) -> dict[str, int]:
-        self._heard = {peer: at for peer, at in self._heard.items() if now - at < HEARD_S}
         gauges = {
             "index": self.index,
-            "reachable_agents": len(self._heard),
+            "reachable_agents": self._heard.count(now),
             "refresh.waiting": len(self._refreshes),
             **self._follower.tables.counts(),
             **self._announcer.gauges(),

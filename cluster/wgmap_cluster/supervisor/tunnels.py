@@ -99,7 +99,6 @@ class Tunnels:
 
     async def _renew(self, spec: TunnelSpec) -> None:
         _LOG.warning("interface gone or made anew", interface=spec.interface)
-        self._network.forget(spec.interface)
         try:
             await self._ensure(spec)
             if spec.interface == self._plan.interface:
