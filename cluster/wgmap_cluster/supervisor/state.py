@@ -9,8 +9,6 @@ from wgmap.errors import NotFoundError, WgmapError
 from wgmap_cluster.raft.inspect import check_state
 from wgmap_cluster.raft.interface import LogError
 
-LOG_DIRECTORY = "log"  # where the replica keeps it in the state directory
-
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -26,7 +24,7 @@ def check(directory: Path) -> Report:
     if not directory.is_dir():
         raise NotFoundError(f"{directory}: no such directory")
     try:
-        state = check_state(directory / LOG_DIRECTORY)
+        state = check_state(directory)
     except LogError as error:
         raise WgmapError(str(error)) from error
     values = dataclasses.asdict(state)
