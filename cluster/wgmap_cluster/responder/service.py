@@ -108,6 +108,16 @@ class Service:
         if self._requests and not self._requests.allows(peer, now):
             raise _RefusedError("limited")
         self._heard.add(peer, now)
+        fresh = self._follower.is_fresh(now)
+        quick = self._lookup.quickly(peer, data, fresh=fresh)
+        if quick is not None:
+            self.counters["request.received"] += 1
+            self.counters["answer.fresh" if fresh else "answer.stale"] += 1
+            pushes = self._announcer.introduce(peer, quick.owner, quick.ttl_min, now)
+            return [*pushes, Send(source, quick.datagram)]
+        return self._read(data, source, peer, now)
+
+    def _read(self, data: bytes, source: Source, peer: str, now: float) -> list[Action]:
         match decode(data):
             case MapRequest() as request:
                 return self._request(Asked(peer, source, request), now)
