@@ -46,7 +46,7 @@ class Settings:
 
     pushes: PushSettings
     requests: tuple[float, int] | None = (2000.0, 4000)  # of each peer; None: no limit
-    registers: tuple[float, int] = (50.0, 200)  # of each peer
+    registers: tuple[float, int] | None = (50.0, 200)  # of each peer; None: no limit
 
 
 class _RefusedError(Exception):
@@ -66,7 +66,7 @@ class Service:
         )
         self._refreshes: Refreshes[Asked] = Refreshes()
         self._requests = Limit(*settings.requests) if settings.requests else None
-        self._registers = Limit(*settings.registers)
+        self._registers = Limit(*settings.registers) if settings.registers else None
         self._attached = False
         self._note_at = 0.0
         self._heard = Heard()
@@ -132,7 +132,7 @@ class Service:
 
     def _register(self, data: bytes, source: Source, peer: str | None, now: float) -> list[Action]:
         """Hand a Map-Register on: the replica decides who it is from and what it does."""
-        if not self._registers.allows(peer or _ANYBODY, now):
+        if self._registers and not self._registers.allows(peer or _ANYBODY, now):
             raise _RefusedError("register_limited")
         if not self._attached:
             raise _RefusedError("register_no_replica")
