@@ -36,12 +36,14 @@ MUTANTS = (
         "protocol.py",
         "if index <= wal.first or wal.term_at(index) == term:",
         "if index <= wal.first or index <= self._node.commit:",
+        test="test_defects.py::test_p1_entries_sent_again_truncate_nothing",
     ),
     Mutant(
         "vote not persisted",
         "wal.py",
         "self._buffer.append(_record(_TERM, msgpack.packb([term, vote])))",
         "self._buffer.append(_record(_TERM, msgpack.packb([term, None])))",
+        test="test_elections.py::test_a_vote_is_kept_over_a_restart",
     ),
     Mutant(
         "term not persisted",
@@ -72,12 +74,14 @@ MUTANTS = (
         "protocol.py",
         "if not core.leading or term != core.term:",
         "if not core.leading:",
+        test="test_defects.py::test_p6_an_acknowledgement_of_an_old_term_does_not_count",
     ),
     Mutant(
         "request ids reused",
         "proposals.py",
         "self._next_id = node.rng.getrandbits(48) << 14  # unique to this incarnation (P5)",
         "self._next_id = 0",
+        test="test_defects.py::test_p5_an_answer_to_an_earlier_incarnation_is_not_taken_for_ours",
     ),
     Mutant(
         "send before sync",
@@ -109,7 +113,7 @@ MUTANTS = (
         "elections.py",
         "if self._won_question or self.transfer or not self._node.voters():",
         "if self.member:",
-        test="tests/unit/raft/test_elections.py::test_a_server_that_was_cut_off_disturbs_nobody",
+        test="test_elections.py::test_a_server_that_was_cut_off_disturbs_nobody",
     ),
     Mutant(
         "apply out of order",
@@ -122,13 +126,14 @@ MUTANTS = (
         "membership.py",
         "if first is None or node.commit < first or node.commit < self.index:",
         "if first is None:",
-        test="tests/unit/raft/test_membership.py::test_one_change_at_a_time",
+        test="test_membership.py::test_one_change_at_a_time",
     ),
     Mutant(
         "stale snapshot installed",
         "protocol.py",
         "if message.last_index <= self._node.commit:  # P13: never go back",
         "if message.last_index <= 0:",
+        test="test_defects.py::test_p13_a_second_install_rolls_nothing_back",
     ),
     Mutant(
         "a vote for a shorter log",
@@ -147,13 +152,14 @@ MUTANTS = (
         "wal.py",
         "if _has_later_batch(data, offset, self.nonce):",
         "if len(data) < offset:",
-        test="tests/unit/raft/test_wal.py::test_a_broken_middle_stops_with_file_and_offset",
+        test="test_wal.py::test_a_broken_middle_stops_with_file_and_offset",
     ),
     Mutant(
         "compaction in place",
         "wal.py",
         'temporary = self.path.with_suffix(".new")',
         "temporary = self.path",
+        test="test_defects.py::test_p4_a_kill_during_compaction_leaves_the_old_log_or_the_new_one",
     ),
     Mutant(
         "snapshot taken into use before it is whole",
@@ -180,7 +186,8 @@ def run(mutant: Mutant, base: Path) -> str | None:
     path.write_text(source.replace(mutant.old, mutant.new))
     environment = {**os.environ, "PYTHONPATH": f"{base}:{ROOT / 'tests'}"}
     if mutant.test:
-        command = [PYTHON, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", mutant.test]
+        command = [PYTHON, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+        command.append(f"tests/unit/raft/{mutant.test}")
     else:
         sizes = ["--seed", "1", "--seeds", str(SEEDS), "--servers", str(mutant.servers)]
         command = [PYTHON, "-m", "support.raftsim", *sizes]

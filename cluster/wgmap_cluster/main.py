@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from wgmap import __version__, log
+from wgmap import __version__
 from wgmap.errors import ExitCode, WgmapError
 from wgmap_cluster.supervisor import keys
 
@@ -51,10 +51,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> ExitCode:
-    log.setup("wgmap-server", verbose=options.verbose)
     from wgmap_cluster.supervisor import supervisor  # noqa: PLC0415  # slow to import
 
-    supervisor.run(options.config)
+    supervisor.run(options.config, verbose=options.verbose)
     return ExitCode.OK
 
 

@@ -1,6 +1,7 @@
 """A replica without a log: ``python -m support.stub_replica --config FILE``.
 
 Feeds a fixed network to responders with a lease that lasts, and echoes what is forwarded.
+Agent a1 has the control address in STATE_DIR/a1, or one of loopback.
 Where STATE_DIR/fail holds a number it ends with that code instead; where STATE_DIR/deaf exists
 it does not listen to SIGTERM.
 """
@@ -37,9 +38,15 @@ def on_loopback(change: Change, address: str) -> Change:
     return change._replace(row=change.row._replace(control_address=packed(address)))
 
 
+def rows(state_dir: Path) -> tuple[Change, ...]:
+    address = "127.0.0.21"
+    with contextlib.suppress(FileNotFoundError):
+        address = (state_dir / "a1").read_text()
+    return (*ROWS, on_loopback(enrolled("a1"), address))
+
+
 ROWS = (
     *META,
-    on_loopback(enrolled("a1"), "127.0.0.21"),
     on_loopback(enrolled("a2"), "127.0.0.22"),
     mapped("a1", "10.66.1.1/32"),
     mapped("a2", "10.66.2.1/32"),
@@ -63,13 +70,13 @@ async def _serve(state_dir: Path) -> None:
         while True:
             connection = await server.accept()
             with contextlib.suppress(FeedError):
-                await _feed(connection)
+                await _feed(connection, rows(state_dir))
             connection.close()
 
 
-async def _feed(connection: Connection) -> None:
+async def _feed(connection: Connection, rows: tuple[Change, ...]) -> None:
     await connection.receive()
-    for message in (TableBegin(5), Rows(ROWS), TableEnd(5), Lease(now() + 3600)):
+    for message in (TableBegin(5), Rows(rows), TableEnd(5), Lease(now() + 3600)):
         connection.send(message)
     while True:
         said = await connection.receive()

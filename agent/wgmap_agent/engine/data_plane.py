@@ -242,6 +242,8 @@ class DataPlane:
 
     def _push_to_known(self, now: float, installed: Installed) -> list[Action]:
         peer = installed.peer
+        if peer.role is Role.PUSHED and peer.phase is not Phase.UP:
+            peer.since = now  # it asks again: it is still there
         if installed.endpoint_changed and peer.phase is Phase.TRYING:
             return self.kick(now, peer, ask=False)
         if installed.endpoint_changed and peer.recovery is not None:

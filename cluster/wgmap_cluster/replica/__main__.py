@@ -1,142 +1,97 @@
-"""``python -m wgmap_cluster.replica --config FILE``; started by the supervisor."""
+"""``python -m wgmap_cluster.replica --config FILE``; started by the supervisor.
+
+Ends with 0 after SIGTERM, 2 for a configuration that is wrong, 74 (EX_IOERR) where the log or
+its disk failed and another start would not help, 1 otherwise; always with one line that says why.
+"""
 
 import argparse
 import asyncio
 import contextlib
-import random
+import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 from wgmap import log
-from wgmap.addresses import Endpoint
 from wgmap.config import load
 from wgmap.errors import ExitCode, WgmapError
 from wgmap_cluster.admin.server import AdminServer
-from wgmap_cluster.config import RAFT_PORT, BootstrapServer, ServerConfig
+from wgmap_cluster.config import ServerConfig
 from wgmap_cluster.fsm.machine import Machine
-from wgmap_cluster.raft.interface import LogError, Member
-from wgmap_cluster.raft.log import RaftLog
+from wgmap_cluster.fsm.packing import PackingError
+from wgmap_cluster.raft.interface import LogError
 from wgmap_cluster.replica import tunnels
-from wgmap_cluster.replica.notes import ServerNote
-from wgmap_cluster.replica.operations import Operations
-from wgmap_cluster.replica.replica import Replica
-from wgmap_cluster.replica.tunnels import Tunnels
+from wgmap_cluster.replica.opening import open_log
+from wgmap_cluster.replica.replica import Part, Replica
 
-NOTE_EVERY_S = 0.25
-_LOG = log.Log("replica")
+LOG_FAILED = os.EX_IOERR
+Expected = (LogError, PackingError, WgmapError)
 
 
 def main() -> int:
-    """Run a replica until SIGTERM or SIGINT, or until its log cannot go on."""
+    """Run a replica until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="wgmap-replica", description=__doc__)
     parser.add_argument("--config", type=Path, required=True)
     options = parser.parse_args()
     log.setup("wgmap-replica")
+    errors: list[Exception] = []
     try:
-        config = load(options.config, ServerConfig)
         with contextlib.suppress(asyncio.CancelledError):
-            asyncio.run(_run(config))
-    except WgmapError as error:
-        sys.stderr.write(f"wgmap-replica: {error}\n")
-        return error.exit_code
-    return ExitCode.OK
+            asyncio.run(_run(load(options.config, ServerConfig)))
+    except* Expected as group:
+        errors += _leaves(group)
+    return _told(errors[0]) if errors else ExitCode.OK
 
 
 async def _run(config: ServerConfig) -> None:
     task = asyncio.current_task()
     assert task is not None, "runs in a task"
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    async with tunnels.opened(config) as opened:
-        try:
-            await _Process(config, opened).run()
-        except* (WgmapError, LogError, OSError) as group:
-            raise WgmapError("; ".join(str(error) for error in _leaves(group))) from None
+        loop.add_signal_handler(number, task.cancel)
+    failed: asyncio.Future[NoReturn] = loop.create_future()
+
+    def on_fatal(error: LogError) -> None:
+        if not failed.done():
+            failed.set_exception(error)
+
+    machine = Machine()
+    async with tunnels.opened(config, machine) as (control, mesh):
+        replica = Replica(config, machine, open_log(config, machine, on_fatal), control)
+        admin = AdminServer(replica.operations(), config.server.admin_socket)
+        others: list[Part] = [partial(_watch, failed), partial(_serve, admin)]
+        if mesh is not None:
+            others.append(mesh.run)
+        await replica.run(*others)
 
 
-class _Process:
-    """A replica with its interfaces and its admin socket."""
-
-    def __init__(self, config: ServerConfig, opened: Tunnels) -> None:
-        self._config = config
-        self._tunnels = opened
-        self._fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._replica = Replica(
-            config,
-            self._open_log,
-            outer=None if config.control.unprotected else opened.outer,
-            companions=lambda: [
-                *opened.parts(), self._serve_operators(), self._publish(), self._watch_log()
-            ],
-        )  # fmt: skip
-        opened.follow(self._replica.machine)
-
-    async def run(self) -> None:
-        """Run until cancelled; raises a group of what went wrong."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._replica.run())
-
-    def _open_log(self, config: ServerConfig, machine: Machine) -> RaftLog:
-        section = config.mesh
-        return RaftLog(
-            config.server.name,
-            members(config),
-            config.server.state_dir,
-            machine,
-            bind_device=None if section is None else section.interface,
-            on_fatal=self._fail,
-        )
-
-    def _fail(self, error: LogError) -> None:
-        if not self._fatal.done():
-            self._fatal.set_exception(error)
-
-    async def _watch_log(self) -> None:
-        await self._fatal
-
-    def _note(self) -> ServerNote:
-        return ServerNote.of(
-            self._replica.log.status(),
-            fresh=self._replica.lease.fresh(),
-            reachable_agents=self._tunnels.reachable_agents,
-        )
-
-    async def _publish(self) -> None:
-        while True:
-            self._replica.log.publish(self._note().encode())
-            await asyncio.sleep(NOTE_EVERY_S * random.uniform(0.8, 1.2))  # noqa: S311  # spread
-
-    async def _serve_operators(self) -> None:
-        section = self._config.server
-        operations = Operations(
-            section.name, self._replica.machine, self._replica.log, self._note, section.staleness_s
-        )
-        server = AdminServer(operations, section.admin_socket)
-        await server.start()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            await server.stop()
+async def _watch(failed: asyncio.Future[NoReturn]) -> None:
+    await failed
 
 
-def members(config: ServerConfig) -> tuple[Member, ...]:
-    """Return the log's first servers; a server without a mesh is alone, on loopback."""
-    if config.mesh is None:
-        return (Member(config.server.name, f"[::1]:{RAFT_PORT}"),)
-    port = config.mesh.raft_port
-    return tuple(_member(server, port) for server in config.bootstrap.server)
+async def _serve(admin: AdminServer) -> None:
+    await admin.start()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await admin.stop()
 
 
-def _member(server: BootstrapServer, port: int) -> Member:
-    return Member(server.name, str(Endpoint(server.mesh_address, port)))
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    found: list[BaseException] = []
+def _leaves(group: BaseExceptionGroup[Exception]) -> list[Exception]:
+    """List the single errors of a group; those of the log first, for others may follow from it."""
+    found: list[Exception] = []
     for error in group.exceptions:
         found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found
+    return sorted(found, key=lambda error: not isinstance(error, LogError))
+
+
+def _told(error: Exception) -> int:
+    sys.stderr.write(f"wgmap-replica: {error}\n")
+    if isinstance(error, WgmapError):
+        return error.exit_code
+    return LOG_FAILED
 
 
 if __name__ == "__main__":

@@ -181,7 +181,7 @@ class Session:
 
     def _ask_barrier(self, number: int) -> None:
         if len(self._barriers) >= MAX_BARRIERS:
-            self._feeder.counters.count("barriers_overload")
+            self._feeder.counters.count("barrier.overload")
             self.say(BarrierDone(number, ok=False))
             return
         self._barriers.append(number)
@@ -236,7 +236,7 @@ class Feeder:
             while True:
                 connection = await server.accept()
                 if len(self.sessions) >= MAX_SESSIONS:
-                    self.counters.count("responders_refused")
+                    self.counters.count("feed.refused")
                     connection.close()
                     continue
                 tasks.create_task(self._session(connection))
@@ -250,7 +250,7 @@ class Feeder:
         except* FeedClosedError as group:
             _LOG.info("responder gone", reason=group.exceptions[0], after_s=now() - started)
         except* FeedError as group:
-            self.counters.count("feed_errors")
+            self.counters.count("feed.errors")
             _LOG.error("responder cut off", reason=group.exceptions[0])
         finally:
             self.sessions.discard(session)

@@ -1,117 +1,145 @@
-"""The interfaces follow the tables: peers of the control and the mesh device."""
+"""The peers of the server's WireGuard interfaces, as the replicated tables say.
 
-import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping
+The supervisor makes the interfaces before it starts a replica; here they are only opened.
+"""
+
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from ipaddress import IPv6Address
-from typing import Any
+from typing import Protocol
 
 from wgmap.addresses import IPAddress
-from wgmap.log import Log
+from wgmap.errors import ConfigError
 from wgmap.net.netlink import Network
 from wgmap.wg import probe
-from wgmap.wg.device import Backend, DeviceError
-from wgmap_cluster.config import MeshSection, ServerConfig
+from wgmap.wg.device import Device, DeviceError
+from wgmap_cluster.config import BootstrapServer, ServerConfig
 from wgmap_cluster.fsm.machine import Machine
 from wgmap_cluster.fsm.results import Applied
-from wgmap_cluster.fsm.rows import PeerRow, ServerRow, Table
+from wgmap_cluster.fsm.rows import PeerRow, Table
 from wgmap_cluster.interfaces.control import ControlPeers
 from wgmap_cluster.interfaces.mesh_runner import MeshPeers
 from wgmap_cluster.replica.founding import server_row
 
-COUNT_EVERY_S = 2.0
-_LOG = Log("replica.tunnels")
+
+class Tunnels(Protocol):
+    """What the replica wants to know of the control tunnels."""
+
+    async def is_outer(self, control: IPAddress, rloc: IPAddress) -> bool:
+        """Tell whether that control tunnel comes from ``rloc`` now; raises DeviceError."""
+        ...
+
+    async def reachable(self) -> int | None:
+        """Count the agents whose tunnel stands; None where that is not known."""
+        ...
+
+    async def run(self) -> None:
+        """Keep the peers of the interfaces until cancelled; raises DeviceError."""
+        ...
 
 
-class Tunnels:
-    """Keeps the peers of this server's interfaces, of those that it has.
+class Unprotected:
+    """Without a control interface: a source address is taken for what it says."""
 
-    The supervisor has set the interfaces up; when one vanishes, ``run`` ends with a DeviceError,
-    and the replica starts anew on the interface that the supervisor has made again.
-    """
+    async def is_outer(self, control: IPAddress, rloc: IPAddress) -> bool:
+        """Tell whether the two are the same."""
+        return control == rloc
 
-    def __init__(
-        self, config: ServerConfig, control: ControlPeers | None, mesh: MeshPeers | None
-    ) -> None:
-        self._bootstrap = {one.name: server_row(config, one) for one in config.bootstrap.server}
-        self._control = control
-        self._mesh = mesh
-        self._machine: Machine | None = None
-        self.reachable_agents: int | None = None
+    async def reachable(self) -> int | None:
+        """Know nothing."""
+        return None
 
-    def follow(self, machine: Machine) -> None:
-        """Take the tables now and whenever they change; call it before the log starts."""
+    async def run(self) -> None:
+        """Do nothing."""
+
+
+class Protected:
+    """The peers of the control interface follow the table of peers."""
+
+    def __init__(self, peers: ControlPeers, machine: Machine) -> None:
+        """Follow the machine from now on."""
+        self._peers = peers
         self._machine = machine
         machine.listen(self._applied)
         machine.listen_restored(self._restored)
+
+    async def is_outer(self, control: IPAddress, rloc: IPAddress) -> bool:
+        """See Tunnels."""
+        return control.version == 6 and await self._peers.is_outer(control, rloc)
+
+    async def reachable(self) -> int | None:
+        """See Tunnels."""
+        try:
+            return await self._peers.reachable()
+        except DeviceError:
+            return None
+
+    async def run(self) -> None:
+        """See Tunnels."""
         self._restored()
-
-    def outer(self, _name: str, _row: PeerRow, source: IPAddress) -> IPAddress | None:
-        """Return where a control tunnel comes from, as far as is known at once."""
-        if self._control is None:
-            return source
-        return self._control.last_outer(IPv6Address(source))
-
-    def parts(self) -> list[Coroutine[Any, Any, None]]:
-        """Return what must run all the time."""
-        parts = []
-        if self._control is not None:
-            parts += [self._control.run(), self._count(self._control)]
-        if self._mesh is not None:
-            parts.append(self._mesh.run())
-        return parts
-
-    def _servers(self) -> Mapping[str, ServerRow]:
-        """Return the servers; before there is a cluster, those that are to found it."""
-        assert self._machine is not None, "followed"
-        return self._machine.state.servers or self._bootstrap
+        await self._peers.run()
 
     def _restored(self) -> None:
-        assert self._machine is not None, "followed"
-        if self._control is not None:
-            self._control.replace(self._machine.state.peers)
-        if self._mesh is not None:
-            self._mesh.update(self._servers())
+        self._peers.replace(self._machine.state.peers)
 
     def _applied(self, _index: int, applied: Applied) -> None:
         for change in applied.changes:
-            if change.table is Table.PEERS and self._control is not None:
-                assert isinstance(change.key, str)
-                assert change.row is None or isinstance(change.row, PeerRow)
-                self._control.change(change.key, change.row)
-            elif change.table is Table.SERVERS and self._mesh is not None:
-                self._mesh.update(self._servers())
+            if change.table is Table.PEERS:
+                row = change.row if isinstance(change.row, PeerRow) else None
+                self._peers.change(str(change.key), row)
 
-    async def _count(self, control: ControlPeers) -> None:
-        while True:
-            try:
-                self.reachable_agents = await control.reachable()
-            except DeviceError as error:  # ``run`` decides whether that is the end
-                _LOG.warning("agents not counted", error=error)
-            await asyncio.sleep(COUNT_EVERY_S)
+
+class Mesh:
+    """The peers of the mesh interface follow the table of servers."""
+
+    def __init__(self, peers: MeshPeers, machine: Machine, config: ServerConfig) -> None:
+        """Follow the machine; until there is a table, the configuration names the servers."""
+        self._peers = peers
+        self._machine = machine
+        peers.update({each.name: server_row(config, each) for each in config.bootstrap.server})
+        machine.listen(self._applied)
+        machine.listen_restored(self._update)
+
+    async def run(self) -> None:
+        """Keep the tunnels; raises DeviceError, NetworkError."""
+        await self._peers.run()
+
+    def _applied(self, _index: int, applied: Applied) -> None:
+        if any(change.table is Table.SERVERS for change in applied.changes):
+            self._update()
+
+    def _update(self) -> None:
+        if self._machine.state.servers:
+            self._peers.update(self._machine.state.servers)
 
 
 @asynccontextmanager
-async def opened(config: ServerConfig) -> AsyncIterator[Tunnels]:
-    """Open the interfaces of this server; raises WgmapError. They stay at the end."""
+async def opened(
+    config: ServerConfig, machine: Machine
+) -> AsyncIterator[tuple[Tunnels, Mesh | None]]:
+    """Open the interfaces of this server and follow the machine; raises WgmapError."""
     async with AsyncExitStack() as stack:
-        control = mesh = None
-        if not config.control.unprotected or config.mesh is not None:
-            backend = await probe.choose(config.server.state_dir)
-            if not config.control.unprotected:
-                device = await backend.open(config.control.interface)
-                stack.push_async_callback(device.close)
-                control = ControlPeers(device)
-            if config.mesh is not None:
-                mesh = await _mesh(stack, backend, config, config.mesh)
-        yield Tunnels(config, control, mesh)
+        tunnels: Tunnels = Unprotected()
+        if not config.control.unprotected:
+            device = await _device(stack, config, config.control.interface)
+            tunnels = Protected(ControlPeers(device), machine)
+        mesh = None
+        if config.mesh is not None:
+            network = await stack.enter_async_context(Network())
+            device = await _device(stack, config, config.mesh.interface)
+            own = _own(config)
+            peers = MeshPeers(device, network, own.mesh_key, own.mesh_address)
+            mesh = Mesh(peers, machine, config)
+        yield tunnels, mesh
 
 
-async def _mesh(
-    stack: AsyncExitStack, backend: Backend, config: ServerConfig, section: MeshSection
-) -> MeshPeers:
-    own = next(one for one in config.bootstrap.server if one.name == config.server.name)
-    network = await stack.enter_async_context(Network())
-    device = await backend.open(section.interface)
+async def _device(stack: AsyncExitStack, config: ServerConfig, interface: str) -> Device:
+    device = await (await probe.choose(config.server.state_dir)).open(interface)
     stack.push_async_callback(device.close)
-    return MeshPeers(device, network, own.mesh_key, own.mesh_address)
+    return device
+
+
+def _own(config: ServerConfig) -> BootstrapServer:
+    for server in config.bootstrap.server:
+        if server.name == config.server.name:
+            return server
+    raise ConfigError("[mesh] wants a [[bootstrap.server]] of this server: its addresses")

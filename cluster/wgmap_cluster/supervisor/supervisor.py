@@ -8,7 +8,7 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from wgmap import systemd
+from wgmap import log, systemd
 from wgmap.config import load
 from wgmap.errors import WgmapError
 from wgmap.log import Log
@@ -21,13 +21,14 @@ PIDS_NAME = "pids.json"
 _LOG = Log("supervisor")
 
 
-def run(path: Path, replica: str = "wgmap_cluster.replica") -> None:
+def run(path: Path, replica: str = "wgmap_cluster.replica", *, verbose: bool = False) -> None:
     """Run a server in the foreground until SIGTERM or SIGINT; raises WgmapError.
 
     ``replica`` is the module that is run as the replica.
     """
     config = load(path, ServerConfig)
     plan = tunnels.plan(config)
+    log.setup("wgmap-server", verbose=verbose)
     with StateLock(config.server.state_dir), contextlib.suppress(asyncio.CancelledError):
         asyncio.run(_run(path.resolve(), config, plan, replica))
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from support.agents import AgentHost, ping
+from support.agents import AgentHost
 from support.eventually import eventually
 from support.fleet import Fleet, fleet
+from support.flows import exchange
 from wgmap import udp
 from wgmap.lisp import codec
 from wgmap.lisp.messages import LISP_PORT, Eid, Locator, MapNotify, Record
@@ -84,8 +85,7 @@ async def test_a_real_push_is_heard(tmp_path: Path) -> None:
 
 async def contact(bed: Fleet) -> None:
     for target in bed.two.eids:
-        pings = await asyncio.to_thread(ping, bed.one.namespace, None, target, 5)
-        assert pings.received == 5
+        assert (await exchange(bed.one.namespace, bed.two.namespace, target, 5)).lost == []
 
 
 def carrier_of(agent: AgentHost, interface: str) -> int:

@@ -18,9 +18,8 @@ from support.netns import Namespace, Netbed, netbed
 from support.wire import wire
 from wgmap.addresses import Endpoint, IPAddress
 from wgmap.net.netlink import Network
-from wgmap.wg.device import Device, DeviceConfig, PeerConfig
+from wgmap.wg.device import Backend, Device, DeviceConfig, PeerConfig
 from wgmap.wg.keys import PrivateKey
-from wgmap.wg.userspace import UserspaceBackend
 from wgmap_chaos.lab.relay import Quality, RelayControl
 from wgmap_cluster.config import MeshSection
 from wgmap_cluster.fsm.rows import ServerRow
@@ -43,6 +42,7 @@ class Server:
     spec: TunnelSpec
     underlay: IPAddress
     network: Network
+    backend: Backend
     device: Device | None = None
     peers: MeshPeers | None = None
     task: asyncio.Task[None] | None = None
@@ -61,7 +61,7 @@ class Server:
 
     async def start(self, table: dict[str, ServerRow]) -> None:
         with self.namespace.entered():
-            self.device = await ensure(UserspaceBackend(), self.network, self.spec)
+            self.device = await ensure(self.backend, self.network, self.spec)
         self.peers = MeshPeers(self.device, self.network, self.spec.key.public, self.spec.address)
         self.peers.update(table)
         self.task = asyncio.create_task(self.peers.run())
@@ -78,7 +78,7 @@ class Server:
     async def reboot(self) -> None:
         await self.stop()
         with self.namespace.entered():
-            await UserspaceBackend().remove(self.spec.interface)
+            await self.backend.remove(self.spec.interface)
 
     def up(self, other: "Server") -> bool:
         return self.peers is not None and bool(self.peers.up(other.name))
@@ -117,7 +117,10 @@ async def within(seconds: float, condition: Callable[[], bool]) -> float:
 
 
 @contextlib.asynccontextmanager
-async def server(bed: Netbed, label: str, number: int, key: PrivateKey) -> AsyncIterator[Server]:
+async def server(
+    bed: Netbed, backend: Backend, number: int, key: PrivateKey
+) -> AsyncIterator[Server]:
+    label = "lh"[number - 1]
     namespace = bed.namespace(label)
     section = MeshSection(interface=bed.name(f"{label}m"), port=PORT)
     spec = mesh_tunnel(section, key, ipaddress.ip_address(f"fd77:6d65::{number}"))
@@ -125,16 +128,19 @@ async def server(bed: Netbed, label: str, number: int, key: PrivateKey) -> Async
     async with contextlib.AsyncExitStack() as stack:
         with namespace.entered():
             network = await stack.enter_async_context(Network())
-        made = Server(label, namespace, spec, underlay, network)
+        made = Server(label, namespace, spec, underlay, network, backend)
         yield made
         await made.stop()
 
 
 @pytest_asyncio.fixture
-async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
+async def mesh(tmp_path: Path, backend: Backend) -> AsyncIterator[Mesh]:
     keys = sorted((PrivateKey.generate(), PrivateKey.generate()), key=lambda key: key.public)
     with netbed("wg") as bed:
-        async with server(bed, "l", 1, keys[0]) as low, server(bed, "h", 2, keys[1]) as high:
+        async with (
+            server(bed, backend, 1, keys[0]) as low,
+            server(bed, backend, 2, keys[1]) as high,
+        ):
             spaces = low.namespace, high.namespace
             addresses = ["192.0.2.1/24"], ["192.0.2.2/24"]
             with wire(bed, spaces, addresses, Quality(delay_ms=20), tmp_path) as relay:
@@ -189,13 +195,13 @@ async def test_crossed_initiations_are_kicked_by_the_lower_key(mesh: Mesh) -> No
     """Both are made to initiate at once; without a kick this takes 5 s or 10."""
     for one, other in ((mesh.low, mesh.high), (mesh.high, mesh.low)):
         with one.namespace.entered():
-            one.device = await ensure(UserspaceBackend(), one.network, one.spec)
+            one.device = await ensure(one.backend, one.network, one.spec)
         await one.device.configure(DeviceConfig(peers=(PeerConfig(other.spec.key.public),)))
         await one.device.close()
     devices = []
     for one in (mesh.low, mesh.high):
         with one.namespace.entered():
-            devices.append(await UserspaceBackend().open(one.spec.interface))
+            devices.append(await one.backend.open(one.spec.interface))
     await asyncio.gather(
         *(
             device.configure(

@@ -152,7 +152,7 @@ class World:
     def _crash(self, server: Server) -> None:
         self.checks.count("crashes")
         server.node = None
-        server.back_at = self.time + self.rng.uniform(0.05, 1.5)
+        server.back_at = self.time + self.rng.choice((0.0, self.rng.uniform(0.05, 1.5)))
         server.disk.crash(self.rng)
         self.network.crash(server.name)
 
