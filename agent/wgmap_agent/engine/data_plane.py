@@ -370,6 +370,7 @@ class DataPlane:
         peer.kicks += 1
         peer.keepalive = True
         peer.phase, peer.recovery, peer.rx_mark = Phase.TRYING, None, 0
+        self.data.unsettle(peer)
         peer.activity.reset(now)
         self.touched(peer)
         self.handshakes.begin(now, self.servers.rtt(), peer, waiting=False)
