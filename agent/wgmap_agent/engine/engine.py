@@ -291,11 +291,11 @@ class Engine:
         self.counters.add("moves")
         self._control.moved(now)
         actions += self._registration.change(now, self._underlay)
-        for peer in self._active(now):
-            peer.recovery = self._plane.moves.own_move(now)
+        active = self._active(now)
+        for peer in active:
+            peer.recovery = self._plane.moves.own_move(now, len(active))
             self._plane.data.unsettle(peer)
-            actions += self._plane.poke(peer)
-        return actions
+        return actions + self._plane.poke(*active)
 
     def _active(self, now: float) -> list[Peer]:
         since = now - self._settings.standing_s

@@ -26,6 +26,7 @@ class Settings:
     unsure_negative_s: float = 1.0  # an A=0 negative answer
     max_negative: int = 4096  # the oldest makes room
     refusals_per_s: float = 100.0  # ICMP errors to local senders
+    refusals_per_flow: int = 10  # when the packets held for one destination are given up
 
     # Mappings. A peer with more prefixes than this is refused: AllowedIPs are set whole.
     max_peers: int = 4096
@@ -58,6 +59,7 @@ class Settings:
     probe_wait_s: float = 1.0  # beside 2 RTT: an answer to the probe inside the tunnel
     probe_again_s: float = 30.0  # one-way flows are probed no more often
     recovery_first_s: float = 0.25  # first repeated question for a peer that may have moved
+    recovery_spread_s: float = 0.002  # for each peer, so that all are not asked for at once
     recovery_cap_s: float = 15.0
     moves_per_s: float = 5.0  # a flapping interface is followed no faster
 

@@ -185,7 +185,7 @@ def test_silence_is_probed_before_anybody_is_asked() -> None:
 
 def test_looking_for_a_peer_backs_off() -> None:
     moves = Moves(SETTINGS, random.Random(1))
-    recovery: Recovery | None = moves.own_move(0.0)
+    recovery: Recovery | None = moves.own_move(0.0, 1)
     times = []
     for _ in range(10):
         assert recovery is not None
