@@ -38,7 +38,9 @@ class Settings:
     # Handshakes. The puller initiates at once; the pushed side waits this long (and an RTT).
     fallback_s: float = 0.15
     fallback_jitter_s: float = 0.05
-    kick_s: float = 0.15  # beside kick_rtts: a tunnel that does not stand by then is kicked
+    # Beside kick_rtts: a tunnel that does not stand by then is kicked. Well after the fallback, or
+    # the two would cross; and peers may be further away than the servers that the RTT is from.
+    kick_s: float = 0.25
     kick_rtts: float = 3.0
     kick_both_rtts: float = 2.0  # where both pulled at once and two initiations have crossed
     kick_cap_s: float = 5.0  # back-off between kicks; WireGuard's own retry is as slow
