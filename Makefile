@@ -1,7 +1,8 @@
 # Two commands do everything: `make demo` and `make test`. The others are for people who work on it.
-.PHONY: all setup demo test check format clean
+.PHONY: all setup demo test check fuzz format clean
 
 PYTEST ?= .venv/bin/pytest
+FUZZ_SECONDS ?= 60
 
 all: setup
 
@@ -14,12 +15,22 @@ check: setup
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
+demo: setup
+	@scripts/as-root .venv/bin/python -m wgmap_chaos.demo
+
 test: check
 	$(PYTEST)
+
+# Coverage-guided; the fuzzer itself is installed only here. Finds stay in .fuzz/.
+fuzz: setup
+	.venv/bin/python -m pip install --quiet 'atheris>=3'
+	mkdir -p .fuzz/corpus
+	PYTHONPATH=tests .venv/bin/python tests/fuzz/fuzz_codec.py -max_total_time=$(FUZZ_SECONDS) \
+		-max_len=2048 -artifact_prefix=.fuzz/ .fuzz/corpus tests/fuzz/corpus
 
 format: setup
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
 clean:
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .fuzz

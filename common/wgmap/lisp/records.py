@@ -4,11 +4,10 @@
 headers from ``codec``.
 """
 
-import ipaddress
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import NamedTuple, assert_never
 
-from wgmap.addresses import IPAddress
+from wgmap.addresses import IPAddress, IPNetwork
 from wgmap.lisp import lcaf, writer
 from wgmap.lisp.lcaf import AfiList, InstanceId, NatTraversal, Node, SecurityKey
 from wgmap.lisp.messages import Action, Eid, Locator, LocatorForm, Record
@@ -41,10 +40,17 @@ def read_eid(reader: Reader, length: int | None = None) -> Eid | None:
     if not isinstance(node, IPv4Address | IPv6Address):
         raise reader.error("an EID is an address, in an instance or not", start)
     if length is None:
-        return Eid(ipaddress.ip_network(node), instance)
-    if length > node.max_prefixlen:
+        length = node.max_prefixlen
+    elif length > node.max_prefixlen:
         raise reader.error(f"mask length {length} of an IPv{node.version} EID", start)
-    return Eid(ipaddress.ip_network((node, length), strict=False), instance)
+    return Eid(_network(node, length), instance)
+
+
+def _network(address: IPAddress, length: int) -> IPNetwork:
+    """Clear the host bits; from integers, as ipaddress would take an address as text (3x)."""
+    if isinstance(address, IPv4Address):
+        return IPv4Network((int(address), length), strict=False)
+    return IPv6Network((int(address), length), strict=False)
 
 
 def read_prefix(reader: Reader, length: int) -> Eid:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support import lisp_values as values
+from support.lisp_check import check_bytes
 from wgmap.lisp.codec import (
     decode,
     encode,
@@ -35,21 +36,6 @@ SEEDS = [
     for part in ("good", "malformed")
     for vector in json.loads((VECTORS / name).read_text())[part]
 ]
-
-
-def accept(data: bytes) -> Message | None:
-    """Decode; None where the bytes are refused. Any other error ends the test."""
-    try:
-        return decode(data)
-    except CodecError:
-        return None
-
-
-def check_bytes(data: bytes) -> None:
-    """Decode; what is accepted must be writable, and mean the same when written."""
-    message = accept(data)
-    if message is not None:
-        assert decode(encode(message)) == message
 
 
 @given(values.map_requests)

@@ -1,0 +1,116 @@
+"""The replicated log as its users see it, over loopback."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from support.raftlog import Cluster, eventually
+from wgmap_cluster.raft.interface import MAX_COMMAND_BYTES, Outcome
+from wgmap_cluster.raft.node import ApplyFailed
+
+
+@pytest.fixture
+async def three(tmp_path: Path) -> AsyncIterator[Cluster]:
+    cluster = Cluster(tmp_path, 3)
+    await cluster.start()
+    await cluster.leader()
+    yield cluster
+    await cluster.stop()
+
+
+async def test_a_single_server_applies_and_keeps_data_over_a_restart(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, 1)
+    await cluster.start()
+    log = await cluster.leader()
+    results = [await log.propose(b"%d" % number) for number in range(20)]
+    assert {result.outcome for result in results} == {Outcome.APPLIED}
+    assert [result.result for result in results] == list(range(1, 21))
+    await cluster.stop()
+
+    await cluster.start()
+    assert cluster.machines["ms1"].commands == [b"%d" % number for number in range(20)]
+    assert (await (await cluster.leader()).propose(b"more")).result == 21
+    await cluster.stop()
+
+
+async def test_three_servers_apply_alike_from_leader_and_follower(three: Cluster) -> None:
+    leader, follower = await three.leader(), three.follower()
+    done = await asyncio.gather(
+        *(leader.propose(b"l%d" % number) for number in range(100)),
+        *(follower.propose(b"f%d" % number) for number in range(100)),
+    )
+    assert {proposal.outcome for proposal in done} == {Outcome.APPLIED}
+    await three.settled()
+    first, *others = (machine.commands for machine in three.machines.values())
+    assert len(first) == 200
+    assert all(commands == first for commands in others)
+
+
+async def test_the_result_is_what_apply_returned_on_the_proposing_server(three: Cluster) -> None:
+    await (await three.leader()).propose(b"one")
+    follower = three.follower()
+    proposal = await follower.propose(b"two")
+    assert (proposal.outcome, proposal.result) == (Outcome.APPLIED, 2)
+
+
+async def test_a_read_on_a_follower_sees_what_was_acknowledged_before(three: Cluster) -> None:
+    leader, follower = await three.leader(), three.follower()
+    name = next(name for name, log in three.logs.items() if log is follower)
+    for number in range(30):
+        proposal = await leader.propose(b"%d" % number)
+        read = await follower.read_barrier()
+        assert read is not None
+        assert read >= proposal.index
+        assert b"%d" % number in three.machines[name].commands
+
+
+async def test_a_cut_off_server_confirms_nothing(three: Cluster) -> None:
+    leader = await three.leader()
+    name = next(name for name, log in three.logs.items() if log is leader)
+    await three.stop(*(other for other in list(three.logs) if other != name))
+    assert await leader.read_barrier(0.3) is None
+    assert (await leader.propose(b"x", 0.3)).outcome is Outcome.UNKNOWN
+    await eventually(lambda: leader.status().leader is None)
+    assert (await leader.propose(b"x", 0.1)).outcome is Outcome.NOT_APPLIED
+
+
+async def test_another_server_takes_over_and_nothing_is_lost(three: Cluster) -> None:
+    leader = await three.leader()
+    for number in range(10):
+        assert (await leader.propose(b"%d" % number)).outcome is Outcome.APPLIED
+    name = next(name for name, log in three.logs.items() if log is leader)
+    await three.stop(name)
+    proposal = await three.follower().propose(b"after", 5.0)
+    assert proposal.outcome is Outcome.APPLIED
+    await three.start(name)
+    await three.settled()
+    wanted = [b"%d" % number for number in range(10)] + [b"after"]
+    assert [machine.commands for machine in three.machines.values()] == [wanted] * 3
+
+
+async def test_an_exception_in_apply_is_the_same_result_everywhere(three: Cluster) -> None:
+    proposal = await three.follower().propose(b"raise")
+    assert proposal.outcome is Outcome.APPLIED
+    assert proposal.result == ApplyFailed("ValueError")
+    assert (await three.follower().propose(b"fine")).result == 1
+
+
+async def test_a_note_reaches_the_other_servers(three: Cluster) -> None:
+    three.logs["ms1"].publish(b"applied 7")
+    others = (three.logs["ms2"], three.logs["ms3"])
+    await eventually(lambda: all(o.status().others["ms1"].note == b"applied 7" for o in others))
+    status = others[0].status().others["ms1"]
+    assert status.connected
+    assert status.heard_s is not None
+    assert status.heard_s < 1.0
+
+
+async def test_a_command_has_a_size_limit(three: Cluster) -> None:
+    leader = await three.leader()
+    with pytest.raises(ValueError, match="32769 bytes"):
+        await leader.propose(b"x" * (MAX_COMMAND_BYTES + 1))
+    sizes = (MAX_COMMAND_BYTES, MAX_COMMAND_BYTES - 1, 1, 0)
+    done = [await three.follower().propose(b"x" * size) for size in sizes]
+    assert {proposal.outcome for proposal in done} == {Outcome.APPLIED}
