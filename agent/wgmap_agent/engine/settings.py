@@ -59,7 +59,6 @@ class Settings:
     watch_s: float = 2.0  # between two readings of the data device while there are peers
     silent_s: float = 3.0  # we sent data and nothing at all came back
     probe_wait_s: float = 1.0  # beside 2 RTT: an answer to the probe inside the tunnel
-    probe_again_s: float = 30.0  # one-way flows are probed no more often
     recovery_first_s: float = 0.25  # first repeated question for a peer that may have moved
     recovery_spread_s: float = 0.002  # for each peer, so that all are not asked for at once
     recovery_cap_s: float = 15.0
