@@ -11,15 +11,14 @@ import fcntl
 import ipaddress
 import socket
 import struct
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from wgmap.addresses import Endpoint, IPAddress, IPNetwork
 from wgmap.log import Log
-from wgmap.net.changes import Change, ChangeKind, ChangeListener
+from wgmap.net.changes import Change, ChangeKind
 from wgmap.net.netlink import AddressState, Network
 from wgmap_agent.config import AgentConfig
-from wgmap_agent.runner.lost import Presence
 
 SETTLE_S = 0.05  # a change that is followed by others waits for them,
 SETTLE_MOST_S = 0.5  # but not for longer than this
@@ -96,13 +95,13 @@ class Links:
 
     async def watch(
         self,
-        changes: ChangeListener,
-        present: Presence,
+        changes: AsyncIterable[Change],
+        check: Callable[[], None],
         told: Callable[[tuple[IPAddress, ...]], None],
     ) -> None:
         """Tell of the underlay after every change, until cancelled.
 
-        Raises NetworkError, and InterfaceLostError when one of ours is gone.
+        Raises NetworkError, and what ``check``, called after every change, raises.
 
         A burst of changes is told once. A change of routes alone is told too (the way out may be
         another one), though not at once where it follows another.
@@ -115,7 +114,7 @@ class Links:
             while True:
                 # Changes of routes that wait for the end of the pause do not keep others waiting.
                 kinds |= await settled.next(told_at + ROUTE_PAUSE_S if kinds else None)
-                present.check()
+                check()
                 underlay = await self.underlay()
                 now = asyncio.get_running_loop().time()
                 if underlay == known:
@@ -133,7 +132,7 @@ class Links:
 class Settled:
     """Gathers changes: ``next`` returns when there were some and none has come for a while."""
 
-    def __init__(self, changes: ChangeListener) -> None:
+    def __init__(self, changes: AsyncIterable[Change]) -> None:
         self._kinds: set[ChangeKind] = set()
         self._some = asyncio.Event()
         self._latest = 0.0
@@ -174,7 +173,7 @@ class Settled:
         while (end := min(self._latest + SETTLE_S, last)) > loop.time():  # noqa: ASYNC110
             await asyncio.sleep(end - loop.time())
 
-    async def _listen(self, changes: ChangeListener) -> None:
+    async def _listen(self, changes: AsyncIterable[Change]) -> None:
         async for change in changes:
             self._note(change)
 

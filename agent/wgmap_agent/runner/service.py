@@ -161,10 +161,11 @@ class _Agent:
         present = Presence(Rules.of(self.config).own_interfaces)
         try:
             with self.network.changes() as changes, _signals(self.pump.stop):
-                self.pump.take(self.engine.start(clock.now(), await self.links.underlay()))
+                underlay = await self.links.underlay()
+                self.pump.take(self.engine.start(clock.now(), underlay))
                 async with _background(
                     self.pump,
-                    self.links.watch(changes, present, self._moved),
+                    self.links.watch(changes, present.check, self._moved),
                     self._tell_manager(),
                 ):
                     log.info("started", name=self.who.name, control=self.who.control_address)
