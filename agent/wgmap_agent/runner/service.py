@@ -3,7 +3,6 @@
 import asyncio
 import random
 import signal
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -19,7 +18,7 @@ from wgmap.wg.keys import PrivateKey
 from wgmap_agent.config import AgentConfig
 from wgmap_agent.engine.engine import Engine
 from wgmap_agent.engine.types import Action, Identity, ServerInfo, Tunnel
-from wgmap_agent.runner import interfaces, keys
+from wgmap_agent.runner import interfaces, keys, walltime
 from wgmap_agent.runner.controlsocket import ControlSocket, Datagram
 from wgmap_agent.runner.executor import Executor, Hands, SourceFinder
 from wgmap_agent.runner.injector import Injector
@@ -85,8 +84,9 @@ def identity(config: AgentConfig, control: PrivateKey, data: PrivateKey) -> Iden
 class _Agent:
     """Everything that runs, wired together."""
 
-    def __init__(self, config: AgentConfig, engine: Engine, who: Identity) -> None:
+    def __init__(self, config: AgentConfig, engine: Engine, who: Identity, store: Store) -> None:
         self.config = config
+        self.store = store
         self.engine = engine
         self.who = who
         self.pump = Pump(engine, clock.now)
@@ -96,15 +96,16 @@ class _Agent:
     async def start(cls, config: AgentConfig, stack: AsyncExitStack) -> "_Agent":
         """Open everything, in the order in which a part needs the others."""
         store = stack.enter_context(Store(config.agent.state_dir))
+        await walltime.reached(store.last_wall)
         control_key, data_key = keys.load(config.agent.state_dir)
         who = identity(config, control_key, data_key)
         rng = random.Random()  # noqa: S311  # jitter and nonces; tunnels authenticate
-        self = cls(config, Engine(who, store.load(), rng), who)
-        await self._open(stack, control_key, data_key, store)
+        self = cls(config, Engine(who, store.load(), rng), who, store)
+        await self._open(stack, control_key, data_key)
         return self
 
     async def _open(
-        self, stack: AsyncExitStack, control_key: PrivateKey, data_key: PrivateKey, store: Store
+        self, stack: AsyncExitStack, control_key: PrivateKey, data_key: PrivateKey
     ) -> None:
         config = self.config
         tun = stack.enter_context(Tun(config.tun.interface))
@@ -122,14 +123,12 @@ class _Agent:
         # Last: from here on first packets come in, and they must find the data routes.
         await interfaces.route_overlay(self.network, config)
         self.control = stack.enter_context(self._control_socket())
-        self.saver = Saver(store.save, self._failed)
+        self.saver = Saver(self.store.save, self._failed)
         stack.push_async_callback(self.saver.close)
         self.executor = self._executor(stack, devices)
         self.pump.add(tun, self.engine.packet)
         self.pump.add(self.control, self._datagram)
-        self.links = Links(
-            self.network, Rules.of(config), tuple(one.endpoint for one in config.server)
-        )
+        self.links = Links(self.network, config)
 
     def _control_socket(self) -> ControlSocket:
         servers = {one.name: one.control_address for one in self.config.server}
@@ -193,15 +192,14 @@ class _Agent:
             self.pump.failed(action, error)
 
     def _peers_read(self, tunnel: Tunnel, state: DeviceState) -> None:
-        wall = time.clock_gettime(time.CLOCK_REALTIME)  # WireGuard tells handshakes in wall time
-        self.pump.take(self.engine.peers_read(clock.now(), tunnel, state, wall))
+        self.pump.take(self.engine.peers_read(clock.now(), tunnel, state, walltime.now()))
 
     def _moved(self, underlay: tuple[addresses.IPAddress, ...]) -> None:
         self.pump.take(self.engine.addresses_changed(clock.now(), underlay))
 
     async def _tell_manager(self) -> None:
         """Tell when the agent is registered, and that the loop turns."""
-        told_at = float("-inf")
+        told_at = noted_at = float("-inf")
         was = False
         while True:
             now = clock.now()
@@ -213,6 +211,9 @@ class _Agent:
             if now - told_at >= Readiness.interval_s():
                 self.readiness.alive()
                 told_at = now
+            if now - noted_at >= walltime.NOTE_S:
+                self.store.note_wall(walltime.now())
+                noted_at = now
             await asyncio.sleep(REGISTERED_POLL_S)
 
 

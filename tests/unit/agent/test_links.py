@@ -69,6 +69,22 @@ def test_there_are_not_more_than_a_mapping_takes() -> None:
 def test_an_interface_of_this_machine_is_up_and_an_unknown_one_is_not() -> None:
     assert links.is_up("lo")
     assert not links.is_up("nothere0")
+    assert links.mtu_of("lo") == 65536
+    assert links.mtu_of("nothere0") == 0
+
+
+def test_the_room_for_a_tunnel_is_that_of_the_narrowest_link() -> None:
+    addresses = {
+        "eth0": [state("192.0.2.1/24"), state("2001:db8::1/64")],
+        "ppp0": [state("198.51.100.1/32", "ppp0")],
+        "tiny": [state("203.0.113.1/24", "tiny")],
+    }
+    mtus = {"eth0": 1500, "ppp0": 1492, "tiny": 1280}
+    v4, v6, ppp = (ipaddress.ip_address(a) for a in ("192.0.2.1", "2001:db8::1", "198.51.100.1"))
+    assert links.room(addresses, {v4}, mtus.__getitem__) == 1440
+    assert links.room(addresses, {v4, v6}, mtus.__getitem__) == 1420
+    assert links.room(addresses, {v4, ppp}, mtus.__getitem__) == 1432
+    assert links.room(addresses, set(), mtus.__getitem__) is None
 
 
 class Kernel:
