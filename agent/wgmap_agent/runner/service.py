@@ -33,7 +33,8 @@ from wgmap_agent.runner.statussocket import StatusSocket
 from wgmap_agent.runner.store import Store
 from wgmap_agent.runner.tun import Tun
 
-REGISTERED_POLL_S = 0.25
+REGISTERED_POLL_S = 0.25  # until the first time,
+WATCH_S = 2.0  # and then
 MAX_LOSSES = 5  # of interfaces, within
 LOSSES_S = 60.0
 
@@ -96,8 +97,8 @@ class _Agent:
     async def start(cls, config: AgentConfig, stack: AsyncExitStack) -> "_Agent":
         """Open everything, in the order in which a part needs the others."""
         store = stack.enter_context(Store(config.agent.state_dir))
-        await walltime.reached(store.last_wall)
         control_key, data_key = keys.load(config.agent.state_dir)
+        await walltime.reached(store.last_wall)
         who = identity(config, control_key, data_key)
         rng = random.Random()  # noqa: S311  # jitter and nonces; tunnels authenticate
         self = cls(config, Engine(who, store.load(), rng), who, store)
@@ -157,8 +158,8 @@ class _Agent:
         queries = Queries(self.config, self.engine, self.pump, self.counters)
         socket = StatusSocket(self.config.agent.socket, queries)
         await socket.start()
-        present = Presence(Rules.of(self.config).own_interfaces)
         try:
+            present = Presence(Rules.of(self.config).own_interfaces)
             with self.network.changes() as changes, _signals(self.pump.stop):
                 underlay = await self.links.underlay()
                 self.pump.take(self.engine.start(clock.now(), underlay))
@@ -214,7 +215,7 @@ class _Agent:
             if now - noted_at >= walltime.NOTE_S:
                 self.store.note_wall(walltime.now())
                 noted_at = now
-            await asyncio.sleep(REGISTERED_POLL_S)
+            await asyncio.sleep(WATCH_S if registered else REGISTERED_POLL_S)
 
 
 @contextmanager

@@ -65,12 +65,11 @@ class Store:
             raise StateError(msg) from error
 
     def note_wall(self, wall: float) -> None:
-        """Note the wall time (seconds since 1970), as the lock file's time; raises StateError."""
+        """Note the wall time (seconds since 1970) as the lock file's; not vital, so never fails."""
         try:
             os.utime(self._lock, (wall, wall))
         except OSError as error:
-            msg = f"{self.directory / LOCK_FILE}: {error.strerror}"
-            raise StateError(msg) from error
+            log.warning("wall time not noted", reason=error)
 
     def close(self) -> None:
         """Let go of the directory."""
