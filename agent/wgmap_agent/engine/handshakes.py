@@ -112,7 +112,9 @@ class Handshakes:
     def _unheard(self, now: float, rtt: float, peer: Peer) -> Step:
         """Judge one that nothing came from since we initiated."""
         if peer.role is Role.PUSHED:
-            # The puller kicks; where it is gone, WireGuard itself tries again every 5 s.
+            # The puller kicks, and every kick comes with a push.
+            if now - peer.since >= self._settings.pushed_unheard_s:
+                return Step.GIVE_UP
             peer.check_at = self._again(now, rtt)
             return Step.WAIT
         if now >= peer.kick_at:

@@ -26,6 +26,7 @@ class Settings:
     unsure_negative_s: float = 1.0  # an A=0 negative answer
     max_negative: int = 4096  # the oldest makes room
     refusals_per_s: float = 100.0  # ICMP errors to local senders
+    refusals_per_flow: int = 10  # when the packets held for one destination are given up
 
     # Mappings. A peer with more prefixes than this is refused: AllowedIPs are set whole.
     max_peers: int = 4096
@@ -46,6 +47,9 @@ class Settings:
     look_again_s: float = 0.05  # (or half an RTT) between looks until the kick
     poll_s: float = 0.02  # least time between two readings of the data device
     keepalive_s: int = 25  # set to start a handshake without data, then cleared
+    # A pushed peer that nothing comes from pulled nobody (its mapping changed, or it is gone). It
+    # leaves, so that what is sent to it comes to us again and makes a question that tells it of us.
+    pushed_unheard_s: float = 3.0
     never_stood_s: float = 90.0  # a peer without any handshake goes: WireGuard gives up as well
     standing_s: float = 180.0  # WireGuard's REJECT_AFTER_TIME: an older session is no session
 
@@ -55,6 +59,7 @@ class Settings:
     probe_wait_s: float = 1.0  # beside 2 RTT: an answer to the probe inside the tunnel
     probe_again_s: float = 30.0  # one-way flows are probed no more often
     recovery_first_s: float = 0.25  # first repeated question for a peer that may have moved
+    recovery_spread_s: float = 0.002  # for each peer, so that all are not asked for at once
     recovery_cap_s: float = 15.0
     moves_per_s: float = 5.0  # a flapping interface is followed no faster
 
