@@ -13,8 +13,9 @@ from ipaddress import IPv6Address
 from wgmap.addresses import IPAddress, IPNetwork, host_prefix
 from wgmap.net import plan, sysctl
 from wgmap.net.errors import NetworkError
-from wgmap.net.netlink import SCOPE_UNIVERSE, Network
+from wgmap.net.netlink import Network
 from wgmap.net.plan import IPInterface, Route
+from wgmap.net.rtnetlink import SCOPE_UNIVERSE
 from wgmap.wg.device import Backend, Device, DeviceConfig, DeviceState, PeerConfig
 from wgmap.wg.keys import PrivateKey
 from wgmap_agent.config import AgentConfig, ServerEntry
@@ -139,7 +140,6 @@ def _server_changes(
 
 
 async def _bring_up(network: Network, interface: str, mtu: int) -> None:
-    network.forget(interface)
     _no_link_local(interface)
     await network.up(interface, mtu)
 

@@ -115,12 +115,17 @@ class Daemons:
         log = self._paths.log(host.name)
 
         def checked() -> Any:
-            daemon = self._started.get(host.name)
-            if daemon is not None and (code := daemon.exit_code()) is not None:
-                raise LabError(f"{host.name} ended with code {code}\n{shell.tail(log)}")
+            self._check_alive()
             return condition()
 
         self._deadline.wait(checked, lambda: f"{host.name}: {what}\n{shell.tail(log)}", poll_s)
+
+    def _check_alive(self) -> None:
+        """See to it that nothing that was started has ended: no wait would succeed then."""
+        for name, daemon in list(self._started.items()):
+            if (code := daemon.exit_code()) is not None:
+                tail = shell.tail(self._paths.log(name))
+                raise LabError(f"{name} ended with code {code}\n{tail}")
 
     def _serves(self, server: Server) -> bool:
         pids = observation.server_pids(server.netns, self._paths.state(server.name))

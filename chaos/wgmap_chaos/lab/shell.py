@@ -5,6 +5,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -77,13 +78,15 @@ class Daemon:
         except OSError as error:
             raise LabError(f"{shlex.join(argv)}: {error.strerror}") from error
         self._code: int | None = None
+        self._lock = threading.Lock()  # a process is waited for once
 
     def exit_code(self) -> int | None:
         """Return how it ended (negative: by that signal); None while it runs."""
-        if self._code is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self._code = os.waitstatus_to_exitcode(status)
+        with self._lock:
+            if self._code is None:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                if pid:
+                    self._code = os.waitstatus_to_exitcode(status)
         return self._code
 
 

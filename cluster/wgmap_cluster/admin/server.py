@@ -28,6 +28,7 @@ from wgmap_cluster.admin.problems import problems
 from wgmap_cluster.replica.operations import Operations
 
 SHUTDOWN_S = 3.0
+KEEPALIVE_S = 15.0  # of a connection without requests
 LIST_BATCH = 200  # peers written before other work gets its turn
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
@@ -44,7 +45,9 @@ class AdminServer:
     async def start(self) -> None:
         """Listen; raises ConfigError where the socket cannot be had."""
         self._listener = unix_socket.listen(self._path)
-        runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=SHUTDOWN_S)
+        runner = web.AppRunner(
+            self._app(), access_log=None, shutdown_timeout=SHUTDOWN_S, keepalive_timeout=KEEPALIVE_S
+        )
         await runner.setup()
         self._runner = runner
         await web.SockSite(runner, self._listener).start()

@@ -10,6 +10,7 @@ from typing import Any
 from wgmap.errors import ConfigError, ConflictError, NotFoundError, UnavailableError, WgmapError
 
 TIMEOUT_S = 30.0
+REVOKE_TIMEOUT_S = 150.0  # twice the largest staleness bound, and some
 MAX_ANSWER = 256 * 1024 * 1024  # bytes; a hundred thousand peers are some 30 MB
 _ERRORS: dict[int, type[WgmapError]] = {
     HTTPStatus.BAD_REQUEST: ConfigError,
@@ -21,8 +22,8 @@ _ERRORS: dict[int, type[WgmapError]] = {
 
 
 class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=TIMEOUT_S)
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
         self._path = path
 
     def connect(self) -> None:
@@ -39,21 +40,23 @@ class Client:
 
     def get(self, path: str) -> Any:
         """Return the JSON value at ``path``; raises WgmapError."""
-        return self._request("GET", path, None)
+        return self._request("GET", path, None, TIMEOUT_S)
 
-    def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
+    def post(
+        self, path: str, body: dict[str, Any] | None = None, timeout_s: float = TIMEOUT_S
+    ) -> Any:
         """Send a JSON body and return the JSON answer; raises WgmapError."""
-        return self._request("POST", path, json.dumps(body or {}).encode())
+        return self._request("POST", path, json.dumps(body or {}).encode(), timeout_s)
 
-    def _request(self, method: str, path: str, body: bytes | None) -> Any:
+    def _request(self, method: str, path: str, body: bytes | None, timeout_s: float) -> Any:
         headers = {"Content-Type": "application/json"} if body is not None else {}
-        connection = _Connection(self._path)
+        connection = _Connection(self._path, timeout_s)
         try:
             connection.request(method, path, body, headers)
             response = connection.getresponse()
             return _answer(response.status, response.read(MAX_ANSWER))
         except TimeoutError as error:
-            raise UnavailableError(f"{self._path}: no answer in {TIMEOUT_S:.0f} s") from error
+            raise UnavailableError(f"{self._path}: no answer in {timeout_s:.0f} s") from error
         except OSError as error:
             raise UnavailableError(f"{self._path}: {error.strerror or error}") from error
         except http.client.HTTPException as error:

@@ -7,7 +7,7 @@ from urllib.parse import quote, urlencode
 
 from wgmap.errors import ExitCode, WgmapError
 from wgmap_cluster.cli import texts
-from wgmap_cluster.cli.client import Client
+from wgmap_cluster.cli.client import REVOKE_TIMEOUT_S, Client
 
 if TYPE_CHECKING:
     from wgmap_cluster.replica.views import (
@@ -69,7 +69,7 @@ def peer_show(client: Client, options: argparse.Namespace) -> Report:
 def peer_revoke(client: Client, options: argparse.Namespace) -> Report:
     """Revoke a peer; UNCONFIRMED where a server has not applied it in time."""
     path = f"/v1/peers/{quote(options.name, safe='')}/revoke"
-    revoked: RevokedView = client.post(path)
+    revoked: RevokedView = client.post(path, timeout_s=REVOKE_TIMEOUT_S)
     text = f"{revoked['name']} is revoked; applied by: {', '.join(revoked['confirmed'])}"
     if not revoked["unconfirmed"]:
         return Report(revoked, text)

@@ -23,6 +23,10 @@ class LogError(Exception):
     """The log cannot go on: a full or failing disk, a corrupt file. The process must end."""
 
 
+class RefusedError(Exception):
+    """The servers cannot be changed so now; the text says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Proposal:
     """The outcome of one command; ``index`` and ``result`` only with APPLIED."""
@@ -89,6 +93,30 @@ class StateMachine(Protocol):
 
     def restore(self, pieces: Iterator[bytes]) -> None:
         """Replace the whole state by what snapshot wrote."""
+        ...
+
+
+class ClusterControl(Protocol):
+    """What operators do to the set of servers; the log's object implements both protocols."""
+
+    def members(self) -> tuple[Member, ...]:
+        """Return the servers, as this one's log has them; raises LogError when not running."""
+        ...
+
+    async def add_member(self, member: Member, deadline_s: float = 30.0) -> Proposal:
+        """Add a server, which must run with an empty state; waits until it has caught up."""
+        ...
+
+    async def remove_member(self, name: str, deadline_s: float = 5.0) -> Proposal:
+        """Remove a server other than the leader (have it hand over first)."""
+        ...
+
+    def transfer_leadership(self, target: str | None = None) -> str:
+        """As leader, hand over to ``target`` or to whoever fits; returns whom.
+
+        A request, not a promise: look at status() afterwards. Raises RefusedError where this
+        server does not lead or nobody fits.
+        """
         ...
 
 

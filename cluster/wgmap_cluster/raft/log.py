@@ -22,7 +22,7 @@ from wgmap_cluster.raft.interface import (
     StateMachine,
 )
 from wgmap_cluster.raft.library import now
-from wgmap_cluster.raft.membership import REGULAR, Change, RefusedError
+from wgmap_cluster.raft.membership import REGULAR, Change
 from wgmap_cluster.raft.node import RaftNode
 from wgmap_cluster.raft.settings import Settings
 from wgmap_cluster.raft.transport import MeshTransport, parse_address
@@ -265,6 +265,3 @@ class RaftLog:
         node = self._running()
         if not node.snapshots.saving:
             node.take_snapshot()
-
-
-__all__ = ["RaftLog", "RefusedError"]

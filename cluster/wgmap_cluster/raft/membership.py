@@ -10,17 +10,13 @@ from dataclasses import dataclass
 
 import msgpack
 
-from wgmap_cluster.raft.interface import Member
+from wgmap_cluster.raft.interface import Member, RefusedError
 from wgmap_cluster.raft.library import Library, now
 from wgmap_cluster.raft.wal import Entry
 
 REGULAR, NO_OP, MEMBERS, CHANGE = b"\x00", b"\x01", b"\x02", b"\x03"
 _LEARNER_S = 5.0  # a server that is being added is forgotten so long after the last request
 _CAUGHT_UP = 100  # entries behind the leader
-
-
-class RefusedError(Exception):
-    """The change cannot be made now; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)

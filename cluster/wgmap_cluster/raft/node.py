@@ -23,6 +23,7 @@ from wgmap_cluster.raft.interface import (
     MemberStatus,
     Outcome,
     Proposal,
+    RefusedError,
     StateMachine,
 )
 from wgmap_cluster.raft.library import Library, now
@@ -31,7 +32,6 @@ from wgmap_cluster.raft.membership import (
     MEMBERS,
     REGULAR,
     Membership,
-    RefusedError,
     pack_members,
 )
 from wgmap_cluster.raft.proposals import Proposals
@@ -139,6 +139,9 @@ class RaftNode(Library):
                 wal.sync()
             membership = Membership(name, members, 1)
         else:
+            if wal.fresh:
+                msg = f"{wal.path} is missing beside {self.snapshots.path}: term and vote are lost"
+                raise LogError(msg)
             self._join(wal, meta)
             membership = Membership(name, meta.members, meta.index)
         membership.refresh(wal.entries)

@@ -181,8 +181,8 @@ class LogImage:
 class WriteAheadLog:
     """The log of one server, on disk and in memory.
 
-    Changes are visible in memory at once and durable after ``sync``. Every method that touches
-    the disk raises LogError where that fails.
+    A new one is created by its first sync. Changes are visible in memory at once and durable
+    after ``sync``. Every method that touches the disk raises LogError where that fails.
     """
 
     def __init__(self, disk: Disk, path: Path) -> None:
@@ -195,7 +195,8 @@ class WriteAheadLog:
         if data is None:
             self.image = LogImage(path)
             self.image.commit = 1
-            self._rewrite([(PLACEHOLDER, 1, 0)])
+            self.image.entries = [(PLACEHOLDER, 1, 0)]
+            self.size = 0
         else:
             self.image = LogImage.parse(path, data)
             self._reopen()
@@ -275,6 +276,9 @@ class WriteAheadLog:
     def sync(self) -> None:
         """Make all changes durable: one write, one fdatasync."""
         if not self._buffer:
+            return
+        if self.fresh and self._file is None:
+            self._rewrite(self.entries)
             return
         if self._commit_written != self.commit:
             self._buffer.append(_record(_COMMIT, self.commit.to_bytes(8, "little")))

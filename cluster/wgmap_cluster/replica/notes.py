@@ -5,6 +5,8 @@ from typing import Self
 
 import msgpack
 
+from wgmap_cluster.raft.interface import LogStatus, Role
+
 FORMAT = 1  # fields may be added at the end without a new one
 
 
@@ -15,10 +17,17 @@ class ServerNote:
     applied: int  # index of the last command that this server applied
     fresh: bool  # whether it answers with authority (the lease holds)
     reachable_agents: int | None  # control peers with a recent handshake; None: not known
+    candidate: bool = False  # whether it is trying to become the leader
+
+    @classmethod
+    def of(cls, log: LogStatus, *, fresh: bool, reachable_agents: int | None) -> Self:
+        """Make the note of a server from its own view of the log."""
+        return cls(log.applied, fresh, reachable_agents, log.role is Role.CANDIDATE)
 
     def encode(self) -> bytes:
         """Write the note: msgpack ``[format, fields...]``."""
-        data: bytes = msgpack.packb([FORMAT, self.applied, self.fresh, self.reachable_agents])
+        fields = [self.applied, self.fresh, self.reachable_agents, self.candidate]
+        data: bytes = msgpack.packb([FORMAT, *fields])
         return data
 
     @classmethod
@@ -32,7 +41,7 @@ class ServerNote:
         except (ValueError, TypeError, msgpack.UnpackException):
             return None
         match values:
-            case [1, int(applied), bool(fresh), (int() | None) as reachable, *_]:
-                return cls(applied, fresh, reachable)
+            case [1, int(applied), bool(fresh), (int() | None) as reachable, bool(candidate), *_]:
+                return cls(applied, fresh, reachable, candidate)
             case _:
                 return None

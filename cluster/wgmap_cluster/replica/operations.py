@@ -17,7 +17,14 @@ from wgmap_cluster.fsm.commands import Command, CommandError, Enrol, Origin, Rev
 from wgmap_cluster.fsm.machine import Machine
 from wgmap_cluster.fsm.results import Applied, Done, Reason, Refused
 from wgmap_cluster.fsm.rows import MappingRow, Meta, PeerRow
-from wgmap_cluster.raft.interface import LogStatus, MemberStatus, Outcome, Proposal, ReplicatedLog
+from wgmap_cluster.raft.interface import (
+    LogStatus,
+    MemberStatus,
+    Outcome,
+    Proposal,
+    ReplicatedLog,
+    Role,
+)
 from wgmap_cluster.replica import agent_config
 from wgmap_cluster.replica.notes import ServerNote
 from wgmap_cluster.replica.views import (
@@ -216,8 +223,8 @@ class Operations:
         member = log.others.get(server)
         if member is None or not member.connected:
             return _server_view(server, "unreachable", None)
-        role = "leader" if server == log.leader else "follower"
-        return _server_view(server, role, ServerNote.decode(member.note))
+        note = ServerNote.decode(member.note)
+        return _server_view(server, _role(server, log.leader, note), note)
 
     def _longest_match(self, instance: int, eid: IPNetwork) -> tuple[IPNetwork, MappingRow] | None:
         mappings = self._machine.state.mappings
@@ -260,6 +267,13 @@ def _why_not(proposal: Proposal) -> str:
     if proposal.outcome is Outcome.NOT_APPLIED:
         return f"not done: no quorum of servers took it{reason}; try again"
     return f"no quorum of servers confirmed it in time{reason}: it may yet take effect; try again"
+
+
+def _role(server: str, leader: str | None, note: ServerNote | None) -> str:
+    if server == leader:
+        return Role.LEADER.value
+    candidate = note is not None and note.candidate
+    return Role.CANDIDATE.value if candidate else Role.FOLLOWER.value
 
 
 def _applied(member: MemberStatus | None) -> int:

@@ -388,9 +388,6 @@ def _read_inner(payload: bytes, start: int) -> MapRequest:
 
 
 def _encode_encapsulated(message: Encapsulated) -> bytes:
-    if message.security:
-        msg = "LISP-SEC is not written"
-        raise ValueError(msg)
     bits = (
         ENCAPSULATED_D * message.ddt_originated
         | ENCAPSULATED_E * message.to_etr

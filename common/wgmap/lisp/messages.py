@@ -180,14 +180,16 @@ class MapNotifyAck:
 
 @dataclass(frozen=True, slots=True)
 class Encapsulated:
-    """Type 8: an inner IP/UDP packet around a Map-Request (RFC 9301, section 5.8)."""
+    """Type 8: an inner IP/UDP packet around a Map-Request (RFC 9301, section 5.8).
+
+    One with the S bit (LISP-SEC) has another layout and is refused.
+    """
 
     source: IPAddress
     source_port: int
     destination: IPAddress
     destination_port: int
     message: MapRequest
-    security: bool = False  # S
     ddt_originated: bool = False  # D
     to_etr: bool = False  # E
     to_map_server: bool = False  # M

@@ -109,6 +109,8 @@ async def test_too_large_a_request_is_refused(cluster: Cluster) -> None:
 
     with pytest.raises(ConfigError, match="64"):
         await add(cluster, replace(A1, prefixes=many))
+    with pytest.raises(ConfigError, match="too many"):
+        await add(cluster, replace(A1, endpoint_allow=100 * many))
 
 
 @pytest.mark.parametrize("fault", ["no quorum", "no answer"])
@@ -220,6 +222,10 @@ async def test_status_without_a_leader(cluster: Cluster) -> None:
     assert tuple(status["servers"][0].values()) == ("ms1", "candidate", 1, False, None)
     assert status["servers"][1]["state"] == "follower"
 
+    note = ServerNote.of(cluster.log.status(), fresh=False, reachable_agents=None)
+    cluster.log.others["ms2"] = replace(cluster.log.others["ms2"], note=note.encode())
+    assert cluster.operations.status()["servers"][1]["state"] == "candidate"
+
 
 def test_status_before_the_bootstrap(tmp_path: Path) -> None:
     machine = Machine()
@@ -264,7 +270,7 @@ async def test_resolving_without_a_quorum_is_not_fresh(cluster: Cluster) -> None
 
 
 def test_notes_round_trip_and_ignore_what_they_do_not_know() -> None:
-    for note in (ServerNote(0, False, None), ServerNote(1 << 60, True, 100_000)):
+    for note in (ServerNote(0, False, None), ServerNote(1 << 60, True, 100_000, candidate=True)):
         assert ServerNote.decode(note.encode()) == note
         assert len(note.encode()) < 64
     for data in (

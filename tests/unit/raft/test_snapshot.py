@@ -1,0 +1,143 @@
+"""Snapshots: whole or refused, never older than what is there."""
+
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from support.simdisk import SimDisk
+from wgmap_cluster.raft.disk import CorruptError
+from wgmap_cluster.raft.interface import LogError, Member
+from wgmap_cluster.raft.snapshot import Job, SnapshotMeta, SnapshotStore, ThreadJob, read_meta
+
+PATH = Path("raft.snapshot")
+PIECES = [bytes([number]) * 100 for number in range(1, 20)]
+
+
+class LaterJob:
+    """Runs when the test says so."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work, self._done = work, False
+
+    def finish(self) -> None:
+        self._work()
+        self._done = True
+
+    def done(self) -> bool:
+        return self._done
+
+
+class Background:
+    def __init__(self) -> None:
+        self.jobs: list[LaterJob] = []
+
+    def __call__(self, work: Callable[[], None]) -> Job:
+        self.jobs.append(LaterJob(work))
+        return self.jobs[-1]
+
+
+def meta(index: int, term: int = 1) -> SnapshotMeta:
+    return SnapshotMeta(index, term, (Member("ms1", "[fd00::1]:4343"),))
+
+
+def saved(disk: SimDisk, index: int = 10) -> SnapshotStore:
+    background = Background()
+    store = SnapshotStore(disk, PATH, background)
+    store.save(meta(index), PIECES)
+    background.jobs[0].finish()
+    assert store.poll()
+    return store
+
+
+def test_what_was_saved_is_read_again() -> None:
+    disk = SimDisk()
+    saved(disk)
+    again = SnapshotStore(disk, PATH)
+    assert again.meta == meta(10)
+    assert list(again.pieces()) == PIECES
+
+
+def test_any_broken_byte_and_any_cut_is_noticed() -> None:
+    disk = SimDisk()
+    saved(disk)
+    data = disk.read(PATH) or b""
+    for position in range(len(data)):
+        disk.files[PATH].data = bytearray(data)
+        disk.files[PATH].data[position] ^= 1
+        with pytest.raises(CorruptError, match=r"raft.snapshot: corrupt at offset \d+"):
+            read_meta(disk, PATH)
+        disk.files[PATH].data = bytearray(data[:position])
+        with pytest.raises(CorruptError):
+            read_meta(disk, PATH)
+    disk.files[PATH].data = bytearray(data + b"x")
+    with pytest.raises(CorruptError, match="behind the end"):
+        read_meta(disk, PATH)
+
+
+def test_swapped_pieces_are_noticed() -> None:
+    disk = SimDisk()
+    saved(disk)
+    data = disk.files[PATH].data
+    first = data.index(PIECES[3]) - 8
+    data[first : first + 216] = data[first + 108 : first + 216] + data[first : first + 108]
+    with pytest.raises(CorruptError):
+        read_meta(disk, PATH)
+
+
+def test_a_crash_while_writing_leaves_the_old_one() -> None:
+    for seed in range(30):
+        disk, rng = SimDisk(), Random(seed)
+        saved(disk, 10)
+        disk.fail_writes_after = disk.written + rng.randint(0, 1500)
+        background = Background()
+        store = SnapshotStore(disk, PATH, background)
+        store.save(meta(20), PIECES)
+        with pytest.raises(LogError):
+            background.jobs[0].finish()
+        disk.crash(rng)
+        assert SnapshotStore(disk, PATH).meta == meta(10)
+
+
+def test_one_that_was_overtaken_is_dropped() -> None:
+    disk, other = SimDisk(), SimDisk()
+    saved(other, 50)
+    background = Background()
+    store = SnapshotStore(disk, PATH, background)
+    store.save(meta(20), PIECES)
+    whole = other.read(PATH) or b""
+    assert store.receive(50, len(whole), 0, whole) == len(whole)
+    assert store.install() == meta(50)
+    background.jobs[0].finish()
+    assert not store.poll()
+    assert store.meta == read_meta(disk, PATH) == meta(50)
+
+
+def test_pieces_come_in_order_or_not_at_all() -> None:
+    disk, other = SimDisk(), SimDisk()
+    saved(other, 50)
+    whole = other.read(PATH) or b""
+    store = SnapshotStore(disk, PATH)
+    assert store.receive(50, len(whole), 300, whole[300:400]) == 0
+    assert store.receive(50, len(whole), 0, whole[:300]) == 300
+    assert store.receive(50, len(whole), 400, whole[400:500]) == 300  # a gap
+    assert store.receive(50, len(whole), 0, whole[:300]) == 300  # a repetition
+    assert store.receive(40, len(whole), 300, whole[300:400]) == 0  # of another snapshot
+    assert store.receive(50, len(whole), 300, whole[300:]) == len(whole)
+    assert store.install() == meta(50)
+    assert list(store.pieces()) == PIECES
+
+
+def test_a_failing_thread_shows_when_asked() -> None:
+    def fail() -> None:
+        raise LogError("x: cannot write: No space left on device")
+
+    def bug() -> None:
+        raise KeyError("x")
+
+    for work, text in ((fail, "No space left"), (bug, "KeyError")):
+        job = ThreadJob(work)
+        job._thread.join()
+        with pytest.raises(LogError, match=text):
+            job.done()
