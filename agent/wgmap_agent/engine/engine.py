@@ -264,6 +264,10 @@ class Engine:
 
     def _probe_servers(self, now: float) -> list[Action]:
         """Ask servers that were not heard for long: for our own prefix, which any can answer."""
+        if self._servers.newly_lost(now):
+            # It may be the only one that knows what we asked for, and would have pushed changes.
+            self.counters.add("server.lost")
+            self._renewals.all_soon(now)
         actions: list[Action] = []
         for server in self._servers.due_probes(now):
             self._servers.sent(now, server.info.name)

@@ -41,6 +41,7 @@ class Server:
     rtt: RoundTrip
     heard: float | None = None
     waiting_since: float | None = None  # the oldest datagram that was not answered
+    lost: bool = False  # silent, and that was told
     probe_at: float = 0.0
     probes: int = 0  # in a row without hearing anything
     probe_nonce: int | None = None
@@ -97,6 +98,7 @@ class Servers:
         returned = server.heard is None or self.is_silent(now, name)
         server.heard = now
         server.waiting_since = None
+        server.lost = False
         server.probes = 0
         server.probe_at = now + self._settings.probe_s * self._rng.uniform(0.8, 1.2)
         return returned
@@ -107,11 +109,22 @@ class Servers:
 
     def is_silent(self, now: float, name: str) -> bool:
         """Say whether a server owes an answer for too long."""
-        server = self._servers[name]
+        silent_at = self._silent_at(self._servers[name])
+        return silent_at is not None and now >= silent_at
+
+    def newly_lost(self, now: float) -> bool:
+        """Say, once for each, that a server became silent while another is not."""
+        silent = [server for name, server in self._servers.items() if self.is_silent(now, name)]
+        lost = [server for server in silent if not server.lost]
+        for server in lost:
+            server.lost = True
+        return bool(lost) and len(silent) < len(self._servers)
+
+    def _silent_at(self, server: Server) -> float | None:
         if server.waiting_since is None:
-            return False
+            return None
         limit = self._settings.server_silent_s + 3 * (server.rtt.smoothed or 0.0)
-        return now - server.waiting_since > limit
+        return server.waiting_since + limit
 
     def rtt(self) -> float:
         """Return the middle of the smoothed round trips (seconds): what a data tunnel may take.
@@ -152,8 +165,11 @@ class Servers:
         return True
 
     def deadline(self) -> float:
-        """Return when the next probe is due."""
-        return min(server.probe_at for server in self._servers.values())
+        """Return when the next probe is due, or a server becomes silent."""
+        servers = self._servers.values()
+        silent = (self._silent_at(server) for server in servers if not server.lost)
+        probes = [server.probe_at for server in servers]
+        return min([*probes, *(at for at in silent if at is not None)])
 
     def status(self, now: float) -> tuple[ServerStatus, ...]:
         """Describe all servers, by name."""

@@ -16,6 +16,9 @@ class Settings:
     # Requests. The first timeout is the RTT estimator's; the floor lies over a server's p99.
     request_floor_s: float = 0.1
     request_unknown_rtt_s: float = 0.25  # no sample yet: covers an RTT of 160 ms with margin
+    # The next server is asked when the first one's answer is later than its smoothed round trip
+    # and four variations, or this: a loop's hiccup is no reason to ask twice.
+    hedge_floor_s: float = 0.005
     request_cap_s: float = 2.0
     request_give_up_s: float = 10.0  # then the senders are told "unreachable"
     max_requests: int = 2048  # flows, and revalidations beside them

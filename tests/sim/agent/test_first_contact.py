@@ -17,7 +17,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
     "push 60 ms late": (Fault("ctl.data.push", drop=False, late=0.06, count=3),),
     "push 100 ms late": (Fault("ctl.data.push", drop=False, late=0.1, count=3),),
     "first push lost": (Fault("ctl.data.push"),),
-    "first push of every server lost": (Fault("ctl.data.push", count=3),),
+    "three pushes lost": (Fault("ctl.data.push", count=3),),
     "acks of the first pushes lost": (Fault("ctl.data.ack", count=3),),
     "first initiation of the puller lost": (Fault("data.init", source="a1"),),
     "first response lost": (Fault("data.response", source="a2"),),
@@ -32,8 +32,8 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
 
 
 def bound(delay: float) -> float:
-    """The longest that a first reply may take: 1 s and four round trips."""
-    return 1 + 8 * delay
+    """The longest that a first reply may take: 1 s and five round trips."""
+    return 1 + 10 * delay
 
 
 def lab_with(delay: float, faults: tuple[Fault, ...] = (), **options: object) -> Lab:

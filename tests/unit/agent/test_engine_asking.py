@@ -98,6 +98,77 @@ def test_questions_are_bounded() -> None:
     assert asking.counters["request.refused_too_many"] == 1
 
 
+def servers_of(actions: Sequence[Action]) -> list[str]:
+    return [action.server for action in actions if isinstance(action, Send)]
+
+
+def measured(rtt: float = 0.001) -> Asking:
+    """Requests that know the round trips of all servers."""
+    asking = Asking()
+    for name in ("ms1", "ms2", "ms3"):
+        for _ in range(20):
+            asking.servers.sample(name, rtt)
+    return asking
+
+
+def test_the_preferred_server_is_asked_alone_and_the_next_where_it_is_late() -> None:
+    asking = measured()
+    order = asking.servers.names(0.0)
+    assert servers_of(asking.requests.ask(0.0, TARGET)) == [order[0]]
+    for name in order[1:]:
+        due = asking.requests.deadline()
+        assert due is not None
+        assert 0.002 < due < 0.02
+        actions, _ = asking.requests.due(due)
+        assert servers_of(actions) == [name]
+    due = asking.requests.deadline()
+    assert due is not None
+    actions, _ = asking.requests.due(due)
+    assert sorted(servers_of(actions)) == ["ms1", "ms2", "ms3"]  # the repetition goes to all
+
+
+def test_an_answer_in_time_leaves_the_others_alone() -> None:
+    asking = measured()
+    request = sent_request(asking.requests.ask(0.0, TARGET))
+    assert asking.requests.reply(0.001, asking.servers.preferred(0.0), reply(request)) is not None
+    assert asking.requests.deadline() is None
+    assert asking.counters["request.hedged"] == 0
+
+
+def test_an_unsure_answer_has_all_others_asked_at_once() -> None:
+    asking = measured()
+    first, *others = asking.servers.names(0.0)
+    request = sent_request(asking.requests.ask(0.0, TARGET))
+    unsure = reply(request, record(authoritative=False))
+    assert asking.requests.reply(0.001, first, unsure) is None
+    assert asking.requests.deadline() == 0.001
+    actions, _ = asking.requests.due(0.001)
+    assert sorted(servers_of(actions)) == sorted(others)
+
+
+def test_a_silent_server_is_not_asked_first_and_a_refresh_goes_to_all() -> None:
+    asking = measured()
+    silent, next_one, _ = asking.servers.names(0.0)
+    asking.servers.sent(0.0, silent)
+    assert servers_of(asking.requests.ask(2.0, TARGET)) == [next_one]
+    asking.requests.forget(TARGET)
+    assert len(servers_of(asking.requests.ask(2.0, TARGET, refresh=True))) == 3
+
+
+def test_a_server_that_falls_silent_is_told_once_while_another_is_there() -> None:
+    servers = measured().servers
+    servers.heard(0.0, "ms2")
+    servers.sent(0.0, "ms1")
+    due = servers.deadline()
+    assert not servers.newly_lost(0.5)
+    assert servers.newly_lost(2.0)
+    assert due <= 2.0
+    assert not servers.newly_lost(2.1)
+    servers.heard(2.2, "ms1")
+    servers.sent(2.2, "ms1")
+    assert servers.newly_lost(4.0)
+
+
 def test_an_unsure_answer_waits_for_a_better_one() -> None:
     asking = Asking()
     request = asking.ask()
