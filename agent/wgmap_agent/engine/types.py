@@ -10,7 +10,7 @@ from enum import Enum
 from ipaddress import IPv6Address
 from typing import TypeAlias
 
-from wgmap.addresses import Endpoint, IPNetwork
+from wgmap.addresses import Endpoint, IPAddress, IPNetwork
 from wgmap.wg.device import PeerConfig
 from wgmap.wg.keys import PublicKey
 
@@ -28,6 +28,18 @@ class Refusal(Enum):
     UNREACHABLE = "unreachable"
     PROHIBITED = "prohibited"
     TOO_BIG = "too big"
+
+
+class ContactStep(Enum):
+    """The steps of a first contact, in their order."""
+
+    CAPTURED = "captured"  # its packet was read from the TUN
+    ASKED = "asked"  # the Map-Request is out
+    ANSWERED = "answered"  # the Map-Reply was read
+    PEER = "peer"  # WireGuard has the peer
+    ROUTE = "route"  # the kernel has the route
+    INJECTED = "injected"  # the packet is WireGuard's
+    STANDS = "stands"  # the handshake was complete, as the device says
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +145,18 @@ class Save:
     state: SavedState
 
 
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """Note that a step of first contacts is done: at ``at``, or (None) when this is executed.
+
+    It stands behind the actions whose end it marks, so nothing waits for it.
+    """
+
+    destinations: tuple[IPAddress, ...]
+    step: ContactStep
+    at: float | None = None
+
+
 Action: TypeAlias = (
     Send
     | ConfigurePeers
@@ -143,6 +167,7 @@ Action: TypeAlias = (
     | ReadPeers
     | RefreshEndpoints
     | Save
+    | Stamp
 )
 
 # ------------------------------------------------------------------------------------- status

@@ -1,6 +1,7 @@
 """The running agent: adopts what is there, runs the engine, and leaves the tunnels when it ends."""
 
 import asyncio
+import gc
 import random
 import signal
 from collections import deque
@@ -19,6 +20,7 @@ from wgmap_agent.config import AgentConfig
 from wgmap_agent.engine.engine import Engine
 from wgmap_agent.engine.types import Action, Identity, ServerInfo, Tunnel
 from wgmap_agent.runner import interfaces, keys, walltime
+from wgmap_agent.runner.contacts import Contacts
 from wgmap_agent.runner.controlsocket import ControlSocket, Datagram
 from wgmap_agent.runner.executor import Executor, Hands, SourceFinder
 from wgmap_agent.runner.injector import Injector
@@ -92,6 +94,7 @@ class _Agent:
         self.who = who
         self.pump = Pump(engine, clock.now)
         self.readiness = Readiness()
+        self.contacts = Contacts(clock.now)
 
     @classmethod
     async def start(cls, config: AgentConfig, stack: AsyncExitStack) -> "_Agent":
@@ -149,13 +152,14 @@ class _Agent:
             source_for=SourceFinder(config.agent.prefixes),
             read_peers=reader.want,
             save=self.saver,
+            stamp=self.contacts.stamp,
             data_mtu=config.tun.mtu,
         )
         return Executor(hands, self._failed)
 
     async def run(self) -> None:
         """Serve until told to stop."""
-        queries = Queries(self.config, self.engine, self.pump, self.counters)
+        queries = Queries(self.config, self.engine, self.pump, self.counters, self.contacts)
         socket = StatusSocket(self.config.agent.socket, queries)
         await socket.start()
         try:
@@ -169,7 +173,9 @@ class _Agent:
                     self._tell_manager(),
                 ):
                     log.info("started", name=self.who.name, control=self.who.control_address)
-                    await self.pump.run(self.executor.execute)
+                    gc.collect()
+                    gc.freeze()  # what is there stays: a collection that walks it is a delay
+                    await self.pump.run(self.executor.execute, self.executor.begin)
         finally:
             self.readiness.stopping()
             await socket.close()

@@ -28,6 +28,7 @@ from wgmap_agent.engine.types import (
     SavedState,
     Send,
     ServerInfo,
+    Stamp,
     Tunnel,
 )
 
@@ -243,6 +244,8 @@ class Host:
                 self._device(tunnel).refresh_endpoints()
             case Save(state):
                 self.saved = state
+            case Stamp():
+                pass  # for operators only
             case _:
                 assert_never(action)
 
