@@ -65,6 +65,7 @@ class Pump:
         self._timer: asyncio.TimerHandle | None = None
         self._end = asyncio.Event()
         self._error: WgmapError | None = None
+        self._bug: BaseException | None = None
 
     def add(self, source: Source[T], event: Callable[[float, T], list[Action]]) -> None:
         """Add an input before ``run``: each thing read from it is given to ``event``."""
@@ -89,9 +90,7 @@ class Pump:
     def _queue(self, actions: list[Action]) -> None:
         """Do at once what needs no waiting, where it is its turn; queue the rest."""
         if actions and not self._busy and not self._waiting:
-            self._busy = True  # what fails leads to more actions: they come behind these
-            actions = self._begin(actions)
-            self._busy = False
+            actions = self._begun(actions)
             if actions:
                 self._waiting.appendleft(actions)
         elif actions:
@@ -101,6 +100,17 @@ class Pump:
             self._work.set()
             if len(self._waiting) > BACKLOG:
                 self._set_reading(wanted=False)
+
+    def _begun(self, actions: list[Action]) -> list[Action]:
+        self._busy = True  # what fails leads to more actions: they come behind these
+        try:
+            return self._begin(actions)
+        except BaseException as error:
+            self._bug = error  # ends ``run``, as one in ``execute`` does
+            self._end.set()
+            raise
+        finally:
+            self._busy = False
 
     async def idle(self) -> None:
         """Wait until all that was decided is executed."""
@@ -134,6 +144,7 @@ class Pump:
         try:
             await asyncio.wait((worker, end), return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._busy = True  # nobody executes any more
             self._set_reading(wanted=False)
             self._clear_timer()
             for task in (worker, end):
@@ -144,11 +155,14 @@ class Pump:
     def _raise(self, result: BaseException | bool | None) -> None:
         if isinstance(result, Exception):
             raise result
+        if self._bug is not None:
+            raise self._bug
         if self._error is not None:
             raise self._error
 
     async def _execute_all(self, execute: Callable[[list[Action]], Awaitable[None]]) -> None:
         while True:
+            self._busy = False
             self._idle.set()
             await self._work.wait()
             while self._waiting:
@@ -156,7 +170,6 @@ class Pump:
                 await execute(self._waiting.popleft())
                 if len(self._waiting) < RESUME:
                     self._set_reading(wanted=True)
-            self._busy = False
             self._work.clear()
 
     def _set_reading(self, *, wanted: bool) -> None:
