@@ -44,7 +44,7 @@ mutants: setup
 bench-log: setup
 	.venv/bin/python bench/log.py
 
-# First contacts beside preconfigured tunnels, 0 and 20 ms one way (10 minutes); and Nebula, where
+# First contacts beside preconfigured tunnels, 0 and 20 ms one way (7 minutes); and Nebula, where
 # it is installed.
 bench-first-contact: setup
 	@scripts/as-root .venv/bin/python bench/first_contact.py
