@@ -32,5 +32,13 @@ class ConflictError(WgmapError):
     """The request contradicts what is there (a name taken, prefixes that overlap)."""
 
 
+class LimitError(ConflictError):
+    """A configured limit would be passed; an operator can raise it."""
+
+
+class ChangedError(ConflictError):
+    """It was changed since it was looked at; look again and decide anew."""
+
+
 class UnavailableError(WgmapError):
     """No quorum, no answer in time; the same request may succeed later."""

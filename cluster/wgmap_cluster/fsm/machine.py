@@ -5,7 +5,7 @@ from typing import TypeAlias, TypeVar
 
 import msgpack
 
-from wgmap_cluster.fsm import commands, enrolment, registration
+from wgmap_cluster.fsm import commands, enrolment, instances, registration
 from wgmap_cluster.fsm.commands import Command, CommandError
 from wgmap_cluster.fsm.packing import PackingError, pack_rows, unpack_rows
 from wgmap_cluster.fsm.results import Applied, Reason, Refused, RefusedError
@@ -22,6 +22,8 @@ _RULES: dict[type, Callable[..., Applied]] = {
     commands.SetServer: enrolment.set_server,
     commands.RemoveServer: enrolment.remove_server,
     commands.Enrol: enrolment.enrol,
+    commands.EnrolMany: enrolment.enrol_many,
+    commands.SetInstance: instances.set_instance,
     commands.SetPeer: enrolment.set_peer,
     commands.Revoke: enrolment.revoke,
     commands.Register: registration.register,

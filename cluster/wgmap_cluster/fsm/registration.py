@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from wgmap.addresses import prefix_from_bytes
-from wgmap_cluster.fsm.commands import MAX_PREFIXES, Advance, Expire, Offer, Register, Seen
+from wgmap_cluster.fsm.commands import Advance, Expire, Offer, Register, Seen
+from wgmap_cluster.fsm.limits import check_mappings
 from wgmap_cluster.fsm.mappings import withdraw
 from wgmap_cluster.fsm.prefixes import PrefixKey
 from wgmap_cluster.fsm.results import Applied, Done, Reason, RefusedError, Registered, Taken
@@ -85,8 +86,7 @@ def register(state: State, command: Register) -> Applied:
         stored = state.registrations[name]
         return Applied(Registered(name, taken, stored.nonce, _standing(state.held_by(name))))
     changes, standing = _set_mappings(state, name, row, command)
-    if len(standing) > MAX_PREFIXES:
-        raise RefusedError(Reason.LIMIT, f"{name}: more than {MAX_PREFIXES} mappings")
+    check_mappings(state, name, command.instance, len(standing), changes)
     shortest = min((mapping.ttl_min for mapping in standing.values()), default=0)
     last = state.registrations.get(name)
     key = command.key or (last.key if last is not None else b"")
