@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from wgmap import __version__, log
+from wgmap import __version__
 from wgmap.errors import ExitCode, WgmapError
 from wgmap_cluster.supervisor import keys
 
@@ -51,10 +51,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> ExitCode:
-    log.setup("wgmap-server", verbose=options.verbose)
     from wgmap_cluster.supervisor import supervisor  # noqa: PLC0415  # slow to import
 
-    supervisor.run(options.config)
+    supervisor.run(options.config, verbose=options.verbose)
     return ExitCode.OK
 
 
@@ -68,9 +67,9 @@ def _keygen(options: argparse.Namespace) -> ExitCode:
 
 
 def _check_state(options: argparse.Namespace) -> ExitCode:
-    from wgmap_cluster.supervisor import state  # noqa: PLC0415  # slow to import
+    from wgmap_cluster.supervisor.state import check  # noqa: PLC0415  # slow to import
 
-    report = state.check(options.dir)
+    report = check(options.dir)
     print(json.dumps(report.values) if _wants_json(options) else report.text)
     return ExitCode.OK if report.sound else ExitCode.FAILED
 

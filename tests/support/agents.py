@@ -13,7 +13,6 @@ prefixes 10.77.N.0/24 and fd88:N::/64 with a host .2 (::2) in lanN.
 import contextlib
 import ipaddress
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -251,33 +250,3 @@ def _attach_lan(bed: Netbed, namespace: Namespace, lan: Namespace, number: int) 
     lan.ip("route", "add", "default", "via", f"10.77.{number}.1")
     lan.ip("route", "add", "default", "via", f"fd88:{number}::1")
     namespace.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
-
-
-@dataclass(frozen=True)
-class Pings:
-    """What ``ping`` said."""
-
-    sent: int
-    received: int
-    first_ms: float | None
-
-
-def parse_pings(text: str) -> Pings:
-    """Read the output of ``ping``."""
-    counted = re.search(r"(\d+) packets transmitted, (\d+) received", text)
-    assert counted, text
-    first = re.search(r"icmp_seq=1 .*time=([\d.]+) ms", text)
-    return Pings(int(counted[1]), int(counted[2]), float(first[1]) if first else None)
-
-
-def ping(
-    namespace: Namespace, source: str | None, target: str, count: int, interval_s: float = 0.02
-) -> Pings:
-    """Ping and wait for the end."""
-    chosen = ("-I", source) if source else ()
-    text = namespace.run(
-        *("ping", "-n", "-c", str(count), "-i", str(interval_s), "-W", "3", *chosen, target),
-        timeout_s=30 + count * interval_s,
-        check=False,
-    )
-    return parse_pings(text)

@@ -87,6 +87,10 @@ class MapServer:
         self._wg("peer", str(control_key), "allowed-ips", f"{address}/128")
         return self.peers[address]
 
+    def push(self, peer: Enrolled, records: tuple[Record, ...]) -> None:
+        """Push records to a peer until it acknowledges."""
+        self._push(peer.address, records)
+
     def locators(self, peer: Enrolled) -> set[str]:
         """Return the underlay addresses that a peer registered."""
         return {str(one.address) for record in peer.records for one in record.locators}
@@ -160,23 +164,22 @@ class MapServer:
         return next((p for p in self.peers.values() if _covers(p.records, prefix)), None)
 
     def _push(self, address: IPv6Address, records: tuple[Record, ...]) -> None:
-        task = asyncio.create_task(self._push_until_acknowledged(address, records))
+        push = MapNotify(next(self._nonces), records)
+        if not self.push_delay_s:
+            self._send(address, push)  # before the answer: the destination knows first
+        task = asyncio.create_task(self._push_until_acknowledged(address, push))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _push_until_acknowledged(
-        self, address: IPv6Address, records: tuple[Record, ...]
-    ) -> None:
-        nonce = next(self._nonces)
-        acknowledged = self._acknowledged.setdefault(nonce, asyncio.Event())
-        await asyncio.sleep(self.push_delay_s)
-        wait = 0.05
+    async def _push_until_acknowledged(self, address: IPv6Address, push: MapNotify) -> None:
+        acknowledged = self._acknowledged.setdefault(push.nonce, asyncio.Event())
+        wait = self.push_delay_s or 0.05
         while not acknowledged.is_set():
-            self._send(address, MapNotify(nonce, records))
             try:
                 await asyncio.wait_for(acknowledged.wait(), wait)
             except TimeoutError:
                 wait = min(wait * 2, 3.0)
+                self._send(address, push)
 
     def _send(self, address: IPv6Address, message: Message) -> None:
         if self.silent:

@@ -9,6 +9,10 @@ from wgmap_cluster.raft.disk import OutFile
 from wgmap_cluster.raft.interface import LogError
 
 
+class PowerLossError(BaseException):
+    """The power went away in the middle of an operation."""
+
+
 class _Inode:
     def __init__(self) -> None:
         self.data = bytearray()
@@ -27,6 +31,7 @@ class _SimFile:
 
     def write(self, data: bytes) -> None:
         self._check()
+        self._disk.operate()
         if self._disk.fail_writes_after is not None:
             room = max(self._disk.fail_writes_after - self._disk.written, 0)
             self._inode.data += data[:room]
@@ -39,6 +44,7 @@ class _SimFile:
 
     def sync(self) -> None:
         self._check()
+        self._disk.operate()
         self._disk.syncs += 1
         if self._disk.fail_syncs:
             raise LogError(f"{self._path}: cannot sync: Input/output error")
@@ -58,6 +64,14 @@ class SimDisk:
         self.syncs = 0
         self.fail_writes_after: int | None = None
         self.fail_syncs = False
+        self.power_lost_in: int | None = None  # operations from now
+
+    def operate(self) -> None:
+        """Count an operation that changes the disk; the power may go before it."""
+        if self.power_lost_in is not None:
+            self.power_lost_in -= 1
+            if self.power_lost_in < 0:
+                raise PowerLossError
 
     def read(self, path: Path) -> bytes | None:
         inode = self.files.get(path)
@@ -68,6 +82,7 @@ class SimDisk:
         return None if data is None else BytesIO(data)
 
     def create(self, path: Path) -> OutFile:
+        self.operate()
         inode = self.files[path] = _Inode()
         return _SimFile(self, path, inode)
 
@@ -75,22 +90,26 @@ class SimDisk:
         return _SimFile(self, path, self.files[path])
 
     def truncate(self, path: Path, size: int) -> None:
+        self.operate()
         inode = self.files[path]
         del inode.data[size:]
         inode.synced = size
 
     def replace(self, source: Path, target: Path) -> None:
+        self.operate()
         inode = self.files.pop(source)
         if inode.synced != len(inode.data):
             raise AssertionError(f"{source} renamed before a sync")
         self.files[target] = inode
 
     def remove(self, path: Path) -> None:
+        self.operate()
         self.files.pop(path, None)
 
     def crash(self, rng: Random) -> None:
         """Lose power: of what was not synced, any part may have reached the disk, torn."""
         self.incarnation += 1
+        self.power_lost_in = None
         for inode in self.files.values():
             unsynced = inode.data[inode.synced :]
             del inode.data[inode.synced :]

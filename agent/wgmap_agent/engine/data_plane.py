@@ -153,7 +153,7 @@ class DataPlane:
     def _after_answer(self, now: float, installed: Installed) -> list[Action]:
         """Use an answer for a peer that is installed already."""
         peer = installed.peer
-        if peer.held_back:
+        if peer.held_back and peer.role is not Role.BOTH_SECOND:
             return self.start(now, peer)
         if installed.endpoint_changed and peer.phase is Phase.TRYING:
             return self.kick(now, peer, ask=False)
@@ -218,7 +218,8 @@ class DataPlane:
             return []
         peer = installed.peer
         self._stamp(installed)
-        peer.held_back = peer.held_back or followed
+        second = installed.created and peer.role is Role.BOTH_SECOND
+        peer.held_back = peer.held_back or followed or second
         actions = installed.actions(route_first=peer.phase is Phase.PASSIVE)
         if installed.created:
             self.counters.add("push.new_peer")
@@ -241,6 +242,8 @@ class DataPlane:
 
     def _push_to_known(self, now: float, installed: Installed) -> list[Action]:
         peer = installed.peer
+        if peer.role is Role.PUSHED and peer.phase is not Phase.UP:
+            peer.since = now  # it asks again: it is still there
         if installed.endpoint_changed and peer.phase is Phase.TRYING:
             return self.kick(now, peer, ask=False)
         if installed.endpoint_changed and peer.recovery is not None:
@@ -350,7 +353,7 @@ class DataPlane:
 
     def start(self, now: float, peer: Peer) -> list[Action]:
         """Initiate with a peer that is installed: by a keepalive, and by what is held for it."""
-        if peer.held_back:
+        if peer.held_back and peer.role is not Role.BOTH_SECOND:
             peer.role = Role.PULLER
         elif peer.role is Role.PUSHED and self.contact.of(peer.key):
             peer.role = Role.BOTH_SECOND

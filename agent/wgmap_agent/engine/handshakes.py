@@ -58,14 +58,14 @@ class Handshakes:
         return max(self._settings.poll_s, rtt / 4)
 
     def kick_delay(self, rtt: float, peer: Peer) -> float:
-        """Return how long an initiation is given; doubles with every kick."""
+        """Return how long an initiation is given; doubles with every kick but the first."""
         settings = self._settings
         rtts = settings.kick_rtts
         if peer.role is Role.BOTH_FIRST:
             rtts = settings.kick_both_rtts
         elif peer.role is Role.BOTH_SECOND:
             rtts = 2 * settings.kick_rtts  # the other side kicks, unless it is gone
-        delay: float = (settings.kick_s + rtts * rtt) * 2 ** min(peer.kicks, 16)
+        delay: float = (settings.kick_s + rtts * rtt) * 2 ** min(max(peer.kicks - 1, 0), 16)
         return min(delay, settings.kick_cap_s) * self._rng.uniform(1.0, 1.1)
 
     def judge(self, now: float, rtt: float, peer: Peer, state: PeerState) -> Step:
@@ -112,7 +112,9 @@ class Handshakes:
     def _unheard(self, now: float, rtt: float, peer: Peer) -> Step:
         """Judge one that nothing came from since we initiated."""
         if peer.role is Role.PUSHED:
-            # The puller kicks; where it is gone, WireGuard itself tries again every 5 s.
+            # The puller kicks, and every kick comes with a push.
+            if now - peer.since >= self._settings.pushed_unheard_s:
+                return Step.GIVE_UP
             peer.check_at = self._again(now, rtt)
             return Step.WAIT
         if now >= peer.kick_at:

@@ -42,7 +42,7 @@ class Peer:
     fallback_at: float = 0.0  # when the passive side initiates after all
     kick_at: float = 0.0  # when an initiation that brought nothing at all counts as lost
     kicks: int = 0
-    held_back: bool = False  # no routes yet: its key is new, and it learns of us by our question
+    held_back: bool = False  # no routes yet: what is sent to it must come to us, not initiate
     rx_mark: int = 0  # what had come from it when we initiated
     graced: bool = False  # something came from it: it got more time
     keepalive: bool = False  # set by us to start a handshake: cleared once it stands

@@ -8,10 +8,11 @@ the others, is `_targets` alone: hedging (DESIGN, flow 4) changes that function.
 import random
 from dataclasses import dataclass, field
 
-from wgmap.addresses import IPNetwork
+from wgmap.addresses import IPNetwork, host_prefix
 from wgmap.lisp import codec
 from wgmap.lisp.messages import Eid, MapReply, MapRequest, Record, RequestRecord
 from wgmap_agent.engine.counters import Counters
+from wgmap_agent.engine.packets import host_in
 from wgmap_agent.engine.servers import Server, Servers
 from wgmap_agent.engine.settings import Settings
 from wgmap_agent.engine.types import Action, Identity, Send
@@ -219,6 +220,6 @@ def question(
         nonce=nonce,
         itr_rlocs=(identity.control_address,),
         records=(RequestRecord(Eid(target, identity.instance)),),
-        source_eid=None if own is None else Eid(own, identity.instance),
+        source_eid=None if own is None else Eid(host_prefix(host_in(own)), identity.instance),
         smr_invoked=refresh,
     )

@@ -46,6 +46,9 @@ class Settings:
     look_again_s: float = 0.05  # (or half an RTT) between looks until the kick
     poll_s: float = 0.02  # least time between two readings of the data device
     keepalive_s: int = 25  # set to start a handshake without data, then cleared
+    # A pushed peer that nothing comes from pulled nobody (its mapping changed, or it is gone). It
+    # leaves, so that what is sent to it comes to us again and makes a question that tells it of us.
+    pushed_unheard_s: float = 3.0
     never_stood_s: float = 90.0  # a peer without any handshake goes: WireGuard gives up as well
     standing_s: float = 180.0  # WireGuard's REJECT_AFTER_TIME: an older session is no session
 

@@ -106,7 +106,7 @@ class Table:
         """Return a peer's prefixes in a fixed order."""
         return tuple(sorted(self._owned.get(key, ()), key=_order))
 
-    def keys(self) -> tuple[PublicKey, ...]:
+    def owners(self) -> tuple[PublicKey, ...]:
         """Return the peers that own something."""
         return tuple(self._owned)
 

@@ -12,14 +12,10 @@ from ipaddress import IPv6Address
 from typing import Self
 
 from wgmap import udp
-from wgmap.errors import WgmapError
 from wgmap.lisp.messages import LISP_PORT
+from wgmap_agent.runner.lost import InterfaceLostError
 
 RECEIVE_BUFFER = 1 << 20  # bytes; pushes come in bursts, what does not fit is sent again
-
-
-class ControlSocketError(WgmapError):
-    """The control interface or its address is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +50,7 @@ class ControlSocket:
         self._socket.sendto(datagram, (str(address), LISP_PORT))
 
     def read(self, limit: int) -> list[Datagram]:
-        """Take at most ``limit`` datagrams that wait; raises ControlSocketError."""
+        """Take at most ``limit`` datagrams that wait; raises InterfaceLostError."""
         taken: list[Datagram] = []
         for _ in range(limit):
             try:
@@ -64,7 +60,7 @@ class ControlSocket:
             except ConnectionError:
                 continue  # an ICMP error about a datagram sent before; the engine's timers see it
             except OSError as error:
-                raise ControlSocketError(f"the control socket: {error.strerror}") from error
+                raise InterfaceLostError(f"the control socket: {error.strerror}") from error
             source = IPv6Address(sender[0].partition("%")[0])
             if source in self._known and sender[1] == LISP_PORT:
                 taken.append(Datagram(source, data))

@@ -13,8 +13,9 @@ from ipaddress import IPv6Address
 from wgmap.addresses import IPAddress, IPNetwork, host_prefix
 from wgmap.net import plan, sysctl
 from wgmap.net.errors import NetworkError
-from wgmap.net.netlink import SCOPE_UNIVERSE, Network
+from wgmap.net.netlink import Network
 from wgmap.net.plan import IPInterface, Route
+from wgmap.net.rtnetlink import SCOPE_UNIVERSE
 from wgmap.wg.device import Backend, Device, DeviceConfig, DeviceState, PeerConfig
 from wgmap.wg.keys import PrivateKey
 from wgmap_agent.config import AgentConfig, ServerEntry
@@ -39,12 +40,17 @@ class Sources:
 
 
 async def set_up_tun(network: Network, config: AgentConfig) -> None:
-    """Give the TUN its host EIDs, its MTU and the overlay's routes; raises NetworkError."""
+    """Give the TUN its MTU and the host EIDs, which every route needs; raises NetworkError."""
+    name = config.tun.interface
+    await _bring_up(network, name, config.tun.mtu)
+    hosts = (ipaddress.ip_interface(one) for one in Sources(config.agent.prefixes).hosts)
+    await _set_addresses(network, name, hosts)
+
+
+async def route_overlay(network: Network, config: AgentConfig) -> None:
+    """Route the overlay to the TUN, from where first packets come; raises NetworkError."""
     name = config.tun.interface
     sources = Sources(config.agent.prefixes)
-    _no_link_local(name)
-    await network.up(name, config.tun.mtu)
-    await _set_addresses(network, name, (ipaddress.ip_interface(one) for one in sources.hosts))
     routes = [sources.route(prefix, name, TUN_METRIC) for prefix in config.agent.overlay]
     await network.set_routes(name, routes)
 
@@ -134,7 +140,6 @@ def _server_changes(
 
 
 async def _bring_up(network: Network, interface: str, mtu: int) -> None:
-    network.forget(interface)
     _no_link_local(interface)
     await network.up(interface, mtu)
 

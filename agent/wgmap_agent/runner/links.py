@@ -19,6 +19,7 @@ from wgmap.log import Log
 from wgmap.net.changes import Change, ChangeKind, ChangeListener
 from wgmap.net.netlink import AddressState, Network
 from wgmap_agent.config import AgentConfig
+from wgmap_agent.runner.lost import Presence
 
 SETTLE_S = 0.05  # a change that is followed by others waits for them,
 SETTLE_MOST_S = 0.5  # but not for longer than this
@@ -94,9 +95,14 @@ class Links:
         return rlocs(addresses, up, preferred, self._rules)
 
     async def watch(
-        self, changes: ChangeListener, told: Callable[[tuple[IPAddress, ...]], None]
+        self,
+        changes: ChangeListener,
+        present: Presence,
+        told: Callable[[tuple[IPAddress, ...]], None],
     ) -> None:
-        """Tell of the underlay now and after every change, until cancelled. NetworkError.
+        """Tell of the underlay after every change, until cancelled.
+
+        Raises NetworkError, and InterfaceLostError when one of ours is gone.
 
         A burst of changes is told once. A change of routes alone is told too (the way out may be
         another one), though not at once where it follows another.
@@ -109,6 +115,7 @@ class Links:
             while True:
                 # Changes of routes that wait for the end of the pause do not keep others waiting.
                 kinds |= await settled.next(told_at + ROUTE_PAUSE_S if kinds else None)
+                present.check()
                 underlay = await self.underlay()
                 now = asyncio.get_running_loop().time()
                 if underlay == known:

@@ -61,7 +61,8 @@ class Pump:
         self._inputs: list[tuple[int, Callable[[], None]]] = []
         self._reading = False
         self._timer: asyncio.TimerHandle | None = None
-        self._broken: asyncio.Future[None] | None = None
+        self._end = asyncio.Event()
+        self._error: WgmapError | None = None
 
     def add(self, source: Source[T], event: Callable[[float, T], list[Action]]) -> None:
         """Add an input before ``run``: each thing read from it is given to ``event``."""
@@ -96,29 +97,32 @@ class Pump:
         self.take(self._engine.failed(self._clock(), action, error))
 
     def stop(self, error: WgmapError | None = None) -> None:
-        """End ``run``, with an error or well."""
-        if self._broken is None or self._broken.done():
-            return
-        if error is None:
-            self._broken.set_result(None)
-        else:
-            self._broken.set_exception(error)
+        """End ``run``, also one that has not begun; the first call's error is the one raised."""
+        if not self._end.is_set():
+            self._error = error
+            self._end.set()
 
     async def run(self, execute: Callable[[list[Action]], Awaitable[None]]) -> None:
         """Pump until ``stop``; raises what it was given, and what ``execute`` raises."""
-        self._broken = asyncio.get_running_loop().create_future()
         worker = asyncio.create_task(self._execute_all(execute))
+        end = asyncio.create_task(self._end.wait())
         self._set_reading(wanted=True)
         self._set_timer()
         try:
-            await asyncio.wait((worker, self._broken), return_when=asyncio.FIRST_COMPLETED)
-            (worker if worker.done() else self._broken).result()
+            await asyncio.wait((worker, end), return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._set_reading(wanted=False)
-            if self._timer is not None:
-                self._timer.cancel()
-            worker.cancel()
-            await asyncio.gather(worker, return_exceptions=True)
+            self._clear_timer()
+            for task in (worker, end):
+                task.cancel()
+            results = await asyncio.gather(worker, end, return_exceptions=True)
+        self._raise(results[0])
+
+    def _raise(self, result: BaseException | bool | None) -> None:
+        if isinstance(result, Exception):
+            raise result
+        if self._error is not None:
+            raise self._error
 
     async def _execute_all(self, execute: Callable[[list[Action]], Awaitable[None]]) -> None:
         while True:
@@ -141,9 +145,13 @@ class Pump:
             else:
                 loop.remove_reader(descriptor)
 
-    def _set_timer(self) -> None:
+    def _clear_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
+
+    def _set_timer(self) -> None:
+        self._clear_timer()
         deadline = self._engine.deadline()
         wait = LONGEST_SLEEP_S if deadline is None else deadline - self._clock()
         wait = min(max(wait, 0.0), LONGEST_SLEEP_S)

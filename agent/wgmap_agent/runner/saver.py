@@ -6,8 +6,9 @@ While one save is under way, the newest of those that wait wins.
 import asyncio
 from collections.abc import Callable
 
+from wgmap.errors import WgmapError
 from wgmap.log import Log
-from wgmap_agent.engine.types import SavedState
+from wgmap_agent.engine.types import Save, SavedState
 
 log = Log("agent.saver")
 
@@ -15,11 +16,16 @@ log = Log("agent.saver")
 class Saver:
     """Hands states to a blocking ``save``, one at a time, on another thread."""
 
-    def __init__(self, save: Callable[[SavedState], None]) -> None:
+    def __init__(
+        self,
+        save: Callable[[SavedState], None],
+        failed: Callable[[Save, WgmapError], None],
+    ) -> None:
+        """Take what saves, or raises WgmapError, and whom to tell then."""
         self._save = save
+        self._failed = failed
         self._next: SavedState | None = None
         self._task: asyncio.Task[None] | None = None
-        self.failures = 0
 
     def __call__(self, state: SavedState) -> None:
         """Save this soon."""
@@ -37,7 +43,7 @@ class Saver:
             self._next = None
             try:
                 await asyncio.to_thread(self._save, state)
-            except (OSError, ValueError) as error:
-                self.failures += 1
+            except WgmapError as error:
                 log.warning("state not saved", reason=error)
+                self._failed(Save(state), error)
         self._task = None

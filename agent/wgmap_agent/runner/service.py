@@ -4,6 +4,7 @@ import asyncio
 import random
 import signal
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
@@ -23,6 +24,7 @@ from wgmap_agent.runner.controlsocket import ControlSocket, Datagram
 from wgmap_agent.runner.executor import Executor, Hands, SourceFinder
 from wgmap_agent.runner.injector import Injector
 from wgmap_agent.runner.links import Links, Rules
+from wgmap_agent.runner.lost import InterfaceLostError, Presence, is_lost
 from wgmap_agent.runner.pump import Pump
 from wgmap_agent.runner.queries import Queries
 from wgmap_agent.runner.readiness import Readiness
@@ -33,6 +35,8 @@ from wgmap_agent.runner.store import Store
 from wgmap_agent.runner.tun import Tun
 
 REGISTERED_POLL_S = 0.25
+MAX_LOSSES = 5  # of interfaces, within
+LOSSES_S = 60.0
 
 log = Log("agent")
 
@@ -40,12 +44,22 @@ log = Log("agent")
 async def run(config: AgentConfig) -> None:
     """Run until SIGTERM, SIGINT or a request to stop; the tunnels stay.
 
-    Raises a WgmapError where the agent cannot start, or loses an interface that it needs: the
-    service manager starts it again, and it adopts what is left.
+    An agent that loses an interface begins anew and adopts what is left; it gives up where that
+    happens again and again. Raises a WgmapError then, and where it cannot start.
     """
-    async with AsyncExitStack() as stack:
-        agent = await _Agent.start(config, stack)
-        await agent.run()
+    losses: deque[float] = deque(maxlen=MAX_LOSSES)
+    while True:
+        async with AsyncExitStack() as stack:
+            agent = await _Agent.start(config, stack)
+            try:
+                await agent.run()
+            except InterfaceLostError as error:
+                losses.append(clock.now())
+                if len(losses) == MAX_LOSSES and losses[-1] - losses[0] < LOSSES_S:
+                    raise
+                log.warning("beginning anew", reason=error)
+            else:
+                return
 
 
 def identity(config: AgentConfig, control: PrivateKey, data: PrivateKey) -> Identity:
@@ -96,6 +110,7 @@ class _Agent:
         tun = stack.enter_context(Tun(config.tun.interface))
         backend = await probe.choose(config.agent.state_dir)
         self.network = await stack.enter_async_context(Network())
+        await interfaces.set_up_tun(self.network, config)
         devices = {
             Tunnel.CONTROL: await interfaces.open_control(
                 backend, self.network, config, control_key, self.who.control_address
@@ -105,9 +120,9 @@ class _Agent:
         for device in devices.values():
             stack.push_async_callback(device.close)
         # Last: from here on first packets come in, and they must find the data routes.
-        await interfaces.set_up_tun(self.network, config)
+        await interfaces.route_overlay(self.network, config)
         self.control = stack.enter_context(self._control_socket())
-        self.saver = Saver(store.save)
+        self.saver = Saver(store.save, self._failed)
         stack.push_async_callback(self.saver.close)
         self.executor = self._executor(stack, devices)
         self.pump.add(tun, self.engine.packet)
@@ -123,7 +138,7 @@ class _Agent:
 
     def _executor(self, stack: AsyncExitStack, devices: dict[Tunnel, Device]) -> Executor:
         config = self.config
-        reader = PeerReader(devices, self._peers_read, self.pump.failed)
+        reader = PeerReader(devices, self._peers_read, self._failed)
         stack.push_async_callback(reader.close)
         hands = Hands(
             devices=devices,
@@ -136,19 +151,20 @@ class _Agent:
             save=self.saver,
             data_mtu=config.tun.mtu,
         )
-        return Executor(hands, self.pump.failed)
+        return Executor(hands, self._failed)
 
     async def run(self) -> None:
         """Serve until told to stop."""
         queries = Queries(self.config, self.engine, self.pump, self.counters)
         socket = StatusSocket(self.config.agent.socket, queries)
         await socket.start()
+        present = Presence(Rules.of(self.config).own_interfaces)
         try:
             with self.network.changes() as changes, _signals(self.pump.stop):
                 self.pump.take(self.engine.start(clock.now(), await self.links.underlay()))
                 async with _background(
                     self.pump,
-                    self.links.watch(changes, self._moved),
+                    self.links.watch(changes, present, self._moved),
                     self._tell_manager(),
                 ):
                     log.info("started", name=self.who.name, control=self.who.control_address)
@@ -164,11 +180,16 @@ class _Agent:
         return {
             **counted,
             "run.control.refused": self.control.refused,
-            "run.save.failed": self.saver.failures,
         }
 
     def _datagram(self, now: float, datagram: Datagram) -> list[Action]:
         return self.engine.datagram(now, datagram.source, datagram.data)
+
+    def _failed(self, action: Action, error: WgmapError) -> None:
+        if is_lost(error):
+            self.pump.stop(InterfaceLostError(str(error)))
+        else:
+            self.pump.failed(action, error)
 
     def _peers_read(self, tunnel: Tunnel, state: DeviceState) -> None:
         wall = time.clock_gettime(time.CLOCK_REALTIME)  # WireGuard tells handshakes in wall time
@@ -209,18 +230,16 @@ def _signals(stop: Callable[[], None]) -> Iterator[None]:
 
 @asynccontextmanager
 async def _background(pump: Pump, *jobs: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run jobs beside the pump; one that fails ends the pump with its error."""
-
-    async def guarded(job: Coroutine[Any, Any, None]) -> None:
-        try:
-            await job
-        except WgmapError as error:
-            pump.stop(error)
-
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(guarded(job)) for job in jobs]
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
+    """Run jobs beside the pump, which ends with the first of them; raises what a job raised."""
+    tasks = [asyncio.create_task(job) for job in jobs]
+    for task in tasks:
+        task.add_done_callback(lambda _: pump.stop())
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result

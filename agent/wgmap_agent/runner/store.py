@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Self
 
 import msgpack
 
-from wgmap.errors import ConfigError, ConflictError
+from wgmap.errors import ConfigError, ConflictError, WgmapError
 from wgmap.log import Log
 from wgmap_agent.engine.types import SavedState
 
@@ -28,7 +28,7 @@ _HEADER = struct.Struct("!8sI")  # magic, CRC-32 of the rest
 log = Log("agent.store")
 
 
-class StateError(ValueError):
+class StateError(WgmapError):
     """The bytes are no saved state; the text says why."""
 
 
@@ -54,15 +54,12 @@ class Store:
             return SavedState()
 
     def save(self, state: SavedState) -> None:
-        """Replace the saved state and wait for the disk; raises OSError or StateError."""
-        data = encode(state)
-        temporary = self.directory / (STATE_FILE + ".new")
-        with _create(temporary) as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.directory / STATE_FILE)
-        _sync_directory(self.directory)
+        """Replace the saved state and wait for the disk; raises StateError."""
+        try:
+            _replace(self.directory, encode(state))
+        except OSError as error:
+            msg = f"{self.directory / STATE_FILE}: {error.strerror}"
+            raise StateError(msg) from error
 
     def close(self) -> None:
         """Let go of the directory."""
@@ -149,6 +146,16 @@ def _lock(path: Path) -> int:
 def _read(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(MAX_STATE_BYTES + _HEADER.size + 1)
+
+
+def _replace(directory: Path, data: bytes) -> None:
+    temporary = directory / (STATE_FILE + ".new")
+    with _create(temporary) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(directory / STATE_FILE)
+    _sync_directory(directory)
 
 
 def _create(path: Path) -> BinaryIO:

@@ -12,6 +12,7 @@ from typing import Self
 
 from wgmap.errors import WgmapError
 from wgmap.wg.userspace import exists
+from wgmap_agent.runner.lost import InterfaceLostError
 
 _TUNSETIFF = 0x400454CA
 _TUNSETPERSIST = 0x400454CB
@@ -38,7 +39,7 @@ class Tun:
         return self._fd
 
     def read(self, limit: int) -> list[bytes]:
-        """Take at most ``limit`` packets that wait; empty when none does. Raises TunError."""
+        """Take at most ``limit`` packets that wait; empty when none does. InterfaceLostError."""
         packets: list[bytes] = []
         while len(packets) < limit:
             try:
@@ -48,7 +49,8 @@ class Tun:
             except OSError as error:
                 if packets:
                     break  # the next read raises it again
-                raise _error(self.name, error) from error
+                msg = f"{self.name}: {_reason(error)}"
+                raise InterfaceLostError(msg) from error
         return packets
 
     def close(self) -> None:
@@ -111,5 +113,9 @@ _REASONS = {
 
 
 def _error(name: str, error: OSError) -> TunError:
+    return TunError(f"{name}: {_reason(error)}")
+
+
+def _reason(error: OSError) -> str:
     code = error.errno or 0
-    return TunError(f"{name}: {_REASONS.get(code, os.strerror(code))}")
+    return _REASONS.get(code, os.strerror(code))

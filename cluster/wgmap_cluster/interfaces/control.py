@@ -12,7 +12,7 @@ from wgmap.wg.device import Device, DeviceConfig, DeviceError, PeerState
 from wgmap.wg.keys import PublicKey
 from wgmap_cluster.fsm.rows import PeerRow
 from wgmap_cluster.interfaces.plan import BATCH, ControlPlan, Silence, reachable
-from wgmap_cluster.interfaces.reading import DeviceReader
+from wgmap_cluster.interfaces.reading import INTERVAL_S, DeviceReader
 
 CACHED_S = 1.0  # how old a reading may be that says yes
 COUNT_CACHED_S = 2.0
@@ -73,6 +73,17 @@ class ControlPeers:
                 return True
         endpoint = await self.outer_endpoint(control)
         return endpoint is not None and endpoint.address == rloc
+
+    def last_outer(self, control: IPv6Address) -> IPAddress | None:
+        """Return where that control tunnel was at the last reading, and have another one made.
+
+        For those who cannot wait: it may be some 50 ms old, or None before the first reading.
+        """
+        if (recent := self._reader.recent(INTERVAL_S)) is None:
+            self._reader.refresh()
+            recent = self._reader.recent(CHECK_S)
+        endpoint = None if recent is None else self._endpoint(control, recent.peers)
+        return None if endpoint is None else endpoint.address
 
     async def outer_endpoint(self, control: IPv6Address) -> Endpoint | None:
         """Return where that control tunnel is now, if it ever was up; raises DeviceError."""

@@ -6,6 +6,7 @@ from wgmap import clock
 from wgmap.wg.device import Device, DeviceState
 
 INTERVAL_S = 0.05
+MAX_PAUSE_S = 5.0
 SHARE = 4  # of the time at most 1 / (1 + SHARE) goes into readings, however many peers there are
 
 
@@ -27,10 +28,14 @@ class DeviceReader:
 
         All who ask before it begins share it.
         """
+        return await asyncio.shield(self.refresh())
+
+    def refresh(self) -> "asyncio.Task[DeviceState]":
+        """Have another reading begin after this call, without waiting for it."""
         if self._next is None:
             self._next = asyncio.create_task(self._read())
             self._next.add_done_callback(_retrieve)
-        return await asyncio.shield(self._next)
+        return self._next
 
     def recent(self, max_age_s: float) -> DeviceState | None:
         """Return the last reading, if it began at most so long ago."""
@@ -44,8 +49,10 @@ class DeviceReader:
             try:
                 self._last = await self._device.read()
             finally:
-                ended = clock.now()
-                self._earliest = max(began + self._interval_s, ended + SHARE * (ended - began))
+                took = clock.now() - began
+                # Bounded: the clock goes on while a machine is suspended.
+                self._earliest = began + took + min(MAX_PAUSE_S, SHARE * took)
+                self._earliest = max(self._earliest, began + self._interval_s)
             self._last_at = began
             return self._last
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_interface
 
 from wgmap.addresses import IPAddress, IPNetwork, host_prefix
-from wgmap.net.netlink import SCOPE_UNIVERSE, Network
+from wgmap.errors import WgmapError
+from wgmap.net.netlink import Network
 from wgmap.net.plan import Route, difference
+from wgmap.net.rtnetlink import SCOPE_UNIVERSE
 from wgmap.wg.device import Backend, Device, DeviceConfig
 from wgmap.wg.keys import PrivateKey
 from wgmap_cluster.config import ControlSection, MeshSection
@@ -48,14 +50,22 @@ async def ensure(backend: Backend, network: Network, spec: TunnelSpec) -> Device
     must not reach the servers' underlay through its control tunnel. Peers are not touched.
     """
     device = await backend.open(spec.interface)
-    await _configure(device, spec)
+    try:
+        await _configure(device, spec)
+        await _connect(network, spec)
+    except WgmapError:
+        await device.close()
+        raise
+    return device
+
+
+async def _connect(network: Network, spec: TunnelSpec) -> None:
     await network.forbid_forwarding(spec.interface)
     await network.up(spec.interface, spec.mtu)
     await _set_address(network, spec)
     if spec.routes is not None:
         routes = [Route(prefix, spec.interface, spec.address) for prefix in spec.routes]
         await network.set_routes(spec.interface, routes)
-    return device
 
 
 async def _configure(device: Device, spec: TunnelSpec) -> None:

@@ -89,13 +89,20 @@ class InstallReply(NamedTuple):
 
 
 class Propose(NamedTuple):
-    """Commands for the leader, each with a request id unique to the sender's incarnation."""
+    """Commands for the leader of ``term``, each with an id unique to the sender's incarnation.
 
+    A server that does not lead in just this term refuses, for good: it never will again.
+    """
+
+    term: int
     items: tuple[tuple[int, bytes], ...]
 
 
 class Proposed(NamedTuple):
-    """Where the leader put them in ``term``: (request id, index), index 0: refused, see reason."""
+    """Where the leader put them in ``term``: (request id, index).
+
+    Index 0: refused; ``reason`` says why, or is empty where the receiver does not lead.
+    """
 
     term: int
     items: tuple[tuple[int, int], ...]

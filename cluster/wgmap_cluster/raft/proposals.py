@@ -101,16 +101,17 @@ class Proposals:
             items.append((request, pending.command))
             size += len(pending.command)
             if size >= _MESSAGE_BYTES:
-                self._node.send(leader, Propose(tuple(items)))
+                self._node.send(leader, Propose(self._node.term, tuple(items)))
                 items, size = [], 0
         if items:
-            self._node.send(leader, Propose(tuple(items)))
+            self._node.send(leader, Propose(self._node.term, tuple(items)))
 
     def on_propose(self, name: str, message: Propose) -> None:
         """Append what another server sends, if this one leads."""
         node = self._node
-        if not node.leading or self._full():
-            reason = "the leader has no quorum" if node.leading else "it does not lead"
+        leads = node.leading and node.term == message.term
+        if not leads or self._full():
+            reason = "the leader has no quorum" if leads else ""
             refused = tuple((request, 0) for request, _ in message.items)
             node.send(name, Proposed(node.term, refused, reason))
             return
@@ -130,17 +131,17 @@ class Proposals:
             if pending is None or pending.asked != name or pending.term:
                 continue
             if index == 0:
-                self._retry(request, pending, name, message.reason)
+                self._refused(request, pending, message.reason)
             elif index <= self._node.applied:
                 self._end(request, Proposal(Outcome.UNKNOWN, reason="already applied past it"))
             else:
                 pending.term = message.term
                 self._appended.setdefault(index, []).append(request)
 
-    def _retry(self, request: int, pending: _Pending, name: str, reason: str) -> None:
-        """Send it to the next leader, if one is known: a refusal is certain."""
-        if self._node.leader in (None, name):
-            self._end(request, Proposal(Outcome.NOT_APPLIED, reason=f"{name}: {reason}"))
+    def _refused(self, request: int, pending: _Pending, reason: str) -> None:
+        """Try the next leader, until the deadline: a refusal is certain."""
+        if reason:
+            self._end(request, Proposal(Outcome.NOT_APPLIED, reason=reason))
             return
         pending.asked = None
         self._queue.append(request)

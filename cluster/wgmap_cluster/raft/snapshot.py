@@ -28,7 +28,7 @@ _MAGIC = b"wgmapsn1"
 _FRAME = struct.Struct("<II")
 _VERSION = 1
 MAX_PIECE_BYTES = 1 << 20
-_BREATH_S = 0.0002  # given to the loop's thread after each piece
+_BREATH_S = 0.0002  # after each piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,12 @@ def _framed(data: bytes, crc: int) -> tuple[bytes, int]:
     return _FRAME.pack(len(data), crc) + data, crc
 
 
+def _breathe() -> None:
+    """Let the loop's thread have the interpreter, if this is another one."""
+    if threading.current_thread() is not threading.main_thread():
+        time.sleep(_BREATH_S)
+
+
 def write(file: OutFile, meta: SnapshotMeta, pieces: Iterable[bytes]) -> None:
     """Write and sync a snapshot; raises LogError."""
     file.write(_MAGIC)
@@ -70,7 +76,7 @@ def write(file: OutFile, meta: SnapshotMeta, pieces: Iterable[bytes]) -> None:
             raise LogError(msg)
         frame, crc = _framed(piece, crc)
         file.write(frame)
-        time.sleep(_BREATH_S)
+        _breathe()
     file.write(_framed(b"", crc)[0])
     file.sync()
 

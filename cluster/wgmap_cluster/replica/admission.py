@@ -6,11 +6,11 @@ the prefixes that it was enrolled with, and where it may point by the RLOC rule.
 """
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from wgmap.addresses import IPAddress, prefix_from_bytes, prefix_to_bytes
+from wgmap.addresses import IPAddress, IPNetwork, prefix_from_bytes, prefix_to_bytes
 from wgmap.lisp.auth import verify
 from wgmap.lisp.codec import decode
 from wgmap.lisp.messages import (
@@ -31,7 +31,7 @@ WITHDRAWS = 0
 
 
 class Refusal(StrEnum):
-    """Why a register was refused; each has a counter ``register_refused_...`` of its own."""
+    """Why a register was refused; each has a counter ``register.refused....`` of its own."""
 
     MALFORMED = "malformed"
     NOT_A_REGISTER = "not_a_register"
@@ -67,6 +67,26 @@ class AdmissionError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """A register whose sender is known; what it says is not checked yet."""
+
+    peer: str
+    row: PeerRow
+    datagram: bytes
+    message: MapRegister
+
+    def addresses(self) -> set[IPAddress]:
+        """Return the locators that are right only if the control tunnel comes from there."""
+        allowed = _networks(self.row)
+        return {
+            locator.address
+            for record in self.message.records
+            for locator in record.locators
+            if not _inside(locator.address, allowed)
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Admitted:
     """A register that may be proposed: what was said, by whom, and what is taken of it."""
 
@@ -94,25 +114,32 @@ def identify(state: State, source: IPAddress) -> tuple[str, PeerRow]:
     return name, row
 
 
-def admit(state: State, source: IPAddress, outer: IPAddress | None, datagram: bytes) -> Admitted:
-    """Check a datagram and build its command; raises AdmissionError.
-
-    ``outer`` is where the peer's control tunnel comes from at present, None where that is not
-    known: then only enrolled locators are taken.
-    """
+def claim(state: State, source: IPAddress, datagram: bytes) -> Claim:
+    """Find out who registers; raises AdmissionError."""
     name, row = identify(state, source)
     message = _read(datagram)
     _authenticate(name, row, datagram, message)
+    return Claim(name, row, datagram, message)
+
+
+def admit(state: State, claimed: Claim, outer: Collection[IPAddress]) -> Admitted:
+    """Check what a register says and build its command; raises AdmissionError.
+
+    ``outer`` is where the peer's control tunnel comes from at present, empty where that is not
+    known: then only enrolled locators are taken.
+    """
+    name, row, message = claimed.peer, claimed.row, claimed.message
     instance = _one_instance(name, message)
     rule = _RlocRule(row, outer)
     offers = tuple(_offer(name, record, rule) for record in message.records)
-    command = Register(source.packed, message.nonce, instance, _one_key(name, message), offers)
+    address, key = row.control_address, _one_key(name, message)
+    command = Register(address, message.nonce, instance, key, offers)
     try:
         registration.find_owner(state, command)
     except RefusedError as error:
         refused = error.refused
         raise AdmissionError(translate(refused.reason), refused.detail) from error
-    return Admitted(name, row, datagram, message, command, rule.dropped)
+    return Admitted(name, row, claimed.datagram, message, command, rule.dropped)
 
 
 def _read(datagram: bytes) -> MapRegister:
@@ -171,9 +198,9 @@ def _best_first(row: LocatorRow) -> tuple[int, int, LocatorRow]:
 class _RlocRule:
     """Nobody aims the fleet at a victim: the tunnel's own outer address, or an enrolled one."""
 
-    def __init__(self, row: PeerRow, outer: IPAddress | None) -> None:
+    def __init__(self, row: PeerRow, outer: Collection[IPAddress]) -> None:
         self._outer = outer
-        self._allowed = [prefix_from_bytes(each) for each in row.endpoint_allow]
+        self._allowed = _networks(row)
         self.dropped = 0
 
     def accepted(self, record: Record) -> Iterator[LocatorRow]:
@@ -189,7 +216,15 @@ class _RlocRule:
             return False
         if address.is_multicast or address.is_unspecified:
             return False
-        return address == self._outer or any(address in prefix for prefix in self._allowed)
+        return address in self._outer or _inside(address, self._allowed)
+
+
+def _networks(row: PeerRow) -> list[IPNetwork]:
+    return [prefix_from_bytes(each) for each in row.endpoint_allow]
+
+
+def _inside(address: IPAddress, prefixes: Iterable[IPNetwork]) -> bool:
+    return any(address in prefix for prefix in prefixes)
 
 
 def _row(locator: Locator) -> LocatorRow:

@@ -49,6 +49,7 @@ class Session:
         self.counters: dict[str, int] = {}  # as the responder last told them
         self._feeder = feeder
         self._index: int | None = None  # up to here it was told; None: a copy is needed or comes
+        self._copy_wanted = asyncio.Event()
         self._waits = False  # it knows more than this replica has applied so far
         self._pending: list[Change] = []
         self._pending_index = 0
@@ -127,9 +128,9 @@ class Session:
     async def _keep_attached(self, index: int) -> None:
         self._attach(index)
         while True:
-            if self._index is None:
-                await self._copy()
-            await self._feeder.lost_place.wait()
+            await self._copy_wanted.wait()
+            self._copy_wanted.clear()
+            await self._copy()
 
     def _attach(self, index: int) -> None:
         missed = self._feeder.ring.since(index) if index else None
@@ -139,6 +140,8 @@ class Session:
         elif missed is not None:
             self._index = index
             self._catch_up(missed)
+        else:
+            self._copy_wanted.set()
         _LOG.info("responder attached", index=index, applied=applied, copy=self._index is None)
 
     def _catch_up(self, missed: list[tuple[int, tuple[Change, ...]]]) -> None:
@@ -150,13 +153,13 @@ class Session:
         """Give up on changes: the next thing it gets is a copy."""
         self._index, self._waits = None, False
         self._pending = []
+        self._copy_wanted.set()
 
     def caught_up(self) -> None:
         """Take it that this replica has all there is: who claims to know more gets a copy."""
         if self._waits:
             _LOG.warning("responder knows more than the log", told=self._index)
             self.restart()
-            self._feeder.wake_sessions()
 
     async def _copy(self) -> None:
         """Send a whole copy in pieces, then what was changed meanwhile."""
@@ -167,6 +170,8 @@ class Session:
             await self.connection.drain()
             await asyncio.sleep(0)
         self.say(TableEnd(index))
+        if self._copy_wanted.is_set():
+            return  # the state was replaced meanwhile
         missed = self._feeder.ring.since(index)
         if missed is None:
             self.connection.close()  # too slow: it attaches again
@@ -176,7 +181,7 @@ class Session:
 
     def _ask_barrier(self, number: int) -> None:
         if len(self._barriers) >= MAX_BARRIERS:
-            self._feeder.counters.count("barriers_overload")
+            self._feeder.counters.count("barrier.overload")
             self.say(BarrierDone(number, ok=False))
             return
         self._barriers.append(number)
@@ -204,7 +209,6 @@ class Feeder:
         self.registrar = registrar
         self.ring = Ring(core.machine.index)
         self.sessions: set[Session] = set()
-        self.lost_place = asyncio.Event()
         core.machine.listen(self._applied)
         core.machine.listen_restored(self.restored)
 
@@ -218,12 +222,6 @@ class Feeder:
         self.ring = Ring(self.machine.index)
         for session in self.sessions:
             session.restart()
-        self.wake_sessions()
-
-    def wake_sessions(self) -> None:
-        """Have every session look whether it needs a copy."""
-        self.lost_place.set()
-        self.lost_place = asyncio.Event()
 
     def lease(self, until: float) -> None:
         """Tell that answers are authoritative until then; all is applied that must be."""
@@ -238,7 +236,7 @@ class Feeder:
             while True:
                 connection = await server.accept()
                 if len(self.sessions) >= MAX_SESSIONS:
-                    self.counters.count("responders_refused")
+                    self.counters.count("feed.refused")
                     connection.close()
                     continue
                 tasks.create_task(self._session(connection))
@@ -252,7 +250,7 @@ class Feeder:
         except* FeedClosedError as group:
             _LOG.info("responder gone", reason=group.exceptions[0], after_s=now() - started)
         except* FeedError as group:
-            self.counters.count("feed_errors")
+            self.counters.count("feed.errors")
             _LOG.error("responder cut off", reason=group.exceptions[0])
         finally:
             self.sessions.discard(session)

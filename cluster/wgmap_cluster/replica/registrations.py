@@ -4,27 +4,46 @@ An unchanged re-registration is answered from the state while the lease is fresh
 counts as seen; without a lease nothing is acknowledged, and the agent goes to another server.
 """
 
+import ipaddress
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from wgmap.addresses import IPAddress
 from wgmap.log import Log
+from wgmap.wg.device import DeviceError
 from wgmap_cluster.feed import Answer, Forward, Source
 from wgmap_cluster.fsm.commands import encode
 from wgmap_cluster.fsm.registration import classify, is_in_force
 from wgmap_cluster.fsm.results import Applied, Refused, Registered, Taken
-from wgmap_cluster.fsm.rows import PeerRow
 from wgmap_cluster.raft.interface import Outcome
-from wgmap_cluster.replica.admission import AdmissionError, Admitted, admit, as_address, translate
+from wgmap_cluster.replica.admission import (
+    AdmissionError,
+    Admitted,
+    Claim,
+    admit,
+    as_address,
+    claim,
+    translate,
+)
 from wgmap_cluster.replica.core import Core
 from wgmap_cluster.replica.notify import answer
 
 MAX_IN_FLIGHT = 4096  # peers whose register is being committed; more: dropped and counted
 PROPOSAL_S = 1.5
 Reply: TypeAlias = Callable[[Answer], None]
-Outer: TypeAlias = Callable[[str, PeerRow, IPAddress], IPAddress | None]
 _LOG = Log("replica.registrations")
+
+
+class Outer(Protocol):
+    """Knows from where control tunnels come."""
+
+    async def is_outer(self, control: IPAddress, rloc: IPAddress) -> bool:
+        """Tell whether the tunnel of that control address comes from ``rloc`` now.
+
+        Raises DeviceError where the tunnels cannot be looked at.
+        """
+        ...
 
 
 @dataclass(slots=True)
@@ -62,40 +81,62 @@ class Registrar:
         self._fresh = fresh
         self._seen = seen
         self._lanes: dict[Hashable, Lane] = {}
+        self._checking = 0
 
     @property
     def in_flight(self) -> int:
-        """How many peers have a register under way."""
-        return len(self._lanes)
+        """How many registers are looked at, and peers have one being committed."""
+        return len(self._lanes) + self._checking
 
     def handle(self, forward: Forward, reply: Reply) -> None:
         """Take one datagram; the answer, if there is one, goes to ``reply``, now or later."""
-        self._counters.count("registers")
+        self._counters.count("register.received")
         try:
-            admitted = self._admit(forward)
+            source = as_address(forward.source[0])
+            claimed = claim(self._core.machine.state, source, forward.datagram)
         except AdmissionError as error:
-            self._counters.count(f"register_refused_{error.refusal}")
-            _LOG.debug("register refused", reason=error.refusal, detail=error.detail)
+            self._refused(error)
             return
+        if self._checking >= MAX_IN_FLIGHT:
+            self._counters.count("register.overload")
+            return
+        self._checking += 1
+        self._core.spawn(self._check(claimed, forward.source, reply))
+
+    async def _check(self, claimed: Claim, source: Source, reply: Reply) -> None:
+        """Look where the tunnel comes from, and admit the register or not."""
+        try:
+            control = ipaddress.ip_address(claimed.row.control_address)
+            addresses = claimed.addresses()
+            outer = [each for each in addresses if await self._outer.is_outer(control, each)]
+            admitted = admit(self._core.machine.state, claimed, outer)
+        except AdmissionError as error:
+            self._refused(error)
+        except DeviceError as error:
+            self._counters.count("register.tunnel_unknown")
+            _LOG.warning("cannot tell where a control tunnel comes from", error=error)
+        else:
+            self._admitted(Job(admitted, source, reply))
+        finally:
+            self._checking -= 1
+
+    def _refused(self, error: AdmissionError) -> None:
+        self._counters.count(f"register.refused.{error.refusal}")
+        _LOG.debug("register refused", reason=error.refusal, detail=error.detail)
+
+    def _admitted(self, job: Job) -> None:
+        admitted = job.admitted
         if admitted.dropped:
-            self._counters.count("register_locators_dropped", admitted.dropped)
-        job = Job(admitted, forward.source, reply)
+            self._counters.count("register.locators_dropped", admitted.dropped)
         standing = self._standing(admitted)
         if standing is None:
             self._propose(job)
         elif not self._fresh():
-            self._counters.count("register_not_fresh")
+            self._counters.count("register.not_fresh")
         else:
-            self._counters.count(f"register_{standing.taken}")
+            self._counters.count(f"register.{standing.taken}")
             self._seen(admitted.peer)
             self._answer(job, standing)
-
-    def _admit(self, forward: Forward) -> Admitted:
-        state = self._core.machine.state
-        source = as_address(forward.source[0])
-        name = state.peer_by_address(source.packed)
-        outer = None if name is None else self._outer(name, state.peers[name], source)
-        return admit(state, source, outer, forward.datagram)
 
     def _standing(self, admitted: Admitted) -> Registered | None:
         """Return what is answered without a log entry, None where one is needed."""
@@ -112,10 +153,10 @@ class Registrar:
         key = _lane(job.admitted)
         lane = self._lanes.get(key)
         if lane is not None:
-            self._counters.count("register_coalesced")
+            self._counters.count("register.coalesced")
             self._queue(lane, job)
         elif len(self._lanes) >= MAX_IN_FLIGHT:
-            self._counters.count("register_overload")
+            self._counters.count("register.overload")
         else:
             self._lanes[key] = Lane(job)
             self._core.spawn(self._drive(key))
@@ -141,7 +182,7 @@ class Registrar:
                 if proposal.outcome is Outcome.APPLIED:
                     self._applied(lane.current, proposal.result)
                 else:
-                    self._counters.count("register_not_committed")
+                    self._counters.count("register.not_committed")
                 if lane.waiting is None:
                     return
                 lane.current, lane.waiting = lane.waiting, None
@@ -152,10 +193,10 @@ class Registrar:
         assert isinstance(result, Applied)
         match result.result:
             case Registered() as registered:
-                self._counters.count("register_committed")
+                self._counters.count("register.committed")
                 self._answer(job, registered)
             case Refused(reason, detail):
-                self._counters.count(f"register_refused_{translate(reason)}")
+                self._counters.count(f"register.refused.{translate(reason)}")
                 _LOG.debug("register refused", reason=reason, detail=detail)
             case other:
                 raise AssertionError(f"a register ended as {other!r}")

@@ -5,10 +5,11 @@ import gc
 import os
 import random
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
-from wgmap.addresses import IPAddress
 from wgmap.clock import now
 from wgmap.log import Log
 from wgmap_cluster.config import ServerConfig
@@ -16,7 +17,6 @@ from wgmap_cluster.feed import SOCKET_NAME, FeedServer
 from wgmap_cluster.fsm.commands import Command, encode
 from wgmap_cluster.fsm.machine import Machine
 from wgmap_cluster.fsm.results import Applied, Refused
-from wgmap_cluster.fsm.rows import PeerRow
 from wgmap_cluster.raft.interface import Outcome, ReplicatedLog, Role
 from wgmap_cluster.replica import seen
 from wgmap_cluster.replica.core import Core
@@ -24,36 +24,54 @@ from wgmap_cluster.replica.expiry import TICK_S, DueQueue, LeaderClock
 from wgmap_cluster.replica.feeding import Feeder
 from wgmap_cluster.replica.founding import bootstrap_command
 from wgmap_cluster.replica.lease import LeaseKeeper
+from wgmap_cluster.replica.notes import ServerNote
+from wgmap_cluster.replica.operations import Operations
 from wgmap_cluster.replica.registrations import Registrar
+from wgmap_cluster.replica.tunnels import Tunnels
 
 BOOTSTRAP_RETRY_S = 0.3
+PUBLISH_S = 0.1
+REACHABLE_EVERY = 50  # notes: counting costs time in proportion to the peers
 _LOG = Log("replica")
-OpenLog = Callable[[ServerConfig, Machine], ReplicatedLog]
+Part: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Replica:
     """Runs until it is cancelled or a part of it fails."""
 
-    def __init__(self, config: ServerConfig, open_log: OpenLog) -> None:
+    def __init__(
+        self, config: ServerConfig, machine: Machine, log: ReplicatedLog, tunnels: Tunnels
+    ) -> None:
         """Put the parts together; nothing is read or started yet."""
         self._config = config
         self._group = asyncio.TaskGroup()
-        self.machine = Machine()
-        self.log = open_log(config, self.machine)
-        self.core = Core(self.machine, self.log, self._spawn)
-        self.lease = LeaseKeeper(self.log, config.server.staleness_s, self._granted)
+        self._tunnels = tunnels
+        self.machine = machine
+        self.log = log
+        self.core = Core(machine, log, self._spawn)
+        self.lease = LeaseKeeper(log, config.server.staleness_s, self._granted)
         self.seen = seen.SeenBatch()
         self.registrar = Registrar(
-            self.core, outer=self._outer, fresh=self.lease.fresh, seen=self.seen.add
+            self.core, outer=tunnels, fresh=self.lease.fresh, seen=self.seen.add
         )
         self.feeder = Feeder(self.core, self.registrar)
+        self._note = ServerNote(0, fresh=False, reachable_agents=None)
         self._queue = DueQueue()
         self._clock = LeaderClock()
         self.machine.listen(self._queue.applied)
         self.machine.listen_restored(self._restored)
 
-    async def run(self) -> None:
-        """Open the log and serve; raises LogError (maybe in a group), OSError."""
+    def note(self) -> ServerNote:
+        """Return what this server tells others about itself, as of now."""
+        return replace(self._note, applied=self.machine.index, fresh=self.lease.fresh())
+
+    def operations(self) -> Operations:
+        """Return what operators may do."""
+        server = self._config.server
+        return Operations(server.name, self.machine, self.log, self.note, server.staleness_s)
+
+    async def run(self, *others: Part) -> None:
+        """Open the log and serve, with ``others`` beside; raises LogError, OSError, groups."""
         await self.log.start()
         try:
             gc.collect()
@@ -61,18 +79,20 @@ class Replica:
             with FeedServer(self._config.server.state_dir / SOCKET_NAME) as server:
                 _LOG.info("replica runs", server=self._config.server.name, index=self.machine.index)
                 async with self._group as group:
-                    for part in self._parts(server):
-                        group.create_task(part)
+                    for part in (*self._parts(server), *others):
+                        group.create_task(part())
         finally:
             await self.log.stop()
 
-    def _parts(self, server: FeedServer) -> list[Coroutine[Any, Any, None]]:
+    def _parts(self, server: FeedServer) -> list[Part]:
         return [
-            self.feeder.serve(server),
-            self.lease.run(),
-            self._found(),
-            self._keep_clock(),
-            self._tell_seen(),
+            partial(self.feeder.serve, server),
+            self.lease.run,
+            self._found,
+            self._publish,
+            self._tunnels.run,
+            self._keep_clock,
+            self._tell_seen,
         ]
 
     def _spawn(self, part: Coroutine[Any, Any, None]) -> object:
@@ -84,10 +104,6 @@ class Replica:
     def _restored(self) -> None:
         self._queue.rebuild(self.machine.state.registrations.items())
 
-    def _outer(self, _name: str, _row: PeerRow, source: IPAddress) -> IPAddress | None:
-        """Say where a peer's control tunnel comes from; without tunnels, the source itself."""
-        return source if self._config.control.unprotected else None
-
     async def _found(self) -> None:
         """Found the cluster where there is none: every server tries, one takes effect."""
         cluster_id = os.urandom(16)
@@ -97,9 +113,21 @@ class Replica:
                 await self._propose(bootstrap_command(self._config, cluster_id, wall))
             await asyncio.sleep(BOOTSTRAP_RETRY_S * random.uniform(0.5, 1.5))  # noqa: S311
         state = self.machine.state
-        _LOG.info("cluster founded", servers=sorted(state.servers), overlay=state.overlay)
+        _LOG.info(
+            "cluster founded",
+            servers=",".join(sorted(state.servers)),
+            overlay=" ".join(map(str, state.overlay)),
+        )
         if set(state.overlay) != set(self._config.overlay.prefixes):
             _LOG.warning("the overlay of this configuration is not the cluster's, which holds")
+
+    async def _publish(self) -> None:
+        while True:
+            reachable = await self._tunnels.reachable()
+            for _ in range(REACHABLE_EVERY):
+                self._note = replace(self.note(), reachable_agents=reachable)
+                self.log.publish(self._note.encode())
+                await asyncio.sleep(PUBLISH_S)
 
     async def _keep_clock(self) -> None:
         while True:
@@ -120,7 +148,7 @@ class Replica:
     async def _propose(self, command: Command) -> bool:
         proposal = await self.log.propose(encode(command))
         if proposal.outcome is not Outcome.APPLIED:
-            self.core.counters.count("housekeeping_not_committed")
+            self.core.counters.count("housekeeping.not_committed")
             return False
         applied = proposal.result
         if isinstance(applied, Applied) and isinstance(applied.result, Refused):

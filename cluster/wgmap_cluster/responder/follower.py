@@ -78,6 +78,7 @@ class Follower:
     def __init__(self) -> None:
         self.tables = Tables()
         self.lease_until = 0.0
+        self.has_tables = False
         self._told_index = 0  # the index up to which this replica has told us
         self._distrusted = False
         self._copy: Tables | None = None
@@ -139,7 +140,7 @@ class Follower:
         if same and copy.index < self.tables.index:
             return None
         self._distrusted = False
-        former, self.tables = self.tables, copy
+        former, self.tables, self.has_tables = self.tables, copy, True
         self._effects = Effects()
         return former, deferred
 

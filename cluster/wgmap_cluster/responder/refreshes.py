@@ -50,11 +50,11 @@ class Refreshes(Generic[T]):
         if batch is None:
             return []
         self._waiting -= len(batch.waiting)
-        return batch.waiting if now - batch.asked <= PATIENCE_S else []
+        return batch.waiting if now - batch.asked < PATIENCE_S else []
 
     def give_up(self, now: float) -> int:
         """Forget the barriers that did not come back; returns how many requests that were."""
-        late = [n for n, batch in self._out.items() if now - batch.asked > PATIENCE_S]
+        late = [n for n, batch in self._out.items() if now - batch.asked >= PATIENCE_S]
         return sum(self._forget(number) for number in late)
 
     def lost(self) -> int:

@@ -29,6 +29,7 @@ class Responder:
         self._service = service
         self._udp = UdpEndpoint(udp, self._datagram, max_datagram=MAX_DATAGRAM)
         self._feed = state_dir / SOCKET_NAME
+        self._reading = False
         self._connection: Connection | None = None
         self._on_lease: Callable[[], None] | None = None
 
@@ -41,7 +42,6 @@ class Responder:
         gc.collect()
         gc.freeze()
         gc.disable()  # a collection that walks the tables would stop every answer
-        self._udp.start()
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._tick())
@@ -71,9 +71,20 @@ class Responder:
             if isinstance(message, ToReplica):
                 raise FeedError(f"{type(message).__name__} from a replica")
             self._do(self._service.feed(message, now()))
+            self._start_reading()
             if self._on_lease is not None and self._service.is_fresh(now()):
                 self._on_lease()
                 self._on_lease = None
+
+    def _start_reading(self) -> None:
+        """Read datagrams from when there are tables; until then the kernel keeps them.
+
+        Without tables nobody is known and nobody could be answered: so nothing that is asked
+        while a responder starts anew is lost.
+        """
+        if not self._reading and self._service.has_tables:
+            self._reading = True
+            self._udp.start()
 
     async def _tick(self) -> NoReturn:
         while True:

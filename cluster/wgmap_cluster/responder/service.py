@@ -76,6 +76,11 @@ class Service:
         """The last index that the tables have in full."""
         return self._follower.tables.index
 
+    @property
+    def has_tables(self) -> bool:
+        """Whether a whole copy of the tables ever came."""
+        return self._follower.has_tables
+
     def is_fresh(self, now: float) -> bool:
         """Say whether answers are authoritative."""
         return self._follower.is_fresh(now)

@@ -9,8 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-
-from wgmap.errors import ExitCode
+from typing import NoReturn
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h; survives execve
 
@@ -21,17 +20,20 @@ def command(module: str, arguments: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", __spec__.name, parent, module, *arguments]
 
 
-def main() -> int:
+def main() -> NoReturn:
     """Tie this process to its parent and become the module."""
     parent, module, *arguments = sys.argv[1:]
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        sys.stderr.write(f"prctl: {os.strerror(ctypes.get_errno())}\n")
-        return ExitCode.FAILED
-    if os.getppid() != int(parent):  # it died before it could be noticed
-        return ExitCode.FAILED
+    _die_with(int(parent))
     os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # noqa: S606
 
 
+def _die_with(parent: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        sys.exit(f"prctl: {os.strerror(ctypes.get_errno())}")
+    if os.getppid() != parent:
+        sys.exit("the parent died before this could be tied to it")
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

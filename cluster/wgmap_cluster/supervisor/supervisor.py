@@ -8,7 +8,7 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from wgmap import systemd
+from wgmap import log, systemd
 from wgmap.config import load
 from wgmap.errors import WgmapError
 from wgmap.log import Log
@@ -21,15 +21,19 @@ PIDS_NAME = "pids.json"
 _LOG = Log("supervisor")
 
 
-def run(path: Path) -> None:
-    """Run a server in the foreground until SIGTERM or SIGINT; raises WgmapError."""
+def run(path: Path, replica: str = "wgmap_cluster.replica", *, verbose: bool = False) -> None:
+    """Run a server in the foreground until SIGTERM or SIGINT; raises WgmapError.
+
+    ``replica`` is the module that is run as the replica.
+    """
     config = load(path, ServerConfig)
     plan = tunnels.plan(config)
+    log.setup("wgmap-server", verbose=verbose)
     with StateLock(config.server.state_dir), contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(_run(path.resolve(), config, plan))
+        asyncio.run(_run(path.resolve(), config, plan, replica))
 
 
-async def _run(path: Path, config: ServerConfig, plan: tunnels.Plan) -> None:
+async def _run(path: Path, config: ServerConfig, plan: tunnels.Plan, replica: str) -> None:
     task = asyncio.current_task()
     assert task is not None, "runs in a task"
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -42,7 +46,7 @@ async def _run(path: Path, config: ServerConfig, plan: tunnels.Plan) -> None:
         )
     async with tunnels.opened(plan) as opened:
         try:
-            await Supervisor(path, config, opened).run()
+            await Supervisor(path, config, opened, replica).run()
         except* WgmapError as group:
             raise _first(group) from None
 
@@ -55,14 +59,16 @@ def _first(group: ExceptionGroup[WgmapError]) -> WgmapError:
 class Supervisor:
     """Keeps a server's children, given its open tunnels."""
 
-    def __init__(self, path: Path, config: ServerConfig, opened: tunnels.Tunnels) -> None:
+    def __init__(
+        self, path: Path, config: ServerConfig, opened: tunnels.Tunnels, replica: str
+    ) -> None:
         """``path`` is the configuration that the children read."""
         self._config = config
         self._opened = opened
         self._ready_read, self._ready_write = os.pipe()
         arguments = ("--config", str(path))
         socket_fd = opened.udp.fileno()
-        self._replica = Child("replica", "wgmap_cluster.replica", lambda: arguments)
+        self._replica = Child("replica", replica, lambda: arguments)
         self._responder = Child(
             "responder",
             "wgmap_cluster.responder",

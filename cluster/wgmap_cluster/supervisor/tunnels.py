@@ -1,6 +1,7 @@
 """The interfaces of a server and the UDP socket of its map service."""
 
 import asyncio
+import errno
 import ipaddress
 import socket
 from collections.abc import AsyncIterator
@@ -98,7 +99,6 @@ class Tunnels:
 
     async def _renew(self, spec: TunnelSpec) -> None:
         _LOG.warning("interface gone or made anew", interface=spec.interface)
-        self._network.forget(spec.interface)
         try:
             await self._ensure(spec)
             if spec.interface == self._plan.interface:
@@ -119,7 +119,8 @@ class Tunnels:
         try:
             self.udp.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name)
         except OSError as error:
-            raise NetworkError(f"port {self._plan.port} on {name.decode()}", error.errno) from error
+            what = f"port {self._plan.port} on {name.decode()}"
+            raise NetworkError(what, error.errno or errno.EIO) from error
 
 
 @asynccontextmanager

@@ -2,9 +2,11 @@
 
 import asyncio
 import errno
+import fcntl
 import ipaddress
 import socket
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import struct
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +25,7 @@ from wgmap.net.errors import NetworkError
 from wgmap.net.plan import MAIN_TABLE, Difference, IPInterface, Route, route_difference
 from wgmap.net.rtnetlink import (
     IPV6_DEFAULT_METRIC,
+    SCOPE_UNIVERSE,
     delete_route,
     parse_acknowledgements,
     replace_route,
@@ -32,10 +35,11 @@ PROTOCOL = 87  # rtm_protocol of our routes: `ip route` shows "proto 87"; others
 IN_FLIGHT = 64  # requests in one call: their answers fit the socket's receive buffer
 RECEIVE_BYTES = 64 * 1024
 NO_INDEX = 0x7FFFFFFF
+SIOCGIFINDEX = 0x8933
 RULE_PRIORITY = 4342
-SCOPE_UNIVERSE = 0  # addresses that other machines know
 IFA_F_NODAD = 0x02
 IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE = 0x08, 0x20, 0x40
+_INDEX_REQUEST = struct.Struct("=16si20x")  # ifreq: name, index
 _Encoder: TypeAlias = Callable[[Route, int, int, int], bytes]
 _Request: TypeAlias = tuple[Route, "partial[bytes]"]
 _VANISHED = {errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENODEV, errno.ENETDOWN}
@@ -65,47 +69,47 @@ class Network:
 
     def __init__(self) -> None:
         self._netlink = AsyncIPRoute(strict_check=True)
+        self._sequence = 0
+        self._turn = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        # All sockets here: they are of the namespace in which they are made.
+        await self._netlink.setup_endpoint()
         self._routes = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
         )
-        self._sequence = 0
-        self._turn = asyncio.Lock()
-        self._indices: dict[str, int] = {}
-
-    async def __aenter__(self) -> Self:
-        await self._netlink.setup_endpoint()
+        self._inet = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._netlink.close()
         self._routes.close()
+        self._inet.close()
 
     # Links
 
-    async def index(self, interface: str) -> int:
-        """Return an interface's index, from memory where known (see ``forget``); or ENODEV."""
-        if interface not in self._indices:
-            with _errors(f"interface {interface}"):
-                (link,) = await self._netlink.link("get", ifname=interface)
-            self._indices[interface] = link["index"]
-        return self._indices[interface]
+    def index(self, interface: str) -> int:
+        """Return an interface's index; raises NetworkError (ENODEV).
 
-    def forget(self, interface: str) -> None:
-        """Forget the index: the interface may have been made anew under its name."""
-        self._indices.pop(interface, None)
+        Asked of the kernel each time (1 us): an interface that was made anew has another one.
+        """
+        with _errors(f"interface {interface}"):
+            request = _INDEX_REQUEST.pack(interface.encode(), 0)
+            answer = fcntl.ioctl(self._inet, SIOCGIFINDEX, request)
+        index: int = _INDEX_REQUEST.unpack(answer)[1]
+        return index
 
     async def up(self, interface: str, mtu: int | None = None) -> None:
         """Set a link up, with an MTU where one is given."""
         options = {} if mtu is None else {"mtu": mtu}
-        with self._link_errors(interface, f"{interface} up"):
-            index = await self.index(interface)
+        with _errors(f"{interface} up"):
+            index = self.index(interface)
             await self._netlink.link("set", index=index, state="up", **options)
 
     async def delete_link(self, interface: str) -> None:
         """Delete a link; no error when there is none."""
-        with self._link_errors(interface, f"delete {interface}", {errno.ENODEV}):
-            await self._netlink.link("del", index=await self.index(interface))
-        self.forget(interface)
+        with _errors(f"delete {interface}", {errno.ENODEV}):
+            await self._netlink.link("del", index=self.index(interface))
 
     async def forbid_forwarding(self, interface: str) -> None:
         """Drop what comes in by an interface and is not for this machine; idempotent.
@@ -114,13 +118,13 @@ class Network:
         forwarding. Rules name the interface, so they outlive it.
         """
         for family in (socket.AF_INET, socket.AF_INET6):
-            with self._link_errors(interface, f"rule for {interface}", {errno.EEXIST}):
+            with _errors(f"rule for {interface}", {errno.EEXIST}):
                 await self._netlink.rule("add", **_no_forwarding(interface, family))
 
     async def permit_forwarding(self, interface: str) -> None:
         """Undo ``forbid_forwarding``; no error where there is nothing to undo."""
         for family in (socket.AF_INET, socket.AF_INET6):
-            with self._link_errors(interface, f"rule for {interface}", {errno.ENOENT}):
+            with _errors(f"rule for {interface}", {errno.ENOENT}):
                 await self._netlink.rule("del", **_no_forwarding(interface, family))
 
     # Addresses
@@ -128,13 +132,13 @@ class Network:
     async def add_address(self, interface: str, address: IPInterface) -> None:
         """Add an address; no error when it is there. IPv6: usable at once (nodad)."""
         flags = {"flags": IFA_F_NODAD} if address.version == 6 else {}
-        with self._link_errors(interface, f"add {address} to {interface}", {errno.EEXIST}):
-            await self._netlink.addr("add", **await self._address(interface, address), **flags)
+        with _errors(f"add {address} to {interface}", {errno.EEXIST}):
+            await self._netlink.addr("add", **self._address(interface, address), **flags)
 
     async def delete_address(self, interface: str, address: IPInterface) -> None:
         """Delete an address; no error when it is not there."""
-        with self._link_errors(interface, f"delete {address} from {interface}", _VANISHED):
-            await self._netlink.addr("del", **await self._address(interface, address))
+        with _errors(f"delete {address} from {interface}", _VANISHED):
+            await self._netlink.addr("del", **self._address(interface, address))
 
     async def addresses(self) -> dict[str, tuple[AddressState, ...]]:
         """Return all addresses of all interfaces; those without any are left out."""
@@ -161,7 +165,7 @@ class Network:
         are changed all the same, and the first refusal is raised.
         """
         requests = [
-            (route, partial(encode, route, await self._route_index(route, encode)))
+            (route, partial(encode, route, self._route_index(route, encode)))
             for encode, routes in ((replace_route, replace), (delete_route, delete))
             for route in routes
         ]
@@ -193,8 +197,6 @@ class Network:
         return refused
 
     def _refusal(self, route: Route, deleting: bool, code: int) -> list[NetworkError]:
-        if code == errno.ENODEV:
-            self.forget(route.interface)
         if deleting and code in _VANISHED:
             return []
         return [NetworkError(f"route {route.prefix}", code)]
@@ -205,8 +207,8 @@ class Network:
 
     async def routes(self, interface: str, table: int = MAIN_TABLE) -> list[Route]:
         """Return our routes (PROTOCOL) over an interface; the kernel filters."""
-        with self._link_errors(interface, f"list routes of {interface}"):
-            index = await self.index(interface)
+        with _errors(f"list routes of {interface}"):
+            index = self.index(interface)
             families = (socket.AF_INET, socket.AF_INET6)
             dumps = [await self._dump_routes(family, index, table) for family in families]
         return [_route(interface, message) for dump in dumps for message in dump]
@@ -237,43 +239,33 @@ class Network:
         """Listen to changes from now on; our own routes are left out."""
         return ChangeListener(PROTOCOL)
 
-    async def _route_index(self, route: Route, encode: _Encoder) -> int:
+    def _route_index(self, route: Route, encode: _Encoder) -> int:
         try:
-            return await self.index(route.interface)
+            return self.index(route.interface)
         except NetworkError:
             if encode is not delete_route:
                 raise
             return NO_INDEX  # no interface, no route: nothing will be found
 
-    async def _address(self, interface: str, address: IPInterface) -> dict[str, Any]:
+    def _address(self, interface: str, address: IPInterface) -> dict[str, Any]:
         return {
-            "index": await self.index(interface),
+            "index": self.index(interface),
             "address": str(address.ip),
             "prefixlen": address.network.prefixlen,
         }
 
-    @contextmanager
-    def _link_errors(
-        self, interface: str, what: str, ignored: frozenset[int] | set[int] = frozenset()
-    ) -> Iterator[None]:
-        try:
-            with _errors(what):
-                yield
-        except NetworkError as error:
-            if error.errno == errno.ENODEV:
-                self.forget(interface)
-            if error.errno not in ignored:
-                raise
-
 
 @contextmanager
-def _errors(what: str) -> Iterator[None]:
+def _errors(what: str, ignored: Container[int] = ()) -> Iterator[None]:
     try:
         yield
-    except NetlinkError as error:
-        raise NetworkError(what, error.code) from error
-    except OSError as error:
-        raise NetworkError(what, error.errno or errno.EIO) from error
+    except NetworkError as error:
+        if error.errno not in ignored:
+            raise
+    except (NetlinkError, OSError) as error:
+        code = error.code if isinstance(error, NetlinkError) else error.errno or errno.EIO
+        if code not in ignored:
+            raise NetworkError(what, code) from error
 
 
 def _no_forwarding(interface: str, family: int) -> dict[str, Any]:

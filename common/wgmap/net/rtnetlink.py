@@ -19,7 +19,7 @@ from pyroute2.netlink.rtnl import RTM_DELROUTE, RTM_NEWROUTE
 
 from wgmap.net.plan import Route
 
-_SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
+SCOPE_UNIVERSE, SCOPE_LINK = 0, 253
 IPV6_DEFAULT_METRIC = 1024
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _ROUTE = struct.Struct("=8BI")  # rtmsg: family, lengths of dst and src, tos, table, protocol, ...
@@ -60,7 +60,7 @@ def _request(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
 
 def _body(route: Route, index: int, protocol: int) -> bytes:
     ipv6 = route.prefix.version == 6
-    family, scope = (socket.AF_INET6, _SCOPE_UNIVERSE) if ipv6 else (socket.AF_INET, _SCOPE_LINK)
+    family, scope = (socket.AF_INET6, SCOPE_UNIVERSE) if ipv6 else (socket.AF_INET, SCOPE_LINK)
     parts = [
         _ROUTE.pack(family, route.prefix.prefixlen, 0, 0, 0, protocol, scope, _RTN_UNICAST, 0),
         _bytes_attribute(_RTA_DST, route.prefix.network_address.packed),

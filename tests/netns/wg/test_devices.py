@@ -16,7 +16,7 @@ from support.netns import Namespace, Netbed, netbed, wait_until
 from wgmap.addresses import Endpoint
 from wgmap.wg.device import Backend, Device, DeviceConfig, DeviceError, PeerConfig
 from wgmap.wg.keys import PrivateKey, PublicKey
-from wgmap.wg.userspace import UserspaceBackend, exists
+from wgmap.wg.userspace import exists
 
 pytestmark = pytest.mark.netns
 
@@ -65,11 +65,6 @@ class Pair:
     def left_peer(self) -> PeerConfig:
         allowed = (ipaddress.ip_network("10.5.0.1/32"),)
         return PeerConfig(self.left.key.public, Endpoint(LEFT, PORT), allowed)
-
-
-@pytest.fixture
-def backend() -> Backend:
-    return UserspaceBackend()
 
 
 @pytest_asyncio.fixture

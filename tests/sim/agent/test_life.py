@@ -161,6 +161,18 @@ def test_peers_that_never_stood_leave_after_90_s() -> None:
     assert counter(first, "peer.kicked") < 30  # backs off
 
 
+def test_an_update_pushed_for_an_unused_mapping_does_not_stand_in_the_way() -> None:
+    """It asked nobody and does not know us: what is sent to it must pull it all the same."""
+    lab = Lab(delay=0.02)
+    lab.start()
+    first, second = lab.hosts
+    lab.servers[0].server.push(first.control_address, lab.log.of(second.control_address))
+    lab.world.run(0.5)
+    assert first.data.peers
+    first.ping_every(0.5, second.eid, 20)
+    assert lab.first_answer(first) < 4, lab.story()
+
+
 @pytest.mark.parametrize("revoke", [False, True])
 def test_a_withdrawal_drops_peer_and_routes_at_once(revoke: bool) -> None:
     lab = connected()

@@ -54,6 +54,10 @@ class ServerHost:
         """Stop without a word."""
         self.server.dead = self.device.dead = True
 
+    def revive(self) -> None:
+        """Go on with the same interface."""
+        self.server.dead = self.device.dead = False
+
 
 class Lab:
     """Servers and agents on one underlay; agents are enrolled, and started by ``start``."""
@@ -127,7 +131,7 @@ class Lab:
         assert contact.holding.total <= self.settings.held_packets
         assert len(plane.requests) <= self.settings.max_requests
         self._check_peers(host)
-        assert set(data.table.keys()) == set(data.peers), "a peer without reason"
+        assert set(data.table.owners()) == set(data.peers), "a peer without reason"
 
     def _check_peers(self, host: Host) -> None:
         assert host.engine is not None

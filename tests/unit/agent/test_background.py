@@ -8,9 +8,10 @@ from support.eventually import eventually
 from support.memory_device import MemoryDevice
 from wgmap.errors import WgmapError
 from wgmap.wg.device import Device, DeviceState
-from wgmap_agent.engine.types import ReadPeers, SavedState, Tunnel
+from wgmap_agent.engine.types import ReadPeers, Save, SavedState, Tunnel
 from wgmap_agent.runner.readpeers import REST, PeerReader
 from wgmap_agent.runner.saver import Saver
+from wgmap_agent.runner.store import StateError
 
 
 class Reads:
@@ -75,7 +76,7 @@ async def test_the_newest_state_wins_and_the_loop_is_never_blocked() -> None:
         assert gate.wait(5)
         saved.append(state.nonce)
 
-    saver = Saver(save)
+    saver = Saver(save, _unexpected)
     saver(SavedState(1))
     await asyncio.sleep(0)
     for nonce in (2, 3, 4):
@@ -85,17 +86,23 @@ async def test_the_newest_state_wins_and_the_loop_is_never_blocked() -> None:
     assert saved == [1, 4]
 
 
-async def test_a_disk_that_refuses_is_counted_and_tried_with_the_next_state() -> None:
+async def test_a_disk_that_refuses_is_told_and_the_next_state_is_tried() -> None:
     saved: list[int] = []
+    failures: list[Save] = []
 
     def save(state: SavedState) -> None:
         if state.nonce == 1:
-            raise OSError(errno.ENOSPC, "full")
+            raise StateError("full")
         saved.append(state.nonce)
 
-    saver = Saver(save)
+    saver = Saver(save, lambda action, _: failures.append(action))
     saver(SavedState(1))
     await saver.close()
+    assert failures == [Save(SavedState(1))]
     saver(SavedState(2))
     await saver.close()
-    assert (saved, saver.failures) == ([2], 1)
+    assert saved == [2]
+
+
+def _unexpected(action: Save, error: WgmapError) -> None:
+    raise AssertionError(error)

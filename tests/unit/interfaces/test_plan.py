@@ -6,7 +6,7 @@ from ipaddress import IPv6Address
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.fakewg import FakeDevice
+from support.memory_device import MemoryDevice
 from wgmap.addresses import Endpoint, control_address, host_prefix
 from wgmap.wg.device import DeviceConfig, DeviceState, PeerConfig, PeerState
 from wgmap.wg.keys import PublicKey
@@ -42,7 +42,7 @@ changes = st.lists(
 )
 
 
-async def settle(plan: ControlPlan, device: FakeDevice, limit: int = 2) -> None:
+async def settle(plan: ControlPlan, device: MemoryDevice, limit: int = 2) -> None:
     while batch := plan.batch(limit):
         assert len(batch) <= limit
         await device.configure(DeviceConfig(peers=batch))
@@ -53,7 +53,7 @@ async def settle(plan: ControlPlan, device: FakeDevice, limit: int = 2) -> None:
 async def test_the_device_ends_with_what_the_table_says(
     rounds: list[list[tuple[str, PeerRow | None]]], stale: set[int]
 ) -> None:
-    device, plan = FakeDevice(), ControlPlan()
+    device, plan = MemoryDevice(), ControlPlan()
     for number in stale:
         await device.configure(DeviceConfig(peers=(PeerConfig(key(number), allowed_ips=()),)))
     plan.observe(await device.read())

@@ -1,0 +1,331 @@
+"""The scheduler: servers, clients and misfortune, in virtual time."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+import msgpack
+
+from support.raftsim.checks import Checks, ViolationError
+from support.raftsim.network import Network
+from support.simdisk import PowerLossError, SimDisk
+from wgmap_cluster.raft import library
+from wgmap_cluster.raft.interface import LogError, Member, Outcome, Proposal
+from wgmap_cluster.raft.membership import REGULAR
+from wgmap_cluster.raft.node import RaftNode
+from wgmap_cluster.raft.settings import Settings
+from wgmap_cluster.raft.snapshot import Job
+
+SETTINGS = Settings(
+    snapshot_entries=30,
+    retain_entries=5,
+    batch_bytes=300,
+    window_bytes=900,
+    chunk_bytes=200,
+    apply_batch=7,
+    install_timeout_s=3.0,
+)
+DEADLINE_S = 1.5
+
+
+class Machine:
+    """Keeps its commands with their indices."""
+
+    def __init__(self, name: str, checks: Checks) -> None:
+        self._name, self._checks = name, checks
+        self.rows: list[tuple[int, bytes]] = []
+
+    def apply(self, index: int, command: bytes) -> object:
+        self._checks.on_apply(self._name, index, command)
+        self.rows.append((index, command))
+        return ("at", index, command)
+
+    def snapshot(self) -> Iterable[bytes]:
+        rows = list(self.rows)
+        return (msgpack.packb(rows[start : start + 7]) for start in range(0, len(rows), 7))
+
+    def restore(self, pieces: Iterator[bytes]) -> None:
+        self.rows = [tuple(row) for piece in pieces for row in msgpack.unpackb(piece)]
+        self._checks.on_restore(self._name, self.rows)
+
+
+class _Job:
+    """A snapshot that takes a while and is written at its end."""
+
+    def __init__(self, world: "World", work: Callable[[], None]) -> None:
+        self._world, self._work = world, work
+        self._due = world.time + world.rng.uniform(0, 0.3)
+        self._done = False
+
+    def done(self) -> bool:
+        if not self._done and self._world.time >= self._due:
+            self._work()
+            self._done = True
+        return self._done
+
+
+@dataclass
+class Server:
+    """One server: its disk stays, its process comes and goes."""
+
+    name: str
+    disk: SimDisk = field(default_factory=SimDisk)
+    node: RaftNode | None = None
+    back_at: float = 0.0
+    paused_until: float = 0.0
+    busy_since: float = 0.0  # up and not paused since
+    deadlines: dict[bytes, float] = field(default_factory=dict)
+
+
+class _Wire:
+    def __init__(self, network: Network, name: str) -> None:
+        self._network, self._name = network, name
+
+    def send(self, name: str, frame: bytes) -> None:
+        self._network.send(self._name, name, frame)
+
+    def flush(self) -> None:
+        pass
+
+    def connected(self, name: str) -> bool:
+        return self._network.connected(self._name, name)
+
+    def backlog(self, name: str) -> int:
+        return self._network.backlog(self._name, name)
+
+    def set_members(self, members: tuple[Member, ...]) -> None:
+        self._network.set_members(self._name, members)
+
+
+class World:
+    """A cluster of ``count`` servers; everything follows from ``seed``."""
+
+    def __init__(self, seed: int, count: int = 3) -> None:
+        self.rng = Random(seed)
+        self.time = 1000.0
+        library.use_clock(lambda: self.time)
+        self.checks = Checks()
+        names = [f"ms{number + 1}" for number in range(count)]
+        self.members = tuple(Member(name, f"[fd00::{name[2:]}]:4343") for name in names)
+        self.servers = {name: Server(name) for name in names}
+        self.network = Network(self.rng, names, self._changed, self._deliver, unruly=seed % 2 == 1)
+        self.network.seed = seed
+        self.sequence = 0
+        for server in self.servers.values():
+            self._start(server)
+
+    def _background(self, work: Callable[[], None]) -> Job:
+        return _Job(self, work)
+
+    def _start(self, server: Server) -> None:
+        server.busy_since = self.time
+        server.deadlines.clear()
+        try:
+            server.node = RaftNode(
+                server.name, self.members, Path("/"), Machine(server.name, self.checks),
+                _Wire(self.network, server.name), disk=server.disk, settings=SETTINGS,
+                rng=Random(self.rng.random()), background=self._background,
+            )  # fmt: skip
+        except PowerLossError:
+            self._crash(server)
+
+    def up(self) -> list[Server]:
+        return [server for server in self.servers.values() if server.node is not None]
+
+    def active(self) -> list[Server]:
+        return [server for server in self.up() if server.paused_until <= self.time]
+
+    # From the network.
+    def _changed(self, server: str, other: str) -> None:
+        node = self.servers[server].node
+        if node is not None:
+            node.connection_changed(other)
+
+    def _deliver(self, server: str, sender: str, data: bytes) -> None:
+        self.checks.on_frame(sender, server, data)
+        node = self.servers[server].node
+        if node is not None:
+            node.receive(sender, data)
+
+    # Misfortune.
+    def _crash(self, server: Server) -> None:
+        self.checks.count("crashes")
+        server.node = None
+        server.back_at = self.time + self.rng.choice((0.0, self.rng.uniform(0.05, 1.5)))
+        server.disk.crash(self.rng)
+        self.network.crash(server.name)
+
+    def _misfortune(self) -> None:
+        rng, dice = self.rng, self.rng.random()
+        victim = self._victim()
+        if dice < 0.004 and victim.node is not None:
+            self._crash(victim)
+        elif dice < 0.008:
+            victim.disk.power_lost_in = rng.randint(0, 6)
+        elif dice < 0.011:
+            self._pause(victim)
+        elif dice < 0.017:
+            self._cut(victim)
+        elif dice < 0.026:
+            self.network.cuts.clear()
+        elif dice < 0.0268:
+            for server in self.up():
+                self._crash(server)
+
+    def _pause(self, victim: Server) -> None:
+        victim.paused_until = victim.busy_since = self.time + self.rng.uniform(0.2, 3.0)
+
+    def _victim(self) -> Server:
+        leading = [s for s in self.up() if s.node is not None and s.node.leading]
+        if leading and self.rng.random() < 0.5:
+            return self.rng.choice(leading)
+        return self.rng.choice(list(self.servers.values()))
+
+    def _cut(self, victim: Server) -> None:
+        """Cut a server off: from some or all, in one direction or both."""
+        directions = self.rng.choice((1, 2, 3))
+        for other in self.servers:
+            if other != victim.name and self.rng.random() < 0.7:
+                if directions & 1:
+                    self.network.cuts.add((victim.name, other))
+                if directions & 2:
+                    self.network.cuts.add((other, victim.name))
+
+    # Clients.
+    def _client(self) -> None:
+        active = self.active()
+        if not active:
+            return
+        if self.rng.random() < 0.3:
+            for _ in range(self.rng.choice((1, 1, 2, 5))):
+                self.propose(self.rng.choice(active))
+        if self.rng.random() < 0.15:
+            self.read(self.rng.choice(active))
+
+    def propose(self, server: Server) -> list[Proposal]:
+        """Propose a command of its own kind; the list gets its outcome."""
+        node, result = server.node, list[Proposal]()
+        if node is None:
+            return result
+        self.sequence += 1
+        command = b"%d:%s" % (self.sequence, server.name.encode() * 5)
+        server.deadlines[command] = self.time + DEADLINE_S
+
+        def done(proposal: Proposal) -> None:
+            server.deadlines.pop(command, None)
+            if server.node is node:
+                self.checks.on_outcome(command, proposal)
+                result.append(proposal)
+
+        node.proposals.add(REGULAR + command, self.time + DEADLINE_S, done)
+        return result
+
+    def read(self, server: Server) -> None:
+        node, floor = server.node, self.checks.last_acknowledged
+        if node is not None:
+            node.reads.add(self.time + 1.0, lambda at: self.checks.on_read(node, at, floor))
+
+    # Time.
+    def step(self, *, calm: bool = False) -> None:
+        self.time += self.rng.uniform(0.002, 0.015)
+        for server in self.servers.values():
+            if server.node is None and server.back_at <= self.time:
+                self._start(server)
+        self.network.step(self.time, {server.name for server in self.up()})
+        if not calm:
+            self._misfortune()
+            self._client()
+        order = self.active()
+        self.rng.shuffle(order)
+        for server in order:
+            self._run(server)
+
+    def _run(self, server: Server) -> None:
+        if server.node is None:
+            return
+        self.network.deliver_to(server.name)
+        node = server.node
+        before = (node.term, node.commit, node.applied)
+        try:
+            for _ in range(3):
+                if not node.tick():
+                    break
+        except PowerLossError:
+            self._crash(server)
+            return
+        self.checks.on_step(node, before)
+        self._check_deadlines(server)
+
+    def _check_deadlines(self, server: Server) -> None:
+        for command, deadline in server.deadlines.items():
+            late = self.time - max(deadline, server.busy_since) > 0.2
+            self.checks.require(not late, f"{server.name}: {command!r} has no outcome")
+
+    def run(self, steps: int = 1200) -> None:
+        """Run, then heal everything and require that the cluster works; raises ViolationError."""
+        for _ in range(steps):
+            self.step()
+        self.heal()
+        self.require_recovery()
+
+    def heal(self) -> None:
+        self.network.cuts.clear()
+        for server in self.servers.values():
+            server.paused_until = 0.0
+            server.disk.power_lost_in = None
+
+    def until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
+        """Step calmly until a condition holds."""
+        end = self.time + seconds
+        while not condition():
+            self.checks.require(self.time < end, f"not within {seconds} s: {what}")
+            self.step(calm=True)
+
+    def nodes(self) -> list[RaftNode]:
+        return [server.node for server in self.up() if server.node is not None]
+
+    def require_recovery(self) -> None:
+        """All servers come to the same state, which has all that was acknowledged."""
+        everyone = len(self.servers)
+        self.until(lambda: self._one_leader() and len(self.nodes()) == everyone, 20, "a leader")
+        for server in self.servers.values():
+            self._require_progress(server)
+        self.until(lambda: len({n.applied for n in self.nodes()}) == 1, 20, "equal states")
+        self.checks.logs_match(self.nodes())
+        for server in self.servers.values():
+            self._require_state(server)
+
+    def _one_leader(self) -> bool:
+        leaders = {node.leader for node in self.nodes()}
+        return len(leaders) == 1 and None not in leaders
+
+    def _require_progress(self, server: Server) -> None:
+        def proposed() -> bool:
+            if not attempts or (attempts[-1] and attempts[-1][0].outcome is not Outcome.APPLIED):
+                attempts.append(self.propose(server))
+            return bool(attempts[-1])
+
+        attempts: list[list[Proposal]] = []
+        applied = Outcome.APPLIED
+        self.until(
+            lambda: proposed() and attempts[-1][0].outcome is applied,
+            20, f"a proposal on {server.name}",
+        )  # fmt: skip
+
+    def _require_state(self, server: Server) -> None:
+        machine = server.node._machine if server.node is not None else None
+        rows = dict(machine.rows) if isinstance(machine, Machine) else {}
+        for index, command in self.checks.acknowledged.items():
+            self.checks.require(rows.get(index) == command, f"{server.name} lost {command!r}")
+
+
+def simulate(seed: int, count: int = 3, steps: int = 1200) -> Checks:
+    """Run one seed; raises ViolationError, whose text begins with the seed."""
+    world = World(seed, count)
+    try:
+        world.run(steps)
+    except (ViolationError, LogError, AssertionError) as error:
+        text = f"seed {seed}, {count} servers, at {world.time - 1000:.3f} s: {error}"
+        raise ViolationError(text) from error
+    return world.checks

@@ -1,0 +1,157 @@
+"""Adding and removing servers, one at a time."""
+
+from support.raftrig import Rig
+from wgmap_cluster.raft.interface import Member, Outcome, Proposal
+from wgmap_cluster.raft.membership import Change
+from wgmap_cluster.raft.settings import Settings
+
+D = Member("d", "10.0.0.4:4343")
+
+
+def change(rig: Rig, name: str, *, add: bool, member: Member) -> list[Proposal]:
+    result: list[Proposal] = []
+    command = Change(add=add, member=member).pack()
+    rig.nodes[name].proposals.add(command, rig.time + 1.5, result.append)
+    return result
+
+
+def names(rig: Rig, server: str) -> set[str]:
+    return {member.name for member in rig.nodes[server].membership.members}
+
+
+def with_d(rig: Rig) -> None:
+    """Start an empty server d that knows the others."""
+    rig.names += "d"
+    rig.boot("d", (*rig.members, D))
+    for other in "abc":
+        rig.connect("d", other)
+
+
+def add_d(rig: Rig, asked: str = "a") -> Proposal:
+    result: list[Proposal] = []
+    for _ in range(20):
+        result = change(rig, asked, add=True, member=D)
+        rig.run(0.2)
+        if result[0].outcome is Outcome.APPLIED:
+            return result[0]
+    raise AssertionError(result[0].reason)
+
+
+def test_a_server_is_added_once_it_has_caught_up() -> None:
+    rig = Rig(settings=Settings(snapshot_entries=50, retain_entries=5))
+    rig.elect("a")
+    for number in range(200):
+        rig.propose("a", b"%d" % number)
+    rig.run(0.3)
+    with_d(rig)
+    first = change(rig, "b", add=True, member=D)
+    rig.run(0.02)
+    assert first[0].outcome is Outcome.NOT_APPLIED
+    assert "catching up" in first[0].reason
+    add_d(rig, "b")
+    rig.run(0.2)
+    assert all(names(rig, server) == set("abcd") for server in "abcd")
+    assert rig.machines["d"].commands == rig.machines["a"].commands
+
+
+def test_a_dead_server_is_not_added_and_weakens_nothing() -> None:
+    rig = Rig()
+    rig.elect("a")
+    for number in range(200):
+        rig.propose("a", b"%d" % number)
+    rig.run(0.2)
+    result = change(rig, "a", add=True, member=D)
+    rig.run(0.2)
+    assert result[0].outcome is Outcome.NOT_APPLIED
+    rig.isolate("c")
+    still = rig.propose("a", b"x")
+    rig.run(0.2, "ab")
+    assert still[0].outcome is Outcome.APPLIED
+    rig.run(6.0, "ab")
+    assert rig.nodes["a"].membership.learner is None
+
+
+def test_one_change_at_a_time() -> None:
+    rig = Rig("abcde")
+    leader = rig.elect("a")
+    rig.run(0.2)
+    for other in "cde":
+        rig.disconnect("a", other)
+    first = change(rig, "a", add=False, member=Member("e", ""))
+    second = change(rig, "a", add=False, member=Member("d", ""))
+    rig.tick("a")
+    assert first == []  # not committed: only b is there
+    assert second[0].outcome is Outcome.NOT_APPLIED
+    assert "another change" in second[0].reason
+    assert len(leader.voters()) == 3
+
+
+def test_the_first_entry_of_a_term_comes_before_a_change() -> None:
+    rig = Rig()
+    rig.elect("a")
+    rig.run(0.2)
+    node = rig.nodes["b"]
+    rig.time += 1
+    node.elections._won_question = True
+    node.election_now()
+    rig.tick("b")
+    node.elections._votes = {"c"}
+    node.lead()
+    result = change(rig, "b", add=False, member=Member("c", ""))
+    rig.tick("b")
+    assert result[0].outcome is Outcome.NOT_APPLIED
+
+
+def test_a_removed_server_counts_no_more_and_stays_quiet() -> None:
+    rig = Rig()
+    leader = rig.elect("a")
+    result = change(rig, "b", add=False, member=Member("c", ""))
+    rig.run(0.2)
+    assert result[0].outcome is Outcome.APPLIED
+    assert leader.voters() == {"b"}
+    term = leader.term
+    rig.run(5.0)
+    assert leader.leading
+    assert leader.term == term
+
+
+def test_the_leader_is_not_removed() -> None:
+    rig = Rig()
+    rig.elect("a")
+    result = change(rig, "a", add=False, member=Member("a", ""))
+    rig.run(0.1)
+    assert (result[0].outcome, result[0].reason) == (
+        Outcome.NOT_APPLIED, "it leads; hand over first",
+    )  # fmt: skip
+
+
+def test_a_change_that_is_truncated_is_taken_back() -> None:
+    rig = Rig()
+    rig.elect("a")
+    rig.run(0.2)
+    rig.isolate("a")
+    change(rig, "a", add=False, member=Member("c", ""))
+    rig.tick("a")
+    assert names(rig, "a") == set("ab")
+    rig.elect("b", "bc")
+    rig.connect("a", "b")
+    rig.connect("a", "c")
+    rig.run(0.3)
+    assert names(rig, "a") == set("abc")
+    assert rig.nodes["a"].voters() == {"b", "c"}
+
+
+def test_the_log_decides_who_the_servers_are_after_a_restart() -> None:
+    rig = Rig(settings=Settings(snapshot_entries=20, retain_entries=2))
+    rig.elect("a")
+    with_d(rig)
+    add_d(rig)
+    rig.crash("b")
+    assert names(rig, "b") == set("abcd")
+    rig.run(0.3)
+    for number in range(60):
+        rig.propose("a", b"%d" % number)
+    rig.run(0.5)
+    assert rig.nodes["b"].snapshots.meta is not None
+    rig.crash("b")
+    assert names(rig, "b") == set("abcd")
