@@ -16,6 +16,7 @@ class WgmapError(Exception):
     """Base of every error that is shown to people as one line."""
 
     exit_code = ExitCode.FAILED
+    position: int | None = None  # which of several items is at fault, from 0
 
 
 class ConfigError(WgmapError):

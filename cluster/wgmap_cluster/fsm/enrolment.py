@@ -95,7 +95,7 @@ def enrol_many(state: State, command: EnrolMany) -> Applied:
     for position, peer in enumerate(command.peers):
         try:
             row, new = _admit(state, peer)
-            _check_apart(peer.name, row, seen)
+            check_apart(peer.name, row, seen)
         except RefusedError as error:
             refused = error.refused
             raise RefusedError(refused.reason, refused.detail, position) from error
@@ -110,7 +110,7 @@ def enrol_many(state: State, command: EnrolMany) -> Applied:
     return Applied(Done(changed=bool(rows), count=len(rows)), everything)
 
 
-def _check_apart(name: str, row: PeerRow, seen: set[object]) -> None:
+def check_apart(name: str, row: PeerRow, seen: set[object]) -> None:
     """Refuse what an earlier peer of the same command has."""
     wanted = {
         (Reason.NAME_TAKEN, name),
@@ -132,8 +132,7 @@ def _admit(state: State, peer: NewPeer) -> tuple[PeerRow, bool]:
     if present is not None:
         why = "by a revoked peer" if present.revoked else "by a peer with other values"
         raise RefusedError(Reason.NAME_TAKEN, f"{peer.name}: {why}")
-    _check_identity(state, peer.name, row)
-    _check_prefixes(state, peer.name, row)
+    check_enrolled(state, peer.name, row)
     return row, True
 
 
@@ -149,14 +148,19 @@ def set_peer(state: State, command: SetPeer) -> Applied:
     if row == old and name == command.name:
         return Applied(Done(changed=False, peer=row))
     row = row._replace(revision=old.revision + 1)
-    _check_identity(state, command.name, row)
-    _check_prefixes(state, command.name, row)
+    check_enrolled(state, command.name, row)
     entry = Entry("set", command.name, _difference(command.name, name, old, row))
     changes = [
         *_moved(state, command.name, name, old, row),
         *record(state, command.origin, entry),
     ]
     return Applied(Done(peer=row), tuple(changes))
+
+
+def check_enrolled(state: State, name: str, row: PeerRow) -> None:
+    """Refuse a row that contradicts the servers or other peers."""
+    _check_identity(state, name, row)
+    _check_prefixes(state, name, row)
 
 
 def _moved(state: State, old_name: str, name: str, old: PeerRow, row: PeerRow) -> Iterator[Change]:

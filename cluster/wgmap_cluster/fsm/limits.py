@@ -7,7 +7,6 @@ another version of it.
 from typing import Final
 
 from wgmap_cluster.fsm.commands import MAX_PREFIXES
-from wgmap_cluster.fsm.prefixes import PrefixKey
 from wgmap_cluster.fsm.results import Reason, RefusedError
 from wgmap_cluster.fsm.rows import Change, PeerRow, Table
 from wgmap_cluster.fsm.state import State
@@ -34,8 +33,7 @@ def check_mappings(
     added = 0
     for change in changes:
         if change.table is Table.MAPPINGS:
-            key: PrefixKey = change.key  # type: ignore[assignment]  # of this table
-            added += (change.row is not None) - (key in state.mappings)
+            added += (change.row is not None) - (change.key in state.mappings)
     if added <= 0:
         return
     most = peer_limit(state.peers[name])

@@ -112,14 +112,15 @@ def advance(state: State, command: Advance) -> Applied:
 def expire(state: State, command: Expire) -> Applied:
     """Remove the mappings of peers whose grace is over; a peer seen meanwhile stays."""
     changes = list(_clock(state, command.clock))
-    count = 0
+    left = []
     for name in dict.fromkeys(command.peers):
         last = state.registrations.get(name)
         if last is not None and last.ttl_min and expires_at(last) <= command.clock:
             changes += withdraw(state, [key for key, _ in state.held_by(name)])
             changes.append(Change(Table.REGISTRATIONS, name, last._replace(ttl_min=0)))
-            count += 1
-    return Applied(Done(changed=bool(changes), count=count), tuple(changes))
+            left.append(name)
+    done = Done(changed=bool(changes), left=tuple(left), count=len(left))
+    return Applied(done, tuple(changes))
 
 
 def _standing(

@@ -47,6 +47,7 @@ class Done:
     changed: bool = True
     peer: PeerRow | None = None  # Enrol and SetPeer: the row as it stands
     revocation: int = 0  # Revoke: its number
+    left: tuple[str, ...] = ()  # Expire: the peers whose mappings went
     count: int = 0  # Seen, Expire, EnrolMany: how many peers it concerned; restore: pieces in
 
 

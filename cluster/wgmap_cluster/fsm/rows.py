@@ -42,6 +42,7 @@ class Meta(StrEnum):
     VERSION_FLOOR = "version_floor"  # last version of prefixes that nothing is known of
     RESTORING = "restoring"  # digest of the backup that is being restored; absent otherwise
     RESTORED = "restored"  # how many of its pieces are in
+    RESTORED_FROM = "restored_from"  # digest of the backup that this cluster was made from
 
 
 class ServerRow(NamedTuple):

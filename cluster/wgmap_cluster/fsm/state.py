@@ -7,6 +7,7 @@ Rows are immutable: a shallow copy of the tables is a consistent picture.
 import ipaddress
 from collections import Counter
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 from wgmap.addresses import (
@@ -225,6 +226,15 @@ class State:
         """Return sizes; the revoked ones are as many as revocations were."""
         revoked = len(self.revocations)
         return Counts(len(self.peers) - revoked, revoked, len(self.mappings), len(self.servers))
+
+    def revoked_since(self, number: int, most: int) -> list[tuple[int, RevocationRow]]:
+        """Return the first ``most`` revocations after ``number``, oldest first.
+
+        Costs what is returned; after a restore the numbers have one gap, which is skipped.
+        """
+        # The table is in the order of the numbers: rows are only ever added.
+        newest_first = takewhile(lambda item: item[0] > number, reversed(self.revocations.items()))
+        return list(newest_first)[::-1][:most]
 
     def rows(self) -> Iterator[tuple[Table, Key, Row]]:
         """Yield every row, table by table."""
