@@ -127,10 +127,13 @@ def restore(client: Client, options: argparse.Namespace) -> Report:
     """Put a backup into an empty cluster; with a key, take the servers' keys out of it."""
     summary = Summary()
     digest = hashlib.sha256()
-    for piece in _pieces(options.file):
-        summary.feed(piece)
-        digest.update(piece)
-    head = summary.reader.finish()
+    try:
+        for piece in _pieces(options.file):
+            summary.feed(piece)
+            digest.update(piece)
+        head = summary.reader.finish()
+    except form.BackupError as error:
+        raise ConfigError(f"{options.file}: {error}") from error
     if options.unseal_with is not None:
         return _unsealed(summary, head, options)
     revoked = _names(options.revoke) if options.revoke is not None else []

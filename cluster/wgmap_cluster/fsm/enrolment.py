@@ -111,16 +111,16 @@ def enrol_many(state: State, command: EnrolMany) -> Applied:
 
 
 def check_apart(name: str, row: PeerRow, seen: set[object]) -> None:
-    """Refuse what an earlier peer of the same command has."""
-    wanted = {
-        (Reason.NAME_TAKEN, name),
-        (Reason.ADDRESS_TAKEN, row.control_address),
-        *((Reason.PREFIX_TAKEN, (row.instance, each)) for each in row.prefixes),
-        *([(Reason.KEY_TAKEN, row.control_key)] if row.control_key else []),
-    }
-    for reason, what in sorted(wanted & seen, key=repr):
-        raise RefusedError(reason, f"{name}: {what!r} by an earlier peer of the same batch")
-    seen |= wanted
+    """Refuse what an earlier peer of the same command has; adds to ``seen``."""
+    wanted: list[tuple[Reason, object]] = [(Reason.NAME_TAKEN, name)]
+    if row.control_key:
+        wanted.append((Reason.KEY_TAKEN, row.control_key))
+    wanted.append((Reason.ADDRESS_TAKEN, row.control_address))
+    wanted += [(Reason.PREFIX_TAKEN, (row.instance, each)) for each in row.prefixes]
+    for each in wanted:
+        if each in seen:
+            raise RefusedError(each[0], f"{name}: by an earlier peer of the same batch")
+    seen.update(wanted)
 
 
 def _admit(state: State, peer: NewPeer) -> tuple[PeerRow, bool]:

@@ -97,6 +97,11 @@ class EventHub:
         machine.listen(self._applied)
         machine.listen_restored(self._restored)
 
+    @property
+    def followers(self) -> int:
+        """How many clients follow."""
+        return len(self._clients)
+
     def recent(self) -> list[Event]:
         """Return the last events, oldest first."""
         return list(self._recent)
