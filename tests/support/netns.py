@@ -27,6 +27,7 @@ from typing import Any
 NAMESPACES = Path("/run/netns")
 WIREGUARD_SOCKETS = Path("/var/run/wireguard")
 CLONE_NEWNET = 0x40000000
+PATIENCE = float(os.environ.get("WGMAP_TEST_PATIENCE", "1"))
 NAME_BYTES = 15  # IFNAMSIZ - 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -43,7 +44,7 @@ class Namespace:
             ["ip", "netns", "exec", self.name, *argv],
             capture_output=True,
             text=True,
-            timeout=timeout_s,
+            timeout=timeout_s * PATIENCE,
             check=False,
         )
         if check and done.returncode:
@@ -169,8 +170,11 @@ def netbed(prefix: str) -> Iterator[Netbed]:
 
 
 def wait_until(condition: Callable[[], bool], what: str, deadline_s: float = 10) -> None:
-    """Wait on a condition, looking every 10 ms; AssertionError after the deadline."""
-    end = time.monotonic() + deadline_s
+    """Wait on a condition, looking every 10 ms; AssertionError after the deadline.
+
+    All deadlines here are for a machine; an emulated one sets WGMAP_TEST_PATIENCE (a factor).
+    """
+    end = time.monotonic() + deadline_s * PATIENCE
     while not condition():
         assert time.monotonic() < end, f"not within {deadline_s} s: {what}"
         time.sleep(0.01)
@@ -189,7 +193,9 @@ def alive(pid: int) -> bool:
 
 def command(*argv: str, timeout_s: float = 10) -> str:
     """Run a command on this machine and return its output; AssertionError where it fails."""
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout_s, check=False)
+    done = subprocess.run(
+        argv, capture_output=True, text=True, timeout=timeout_s * PATIENCE, check=False
+    )
     assert done.returncode == 0, f"{' '.join(argv)}: {done.stderr.strip()}"
     return done.stdout
 

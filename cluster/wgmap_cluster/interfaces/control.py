@@ -3,14 +3,24 @@
 import asyncio
 import errno
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv6Address
+from pathlib import Path
 
 from wgmap import clock
 from wgmap.addresses import Endpoint, IPAddress
-from wgmap.wg.device import Device, DeviceConfig, DeviceError, PeerState
+from wgmap.log import Log
+from wgmap.wg.device import (
+    Device,
+    DeviceConfig,
+    DeviceError,
+    DeviceState,
+    PeerConfig,
+    PeerState,
+)
 from wgmap.wg.keys import PublicKey
 from wgmap_cluster.fsm.rows import PeerRow
+from wgmap_cluster.interfaces import saved as endpoints_file
 from wgmap_cluster.interfaces.plan import BATCH, ControlPlan, Silence, reachable
 from wgmap_cluster.interfaces.reading import INTERVAL_S, DeviceReader
 
@@ -19,23 +29,37 @@ COUNT_CACHED_S = 2.0
 CHECK_S = 60.0  # how often the device itself is compared with the table
 RETRY_S = 0.2
 MAX_FAILURES = 5
+CALLS = 50  # handshakes that a rebooted server starts, ...
+CALL_PAUSE_S = 0.05  # ... and then a pause: a thousand a second
+_LOG = Log("interfaces")
 _GONE = {errno.ENODEV, errno.EBADF}
 
 
 class ControlPeers:
     """The peers of one control device; give it the table, then ``run`` it."""
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, saved: Path | None = None) -> None:
+        """Take a device, and a file that keeps its peers' endpoints for after a reboot."""
         self._device = device
         self._reader = DeviceReader(device)
         self._plan = ControlPlan()
+        self._saved = saved
+        self._written: dict[PublicKey, Endpoint] = {}
+        if saved is not None:
+            self._written = endpoints_file.load(saved)
+            self._plan.remember(self._written)
         self._silence = Silence()
+        self._given = asyncio.Event()
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
 
     def replace(self, rows: Mapping[str, PeerRow]) -> None:
-        """Take the whole table of peers."""
+        """Take the whole table of peers, at the start (nothing happens before) or after a restore.
+
+        Only a table that was restored: peers that it lacks are removed.
+        """
         self._plan.replace(rows)
+        self._given.set()
         self._woken()
 
     def change(self, name: str, row: PeerRow | None) -> None:
@@ -45,6 +69,7 @@ class ControlPeers:
 
     async def run(self) -> None:
         """Keep the device equal to the table; raises DeviceError when it is gone or broken."""
+        await self._given.wait()
         failures = 0
         while True:
             try:
@@ -126,11 +151,33 @@ class ControlPeers:
         renewals = [
             self._plan.renewal(state.peers[key]) for key in self._silence.due(now, BATCH // 2)
         ]
-        peers = tuple(peer for pair in renewals if pair is not None for peer in pair)
-        if peers:
+        changes = [peer for pair in renewals if pair is not None for peer in pair]
+        await self._configure([*changes, *self._plan.quieted(state)])
+        if self._saved is not None:
+            await asyncio.to_thread(self._save, self._saved, state)
+
+    def _save(self, path: Path, state: DeviceState) -> None:
+        endpoints = {key: p.endpoint for key, p in state.peers.items() if p.endpoint is not None}
+        # Right after a reboot the device knows less than the file.
+        endpoints = {**{k: e for k, e in self._written.items() if k in state.peers}, **endpoints}
+        if endpoints == self._written:
+            return
+        try:
+            endpoints_file.save(path, endpoints)
+        except OSError as error:
+            _LOG.warning("endpoints not saved", path=str(path), reason=error.strerror)
+            return
+        self._written = endpoints
+
+    async def _configure(self, changes: Sequence[PeerConfig]) -> None:
+        for start in range(0, len(changes), BATCH):
+            peers = tuple(changes[start : start + BATCH])
             await self._device.configure(DeviceConfig(peers=peers))
 
     async def _apply(self) -> None:
-        while batch := self._plan.batch():
+        while batch := self._plan.batch(CALLS if self._plan.calling else BATCH):
             await self._device.configure(DeviceConfig(peers=batch))
+            calling = self._plan.calling
             self._plan.done(batch)
+            if calling:
+                await asyncio.sleep(CALL_PAUSE_S)

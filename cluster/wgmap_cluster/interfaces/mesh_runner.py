@@ -28,11 +28,16 @@ class MeshPeers:
         self._network = network
         self._address = address
         self._plan = MeshPlan(own)
+        self._given = asyncio.Event()
         self._wake = asyncio.Event()
 
     def update(self, servers: Mapping[str, ServerRow]) -> None:
-        """Take the whole table of servers, at the start and on each change."""
+        """Take the whole table of servers, at the start (nothing happens before) and on changes.
+
+        Only a table that was restored: servers that it lacks are cut off.
+        """
         self._plan.update(servers)
+        self._given.set()
         self._wake.set()
 
     def up(self, name: str) -> bool | None:
@@ -41,6 +46,7 @@ class MeshPeers:
 
     async def run(self) -> None:
         """Keep the mesh; raises DeviceError or NetworkError when it is gone or broken."""
+        await self._given.wait()
         failures = 0
         while True:
             try:

@@ -10,12 +10,13 @@ from ipaddress import IPv6Address
 from itertools import chain, islice
 from typing import TypeAlias
 
-from wgmap.addresses import IPNetwork, host_prefix
+from wgmap.addresses import Endpoint, IPNetwork, host_prefix
 from wgmap.wg.device import DeviceState, PeerConfig, PeerState
 from wgmap.wg.keys import KEY_BYTES, PublicKey
 from wgmap_cluster.fsm.rows import PeerRow
 
 BATCH = 500  # peers in one request: what one netlink message of the kernel backend carries
+CALL_KEEPALIVE_S = 25  # from 0 to this sends at once; taken back at the next comparison
 SILENT_S = 180.0  # REJECT_AFTER_TIME: whatever session there was has ended
 _Allowed: TypeAlias = tuple[IPNetwork, ...]
 
@@ -30,6 +31,7 @@ class ControlPlan:
         self._installed: dict[PublicKey, _Allowed] = {}
         self._removals: dict[PublicKey, None] = {}
         self._settings: dict[PublicKey, None] = {}
+        self._saved: dict[PublicKey, Endpoint] = {}
 
     def __len__(self) -> int:
         return len(self._wanted)
@@ -65,6 +67,16 @@ class ControlPlan:
         self._settings.clear()
         for key in [*self._installed, *self._wanted]:
             self._mark(key)
+        self._saved = {key: self._saved[key] for key in self._settings if key in self._saved}
+
+    def remember(self, endpoints: Mapping[PublicKey, Endpoint]) -> None:
+        """Take where peers were before a reboot: those that are added now are called there."""
+        self._saved = dict(endpoints)
+
+    @property
+    def calling(self) -> bool:
+        """Whether adding peers starts handshakes, so that it should go slowly."""
+        return bool(self._saved)
 
     def batch(self, limit: int = BATCH) -> tuple[PeerConfig, ...]:
         """Return the next changes, removals before all others; ``done`` tells they were made.
@@ -81,11 +93,20 @@ class ControlPlan:
                 self._installed.pop(peer.key, None)
             elif peer.allowed_ips is not None:
                 self._installed[peer.key] = peer.allowed_ips
+            self._saved.pop(peer.key, None)
             self._mark(peer.key)
 
     def key_of(self, address: IPv6Address) -> PublicKey | None:
         """Return the control key behind a control address."""
         return self._by_address.get(address)
+
+    def quieted(self, state: DeviceState) -> tuple[PeerConfig, ...]:
+        """Return the changes that end the keepalives of peers that were called."""
+        return tuple(
+            PeerConfig(key, keepalive_s=0, update_only=True)
+            for key, peer in state.peers.items()
+            if peer.keepalive_s and key in self._wanted
+        )
 
     def renewal(self, state: PeerState) -> tuple[PeerConfig, PeerConfig] | None:
         """Return the changes that make a peer anew where it is; None where it is not wanted."""
@@ -112,7 +133,10 @@ class ControlPlan:
         allowed = self._wanted.get(key)
         if allowed is None:
             return PeerConfig(key, remove=True)
-        return PeerConfig(key, allowed_ips=allowed)
+        endpoint = None if key in self._installed else self._saved.get(key)
+        if endpoint is None:
+            return PeerConfig(key, allowed_ips=allowed)
+        return PeerConfig(key, endpoint, allowed, CALL_KEEPALIVE_S)
 
 
 @dataclass(slots=True)

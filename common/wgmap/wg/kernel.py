@@ -16,6 +16,7 @@ from wgmap.wg.device import DeviceConfig, DeviceError, DeviceState
 RECEIVE_BYTES = 256 * 1024
 REQUEST_S = 30.0
 MAX_READS = 5  # of a device that changes while it is read
+INLINE_MESSAGES = 16
 MAX_DUMP_MESSAGES = 1 << 16
 _NOT_OURS = {errno.EOPNOTSUPP, errno.ENODEV}
 
@@ -103,7 +104,10 @@ class KernelDevice:
             messages = await self._channel.read(self._name)
             if code := messages[-1].code:
                 raise DeviceError(self._name, code, "cannot read the device")
-            return genl.read_state(self._name, messages)
+            if len(messages) <= INLINE_MESSAGES:
+                return genl.read_state(self._name, messages)
+            # 10 us a peer: thousands of them would hold the loop for too long.
+            return await asyncio.to_thread(genl.read_state, self._name, messages)
 
     async def close(self) -> None:
         """Let go of the device; the interface and its tunnels stay."""

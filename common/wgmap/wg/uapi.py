@@ -7,6 +7,7 @@ The protocol is https://www.wireguard.com/xplatform/#configuration-protocol: lin
 import ipaddress
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from wgmap.addresses import Endpoint, IPNetwork
 from wgmap.errors import WgmapError
@@ -16,6 +17,7 @@ from wgmap.wg.keys import KEY_BYTES, PrivateKey, PublicKey
 END = b"\n\n"
 GET = b"get=1\n\n"
 MAX_ANSWER_BYTES = 64 << 20  # 10,000 peers with one prefix each take 3 MB
+CACHED_VALUES = 1 << 15  # about 10 MB when full
 MAX_U64 = (1 << 64) - 1
 NANOSECONDS = 1_000_000_000
 
@@ -156,6 +158,15 @@ def _take(reading: _Reading, key: str, value: str) -> None:
         reading.listen_port = _number(value, 65535)
 
 
+# A device is read again and again, and hardly anything in it changes meanwhile.
+_endpoint = lru_cache(CACHED_VALUES)(Endpoint.parse)
+
+
+@lru_cache(CACHED_VALUES)
+def _network(text: str) -> IPNetwork:
+    return ipaddress.ip_network(text)
+
+
 def _begin_peer(reading: _Reading, key: PublicKey) -> None:
     if key in reading.peers:
         msg = f"peer {key} twice"
@@ -169,14 +180,14 @@ def _read_endpoint(peer: _PeerReading, value: str) -> None:
     if value.endswith(":0"):
         return
     try:
-        peer.endpoint = Endpoint.parse(value)
+        peer.endpoint = _endpoint(value)
     except ValueError as error:
         raise UapiError(str(error)) from error
 
 
 def _read_allowed_ip(peer: _PeerReading, value: str) -> None:
     try:
-        peer.allowed_ips.append(ipaddress.ip_network(value))
+        peer.allowed_ips.append(_network(value))
     except ValueError as error:
         raise UapiError(str(error)) from error
 

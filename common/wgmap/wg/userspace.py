@@ -27,6 +27,7 @@ START_S = 5.0
 END_S = 3.0
 ABSENT_S = 0.5
 POLL_S = 0.005
+INLINE_BYTES = 128 * 1024
 LOG_TAIL_BYTES = 400
 _NAME = re.compile(r"[A-Za-z0-9_=+.-]{1,15}")
 _BROKEN = (ConnectionError, asyncio.IncompleteReadError, FileNotFoundError)
@@ -63,7 +64,11 @@ class UserspaceDevice:
     async def read(self) -> DeviceState:
         """Read the whole state; raises DeviceError."""
         with _uapi_errors(self._name):
-            return uapi.parse_state(self._name, await self._ask(uapi.GET))
+            answer = await self._ask(uapi.GET)
+            if len(answer) <= INLINE_BYTES:
+                return uapi.parse_state(self._name, answer)
+            # 10 us a peer: thousands of them would hold the loop for too long.
+            return await asyncio.to_thread(uapi.parse_state, self._name, answer)
 
     async def close(self) -> None:
         """Let go of the device; the interface and its tunnels stay."""

@@ -12,9 +12,8 @@ import pytest
 from support.netns import netbed, wait_until
 from wgmap.addresses import Endpoint, control_address
 from wgmap.net.netlink import Network
-from wgmap.wg.device import DeviceConfig, PeerConfig
+from wgmap.wg.device import Backend, DeviceConfig, PeerConfig
 from wgmap.wg.keys import PrivateKey
-from wgmap.wg.userspace import UserspaceBackend
 from wgmap_cluster.config import ControlSection
 from wgmap_cluster.fsm.rows import PeerRow
 from wgmap_cluster.interfaces.control import ControlPeers
@@ -27,7 +26,7 @@ OWN = ipaddress.IPv6Address("fd77:676d:6170::1")
 HOME, AWAY = (ipaddress.ip_address(f"192.0.2.{number}") for number in (11, 12))
 
 
-async def test_an_agent_that_moves_is_known_at_its_new_address_at_once() -> None:
+async def test_an_agent_that_moves_is_known_at_its_new_address_at_once(backend: Backend) -> None:
     key, server_key = PrivateKey.generate(), PrivateKey.generate()
     own = control_address(CONTROL, key.public)
     with netbed("wg") as bed:
@@ -38,12 +37,12 @@ async def test_an_agent_that_moves_is_known_at_its_new_address_at_once() -> None
             with server.entered():
                 network = await stack.enter_async_context(Network())
                 spec = control_tunnel(section, server_key, OWN)
-                device = await ensure(UserspaceBackend(), network, spec)
+                device = await ensure(backend, network, spec)
             with agent.entered():
-                tunnel = await UserspaceBackend().open(bed.name("t"))
+                tunnel = await backend.open(bed.name("t"))
             peers = ControlPeers(device)
             running = asyncio.create_task(peers.run())
-            peers.change("a", PeerRow(bytes(key.public), own.packed, 0, ()))
+            peers.replace({"a": PeerRow(bytes(key.public), own.packed, 0, ())})
             await peers.settled()
 
             endpoint = Endpoint(ipaddress.ip_address("192.0.2.1"), 51822)

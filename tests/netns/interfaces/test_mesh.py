@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from support.eventually import eventually
-from support.netns import Namespace, Netbed, netbed
+from support.netns import PATIENCE, Namespace, Netbed, netbed
 from support.wire import wire
 from wgmap.addresses import Endpoint, IPAddress
 from wgmap.net.netlink import Network
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.netns
 
 PORT = 51821
 # Half a second for a loaded machine; two crossing initiations would take 5 s.
-PROMPT_S = 2.0
+PROMPT_S = 2.0 * PATIENCE
 
 
 @dataclass
@@ -112,7 +112,7 @@ class Mesh:
 async def within(seconds: float, condition: Callable[[], bool]) -> float:
     loop = asyncio.get_running_loop()
     began = loop.time()
-    await eventually(condition, deadline_s=seconds)
+    await eventually(condition, deadline_s=seconds * PATIENCE)
     return loop.time() - began
 
 

@@ -6,8 +6,9 @@
 """
 
 import ipaddress
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
+from typing import TypeAlias
 
 import pytest
 import pytest_asyncio
@@ -15,9 +16,8 @@ import pytest_asyncio
 from support.netns import Namespace, Netbed, netbed, wait_until
 from wgmap.addresses import Endpoint, control_address, host_prefix
 from wgmap.net.netlink import Network
-from wgmap.wg.device import Device, DeviceConfig, PeerConfig
+from wgmap.wg.device import Backend, Device, DeviceConfig, PeerConfig
 from wgmap.wg.keys import PrivateKey, PublicKey
-from wgmap.wg.userspace import UserspaceBackend
 from wgmap_cluster.config import ControlSection, MeshSection
 from wgmap_cluster.interfaces.setup import TunnelSpec, control_tunnel, ensure, mesh_tunnel
 
@@ -25,6 +25,7 @@ pytestmark = pytest.mark.netns
 
 CONTROL = ipaddress.IPv6Network("fd77:676d:6170::/64")
 OWN = ipaddress.IPv6Address("fd77:676d:6170::1")
+Make: TypeAlias = Callable[[TunnelSpec], Awaitable[Device]]
 STRANGER = PublicKey(bytes(31) + b"1")
 
 
@@ -53,15 +54,19 @@ def spec(bed: Netbed) -> TunnelSpec:
     return control_tunnel(section, PrivateKey.generate(), OWN)
 
 
-async def made(server: Namespace, network: Network, spec: TunnelSpec) -> Device:
-    with server.entered():
-        return await ensure(UserspaceBackend(), network, spec)
+@pytest.fixture
+def make(server: Namespace, network: Network, backend: Backend) -> Make:
+    async def ensured(spec: TunnelSpec) -> Device:
+        with server.entered():
+            return await ensure(backend, network, spec)
+
+    return ensured
 
 
 async def test_a_control_interface_as_the_configuration_says(
-    server: Namespace, network: Network, spec: TunnelSpec
+    server: Namespace, make: Make, spec: TunnelSpec
 ) -> None:
-    device = await made(server, network, spec)
+    device = await make(spec)
     state = await device.read()
     assert (state.public_key, state.listen_port) == (spec.key.public, 51822)
     assert "mtu 1420" in server.ip("link", "show", spec.interface)
@@ -73,15 +78,15 @@ async def test_a_control_interface_as_the_configuration_says(
 
 
 async def test_what_stands_is_not_touched_and_what_differs_is_put_right(
-    server: Namespace, network: Network, spec: TunnelSpec
+    server: Namespace, make: Make, spec: TunnelSpec
 ) -> None:
-    device = await made(server, network, spec)
+    device = await make(spec)
     await device.configure(DeviceConfig(peers=(PeerConfig(STRANGER, keepalive_s=7),)))
     server.ip("addr", "add", "fd77:676d:6170::bad/128", "dev", spec.interface)
     server.ip("link", "set", spec.interface, "mtu", "1300")
     await device.close()
     second = replace(spec, port=51999)
-    device = await made(server, network, second)
+    device = await make(second)
     state = await device.read()
     assert state.listen_port == 51999
     assert state.peers[STRANGER].keepalive_s == 7, "peers belong to ControlPeers"
@@ -93,11 +98,11 @@ async def test_what_stands_is_not_touched_and_what_differs_is_put_right(
 
 
 async def test_a_mesh_interface_has_its_address_and_leaves_routes_to_others(
-    bed: Netbed, server: Namespace, network: Network
+    bed: Netbed, server: Namespace, network: Network, make: Make
 ) -> None:
     address = ipaddress.ip_address("fd77:6d65::1")
     spec = mesh_tunnel(MeshSection(interface=bed.name("m")), PrivateKey.generate(), address)
-    device = await made(server, network, spec)
+    device = await make(spec)
     assert (await device.read()).listen_port == 51821
     assert f"{address}/128" in server.ip("-6", "addr", "show", "dev", spec.interface)
     assert await network.routes(spec.interface) == []
@@ -105,21 +110,22 @@ async def test_a_mesh_interface_has_its_address_and_leaves_routes_to_others(
 
 
 async def test_an_agent_reaches_the_server_and_nothing_behind_it(
-    bed: Netbed, server: Namespace, network: Network, spec: TunnelSpec
+    bed: Netbed, backend: Backend, network: Network, make: Make, spec: TunnelSpec
 ) -> None:
+    server = Namespace(bed.name("s"))
     behind, agent = bed.namespace("o"), bed.namespace("a")
     bed.veth(server, behind, ["2001:db8:6::1/64"], ["2001:db8:6::2/64"], label="o")
     bed.veth(server, agent, ["192.0.2.1/24"], ["192.0.2.11/24"], label="a")
     server.run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")  # for reasons of its own
     behind.ip("route", "add", str(CONTROL), "via", "2001:db8:6::1")
-    device = await made(server, network, spec)
+    device = await make(spec)
     key = PrivateKey.generate()
     own = control_address(CONTROL, key.public)
     peer = PeerConfig(key.public, allowed_ips=(host_prefix(own),))
     await device.configure(DeviceConfig(peers=(peer,)))
 
     with agent.entered():
-        tunnel = await UserspaceBackend().open(bed.name("t"))
+        tunnel = await backend.open(bed.name("t"))
     endpoint = Endpoint(ipaddress.ip_address("192.0.2.1"), 51822)
     everything = (ipaddress.ip_network("::/0"),)  # what a hostile agent would say
     await tunnel.configure(

@@ -4,20 +4,22 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from ipaddress import IPv6Address
+from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
 from support.eventually import eventually
 from support.memory_device import MemoryDevice
 from wgmap import clock
-from wgmap.addresses import Endpoint, IPAddress, control_address
+from wgmap.addresses import Endpoint, IPAddress, control_address, host_prefix
 from wgmap.wg.device import DeviceConfig, DeviceError, PeerConfig
 from wgmap.wg.keys import PublicKey
 from wgmap_cluster.fsm.rows import PeerRow
-from wgmap_cluster.interfaces import control, reading
+from wgmap_cluster.interfaces import control, reading, saved
 from wgmap_cluster.interfaces.control import ControlPeers
 from wgmap_cluster.interfaces.plan import SILENT_S
 from wgmap_cluster.interfaces.reading import DeviceReader
@@ -39,9 +41,15 @@ def row(number: int) -> PeerRow:
 
 
 @contextlib.asynccontextmanager
-async def running(device: MemoryDevice) -> AsyncIterator[ControlPeers]:
-    peers = ControlPeers(device)
+async def running(
+    device: MemoryDevice,
+    path: Path | None = None,
+    table: Mapping[str, PeerRow] | None = MappingProxyType({}),
+) -> AsyncIterator[ControlPeers]:
+    peers = ControlPeers(device, path)
     task = asyncio.create_task(peers.run())
+    if table is not None:
+        peers.replace(table)
     try:
         yield peers
     finally:
@@ -72,17 +80,27 @@ async def test_changes_reach_the_device_in_bounded_requests() -> None:
 
 async def test_what_an_earlier_process_left_is_compared_not_flushed() -> None:
     device = MemoryDevice()
-    async with running(device) as first:
-        first.replace({"a": row(1), "b": row(2)})
+    async with running(device, table={"a": row(1), "b": row(2)}) as first:
         await first.settled()
     move(device, 1, HOME)
     device.log.clear()
-    async with running(device) as second:
-        second.replace({"a": row(1), "c": row(3)})
+    async with running(device, table={"a": row(1), "c": row(3)}) as second:
         await second.settled()
     assert device.peers.keys() == {key(1), key(3)}
     assert device.peers[key(1)].endpoint == Endpoint(HOME, 51822)
     assert key(1) not in {peer.key for request in device.log for peer in request.peers}
+
+
+async def test_nothing_is_removed_before_the_table_is_known() -> None:
+    device = MemoryDevice()
+    await device.configure(DeviceConfig(peers=(PeerConfig(key(1)),)))
+    async with running(device, table=None) as peers:
+        peers.change("b", row(2))
+        await asyncio.sleep(0)  # let it begin
+        assert device.peers.keys() == {key(1)}
+        peers.replace({"b": row(2)})
+        await peers.settled()
+        assert device.peers.keys() == {key(2)}
 
 
 async def test_a_passing_refusal_is_tried_again() -> None:
@@ -101,8 +119,10 @@ async def test_a_lost_or_broken_device_ends_it(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(control, "RETRY_S", 0.0)
     device = MemoryDevice()
     device.refuses = code
+    peers = ControlPeers(device)
+    peers.replace({})
     with pytest.raises(DeviceError) as caught:
-        await ControlPeers(device).run()
+        await peers.run()
     assert caught.value.errno == code
 
 
@@ -214,3 +234,51 @@ class TestReader:
         await eventually(lambda: device.reads == 1)
         impatient.cancel()
         assert (await patient).peers == {}
+
+
+class TestAfterReboot:
+    async def test_peers_are_called_where_they_were(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(control, "CHECK_S", 0.02)
+        path = tmp_path / "control-endpoints"
+        device = MemoryDevice()
+        async with running(device, path, {"a": row(1), "b": row(2)}) as before:
+            await before.settled()
+            move(device, 1, HOME)
+            await eventually(path.exists)
+        rebooted = MemoryDevice()
+        table = {"a": row(1), "b": row(2), "c": row(3)}
+        async with running(rebooted, path, table) as after:
+            await after.settled()
+            calls = [peer for peer in rebooted.log[0].peers if peer.endpoint is not None]
+            assert calls == [
+                PeerConfig(key(1), Endpoint(HOME, 51822), (host_prefix(address(1)),), 25)
+            ]
+            await eventually(lambda: rebooted.peers[key(1)].keepalive_s == 0)
+            assert rebooted.peers[key(1)].endpoint == Endpoint(HOME, 51822)
+
+    async def test_a_restarted_daemon_calls_nobody(self, tmp_path: Path) -> None:
+        path = tmp_path / "control-endpoints"
+        saved.save(path, {key(1): Endpoint(HOME, 51822)})
+        device = MemoryDevice()
+        await device.configure(
+            DeviceConfig(peers=(PeerConfig(key(1), allowed_ips=(host_prefix(address(1)),)),))
+        )
+        device.log.clear()
+        async with running(device, path, {"a": row(1)}) as peers:
+            await peers.settled()
+        assert device.log == []
+
+    async def test_a_spoilt_file_is_a_missing_hint(self, tmp_path: Path) -> None:
+        path = tmp_path / "control-endpoints"
+        path.write_bytes(b"\xff\x00 nonsense\n" + f"{key(1)} 192.0.2.11:51822\n".encode())
+        assert saved.load(path) == {key(1): Endpoint(HOME, 51822)}
+        assert saved.load(tmp_path / "none") == {}
+
+    async def test_a_full_disk_stops_nothing(self, tmp_path: Path) -> None:
+        device = MemoryDevice()
+        async with running(device, tmp_path / "no" / "folder") as peers:
+            peers.change("a", row(1))
+            await peers.settled()
+            assert device.peers.keys() == {key(1)}
