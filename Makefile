@@ -1,5 +1,5 @@
 # Two commands do everything: `make demo` and `make test`. The others are for people who work on it.
-.PHONY: all setup demo test test-kernel check fuzz format clean
+.PHONY: all setup demo test test-kernel check fuzz format clean mutants bench-log
 
 PYTEST ?= .venv/bin/pytest
 FUZZ_SECONDS ?= 60
@@ -35,6 +35,14 @@ test-kernel: setup
 format: setup
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
+
+# One-line mutations of the replicated log, each of which a test must notice (some minutes).
+mutants: setup
+	.venv/bin/python scripts/mutants.py
+
+# The replicated log beside the stock library, three servers on loopback (about a minute).
+bench-log: setup
+	.venv/bin/python bench/log.py
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .fuzz

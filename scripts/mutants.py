@@ -205,6 +205,14 @@ def run(mutant: Mutant, base: Path) -> str | None:
 
 def main(only: list[str]) -> int:
     """Run the mutants whose names contain one of ``only``."""
+    with tempfile.TemporaryDirectory(prefix="wgmap-mutant-") as directory:
+        base = Path(directory)
+        for test in ("", "test_defects.py"):  # the tests must pass where nothing is changed
+            line = '"""The write-ahead log:'
+            fault = run(Mutant("none", "wal.py", line, line, test), base)
+            if fault is not None:
+                sys.stdout.write(f"without any change: {fault}\n")
+                return 1
     survivors = 0
     for mutant in MUTANTS:
         if only and not any(word in mutant.name for word in only):

@@ -1,8 +1,14 @@
 """Settings for all tests."""
 
 import os
+import signal
 
 import pytest
+
+
+def pytest_configure() -> None:
+    """Have fixtures take down what they made also when the run is told to end."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,9 +1,11 @@
 """The replicated log as its users see it, over loopback."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgpack
 import pytest
 
 from support.raftlog import Cluster, eventually
@@ -114,3 +116,53 @@ async def test_a_command_has_a_size_limit(three: Cluster) -> None:
     sizes = (MAX_COMMAND_BYTES, MAX_COMMAND_BYTES - 1, 1, 0)
     done = [await three.follower().propose(b"x" * size) for size in sizes]
     assert {proposal.outcome for proposal in done} == {Outcome.APPLIED}
+
+
+async def test_a_server_with_a_wiped_disk_comes_back_only_as_a_new_one(
+    three: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    leader = await three.leader()
+    name = next(name for name, log in three.logs.items() if log is not leader)
+    other = next(n for n, log in three.logs.items() if log is not leader and n != name)
+    assert (await leader.propose(b"kept")).outcome is Outcome.APPLIED
+    await three.settled()
+    await three.stop(name)
+    for file in (three.base / name).iterdir():
+        file.unlink()
+    await three.start(name)
+    await eventually(lambda: f"{name} came back with another disk" in caplog.text)
+    assert not leader.status().others[name].connected
+    assert (await leader.remove_member(name)).outcome is Outcome.APPLIED
+    member = next(member for member in three.members if member.name == name)
+    assert (await three.logs[other].add_member(member)).outcome is Outcome.APPLIED
+    await three.settled()
+    assert three.machines[name].commands == [b"kept"]
+
+
+async def test_leadership_is_handed_over_without_losing_a_proposal(three: Cluster) -> None:
+    leader = await three.leader()
+    chosen = leader.transfer_leadership()
+    done = await asyncio.gather(*(three.follower().propose(b"%d" % n) for n in range(50)))
+    assert {proposal.outcome for proposal in done} == {Outcome.APPLIED}
+    assert await three.leader() is three.logs[chosen]
+
+
+async def test_a_server_that_knows_nothing_of_the_others_is_not_let_in(three: Cluster) -> None:
+    leader = await three.leader()
+    term = leader.status().term
+    address, port = three.members[0].address.rsplit(":", 1)
+    for greeting in (
+        b"\x80\x04\x95garbage",
+        msgpack.packb(["wgmap-raft", 1, "ms9", "ms1", bytes(8)]),
+        msgpack.packb(["wgmap-raft", 1, "ms2", "ms3", bytes(8)]),
+        msgpack.packb(["wgmap-raft", 1, ["ms2"], "ms1", bytes(8)]),
+        msgpack.packb("readonly"),
+        bytes(5000),
+    ):
+        reader, writer = await asyncio.open_connection(address, int(port))
+        writer.write(len(greeting).to_bytes(4, "little") + greeting)
+        with contextlib.suppress(ConnectionError):
+            assert await asyncio.wait_for(reader.read(100), 5) == b""
+        writer.close()
+    assert (await leader.propose(b"x")).outcome is Outcome.APPLIED
+    assert leader.status().term == term

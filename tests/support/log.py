@@ -23,6 +23,7 @@ class MemoryLog:
         self.machine = machine
         self.commands: list[bytes] = []
         self.quorum = True
+        self.barriers = 0  # that were asked for
         self.gate = asyncio.Event()
         self.gate.set()
         self.note = b""
@@ -52,6 +53,7 @@ class MemoryLog:
 
     async def read_barrier(self, deadline_s: float = 1.0) -> int | None:
         assert deadline_s > 0
+        self.barriers += 1
         await asyncio.sleep(0)
         return len(self.commands) if self.quorum else None
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from wgmap.errors import WgmapError
 from wgmap_cluster.supervisor import supervisor
 try:
-    supervisor.run(Path(sys.argv[1]), "support.stub_replica")
+    supervisor.run(Path(sys.argv[1]), sys.argv[2])
 except WgmapError as error:
     print(error, file=sys.stderr)
     sys.exit(int(error.exit_code))
@@ -39,17 +39,25 @@ def wait_for(condition: Callable[[], object], what: str) -> None:
 class Server:
     """A supervisor under test."""
 
-    def __init__(self, folder: Path, control: str = "", prefix: Sequence[str] = ()) -> None:
-        """Start it: with ``control`` as that section or unprotected on loopback."""
+    def __init__(
+        self,
+        folder: Path,
+        control: str = "",
+        prefix: Sequence[str] = (),
+        replica: str = "support.stub_replica",
+    ) -> None:
+        """Start it: with ``control`` as that section, or unprotected on loopback."""
         self.state = folder / "state"
         self.state.mkdir(mode=0o700, exist_ok=True)
         self.address = _free_address()
         self.config = folder / "server.toml"
         listen = f'unprotected = true\nlisten = "{self.address[0]}:{self.address[1]}"\n'
         self.config.write_text(
-            f'[server]\nname = "ms1"\nstate_dir = "{self.state}"\n[control]\n{control or listen}'
+            f'[server]\nname = "ms1"\nstate_dir = "{self.state}"\n'
+            f'admin_socket = "{folder}/admin.sock"\n[control]\n{control or listen}'
         )
         self._prefix = prefix
+        self._replica = replica
         self.log = (folder / "log").open("w+b")
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notify.bind(str(folder / "notify"))
@@ -59,7 +67,7 @@ class Server:
     def start(self) -> subprocess.Popen[bytes]:
         tests = str(Path(__file__).parents[1])
         environment = os.environ | {"PYTHONPATH": tests, "NOTIFY_SOCKET": self.notify.getsockname()}
-        command = [*self._prefix, sys.executable, "-c", PROGRAM, str(self.config)]
+        command = [*self._prefix, sys.executable, "-c", PROGRAM, str(self.config), self._replica]
         return subprocess.Popen(command, env=environment, stdout=self.log, stderr=self.log)
 
     def ready(self) -> None:

@@ -92,7 +92,8 @@ class FirstContact:
             return [Inject(packets)]
         if step is Step.REFUSE:
             self._counters.add("held.refused", len(packets))
-            return [Refuse(packet, refusal) for packet in packets]
+            told = packets[: self._settings.refusals_per_flow]
+            return [Refuse(packet, refusal) for packet in told]
         if step is Step.DROP:
             self._counters.add("held.dropped_too_old", len(packets))
         return []

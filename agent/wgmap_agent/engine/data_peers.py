@@ -46,6 +46,9 @@ class DataPeers:
         self._counters = counters
         self.table = Table(settings)
         self.peers: dict[PublicKey, Peer] = {}
+        # What timers look at, so that thousands of settled peers cost nothing.
+        self.unsettled: dict[PublicKey, Peer] = {}  # no handshake yet, or in recovery
+        self.renew_from = float("inf")  # no mapping is to be renewed before this
 
     def take_in(
         self, now: float, offer: PeerOffer, role: Role, *, wins: bool = False
@@ -90,6 +93,15 @@ class DataPeers:
         ]
         return (None if rest else claim.key), actions
 
+    def unsettle(self, peer: Peer) -> None:
+        """Have timers look at a peer until it stands and is not in recovery."""
+        self.unsettled[peer.key] = peer
+
+    def renew(self, peer: Peer, at: float) -> None:
+        """Set when the mapping of a peer is asked for again."""
+        peer.renew_at = at
+        self.renew_from = min(self.renew_from, at)
+
     def restore(self, peer: Peer) -> PeerConfig:
         """Make the whole configuration of a peer that the device has lost."""
         return PeerConfig(peer.key, peer.endpoint, self.table.prefixes(peer.key))
@@ -114,6 +126,7 @@ class DataPeers:
         phase = Phase.PASSIVE if passive else Phase.TRYING
         peer = Peer(offer.key, offer.endpoint, role, phase, now, None, now)
         peer.activity.reset(now)
+        self.unsettle(peer)
         return peer
 
     def _note_changes(
@@ -149,7 +162,8 @@ class DataPeers:
         prefixes = self.table.prefixes(peer.key)
         installed.endpoint_changed = not installed.created and peer.endpoint != offer.endpoint
         peer.endpoint = offer.endpoint
-        peer.renew_at = min(claim.expires for claim in map(self.table.get, prefixes) if claim)
+        claims = map(self.table.get, prefixes)
+        self.renew(peer, min(claim.expires for claim in claims if claim is not None))
         if installed.created:
             installed.configs.append(self.restore(peer))
         elif installed.routes or installed.endpoint_changed:

@@ -370,6 +370,7 @@ class DataPlane:
         peer.kicks += 1
         peer.keepalive = True
         peer.phase, peer.recovery, peer.rx_mark = Phase.TRYING, None, 0
+        self.data.unsettle(peer)
         peer.activity.reset(now)
         self.touched(peer)
         self.handshakes.begin(now, self.servers.rtt(), peer, waiting=False)
@@ -380,15 +381,18 @@ class DataPlane:
         actions += self.contact.all_of(peer.key, Event.KICKED)
         return actions + (self.requests.ask(now, prefixes[0]) if ask else [])
 
-    def poke(self, peer: Peer) -> list[Action]:
-        """Send something to a peer now, and ask it for a sign of life."""
-        peer.keepalive = True
-        self.touched(peer)
-        changes = (
-            PeerConfig(peer.key, keepalive_s=0, update_only=True),
-            PeerConfig(peer.key, keepalive_s=self.settings.keepalive_s, update_only=True),
-        )
-        return [ConfigurePeers(Tunnel.DATA, changes), *self.probe(peer)]
+    def poke(self, *peers: Peer) -> list[Action]:
+        """Send something to peers now, and ask them for a sign of life."""
+        changes: list[PeerConfig] = []
+        for peer in peers:
+            peer.keepalive = True
+            self.touched(peer)
+            changes.extend(
+                PeerConfig(peer.key, keepalive_s=keepalive_s, update_only=True)
+                for keepalive_s in (0, self.settings.keepalive_s)
+            )
+        configure = [ConfigurePeers(Tunnel.DATA, tuple(changes))] if changes else []
+        return [*configure, *(probe for peer in peers for probe in self.probe(peer))]
 
     def probe(self, peer: Peer) -> list[Action]:
         """Send an echo request through the tunnel; its answer shows in the byte counters."""

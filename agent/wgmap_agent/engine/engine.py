@@ -224,23 +224,20 @@ class Engine:
     # --------------------------------------------------------------------------------- messages
 
     def _message(self, now: float, name: str, message: MapReply | MapNotify) -> list[Action]:
-        actions = self._heard(now, name)
+        self._heard(now, name)
         if isinstance(message, MapReply):
-            return actions + self._reply(now, name, message)
+            return self._reply(now, name, message)
         if isinstance(message, MapNotify):
-            return actions + self._notify(now, name, message)
+            return self._notify(now, name, message)
         assert_never(message)
 
-    def _heard(self, now: float, name: str) -> list[Action]:
-        all_silent = all(
-            self._servers.is_silent(now, server.info.name) for server in self._servers.all()
-        )
-        self._servers.heard(now, name)
+    def _heard(self, now: float, name: str) -> None:
+        regained = self._servers.heard(now, name)
         self._control.heard(now, self._servers.get(name))
-        if all_silent:
+        if regained:
+            # It may have lost who asked for what, and we its pushes.
             self.counters.add("server.regained")
             self._renewals.all_soon(now)
-        return []
 
     def _reply(self, now: float, name: str, reply: MapReply) -> list[Action]:
         if self._servers.probe_answered(now, name, reply.nonce):
@@ -294,10 +291,11 @@ class Engine:
         self.counters.add("moves")
         self._control.moved(now)
         actions += self._registration.change(now, self._underlay)
-        for peer in self._active(now):
-            peer.recovery = self._plane.moves.own_move(now)
-            actions += self._plane.poke(peer)
-        return actions
+        active = self._active(now)
+        for peer in active:
+            peer.recovery = self._plane.moves.own_move(now, len(active))
+            self._plane.data.unsettle(peer)
+        return actions + self._plane.poke(*active)
 
     def _active(self, now: float) -> list[Peer]:
         since = now - self._settings.standing_s
@@ -314,12 +312,13 @@ class Engine:
             last_handshake_s=None if peer.stood_at is None else now - peer.stood_at,
             rx=None if state is None else state.rx_bytes,
             tx=None if state is None else state.tx_bytes,
-            state=self._state_of(peer),
+            state=self._state_of(now, peer),
         )
 
-    def _state_of(self, peer: Peer) -> str:
+    def _state_of(self, now: float, peer: Peer) -> str:
         if peer.phase is not Phase.UP:
             return "pending"
         if peer.recovery is not None:
             return "silent"
-        return "up"
+        is_idle = now - peer.activity.data_at > self._settings.standing_s
+        return "idle" if is_idle else "up"

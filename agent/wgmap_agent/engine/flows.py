@@ -2,13 +2,16 @@ r"""First contact with a destination: the states of a flow and its transitions, 
 
 ::
 
-    PACKET                       FOUND                        STANDS
-    ------> ASKING ------------------------------> SENDING ----------> (gone)
-              |  \ FOUND_BOTH_PULL        RELEASED  ^  | KICKED: send again
-              |   ----------------> WAITING --------/
-              | NOT_FOUND, GAVE_UP     | STANDS: send
-              v                        v
-            (gone), senders told     (gone)
+    PACKET                      FOUND
+    ------> ASKING ---------------------------------> SENDING --. KICKED: send again
+              |    \                                  ^ |  ^  <-'
+              |     \ FOUND_BOTH_PULL       RELEASED / |  | PACKET_KNOWN
+              |      '---------> WAITING ------------'  |
+              |                   |  ^ PACKET_PASSIVE   | STANDS: forget
+              | NOT_FOUND,        |                     |
+              | GAVE_UP: refuse   | STANDS: send        |
+              v                   v                     v
+            (gone)              (gone)                (gone)
 
 A flow that is gone has nothing held. WAITING is the higher key where both sides pulled each
 other at once: any packet that reaches the data device starts a handshake, and two initiations

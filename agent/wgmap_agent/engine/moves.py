@@ -40,9 +40,9 @@ class Moves:
         self._settings = settings
         self._rng = rng
 
-    def own_move(self, now: float) -> Recovery:
-        """Begin with a peer after our own addresses changed: at once, spread a little."""
-        return Recovery(now, now + 0.01 * self._rng.random())
+    def own_move(self, now: float, peers: int) -> Recovery:
+        """Begin with one of so many peers after our own addresses changed."""
+        return Recovery(now, now + self._settings.recovery_spread_s * peers * self._rng.random())
 
     def judge(
         self, now: float, rtt: float, activity: Activity, recovery: Recovery | None

@@ -19,16 +19,17 @@ class Renewals:
 
     def due(self, now: float) -> list[Action]:
         """Ask for the peers that are due."""
-        if now < self._not_before:
+        data = self._plane.data
+        if now < max(self._not_before, data.renew_from):
             return []
-        due = [peer for peer in self._plane.data.peers.values() if peer.renew_at <= now]
+        due = [peer for peer in data.peers.values() if peer.renew_at <= now]
         actions: list[Action] = []
         for peer in due[:PER_TURN]:
             peer.renew_at = now + self._plane.settings.revalidate_retry_s
             actions += self._plane.requests.ask(now, self._oldest(peer.key))
             self._plane.counters.add("mapping.revalidated")
-        if due:
-            self._not_before = now + TURN_S
+        data.renew_from = min((p.renew_at for p in data.peers.values()), default=float("inf"))
+        self._not_before = now + TURN_S
         return actions
 
     def answered(self, now: float, answer: Answer) -> None:
@@ -42,12 +43,13 @@ class Renewals:
         """Ask for every peer soon: a server is back, and pushes may have been missed."""
         spread = self._plane.settings.revalidate_spread_s
         for peer in self._plane.data.peers.values():
-            peer.renew_at = min(peer.renew_at, now + spread * self._plane.rng.random())
+            soon = now + spread * self._plane.rng.random()
+            self._plane.data.renew(peer, min(peer.renew_at, soon))
 
     def deadline(self) -> float | None:
         """Return when ``due`` has something to do."""
-        first = min((p.renew_at for p in self._plane.data.peers.values()), default=None)
-        return None if first is None else max(first, self._not_before)
+        first = self._plane.data.renew_from
+        return None if first == float("inf") else max(first, self._not_before)
 
     def _oldest(self, key: PublicKey) -> IPNetwork:
         table = self._plane.data.table

@@ -97,27 +97,38 @@ class Requests:
         """Take in a Map-Reply; returns an answer where it settles a question."""
         pending = self._pending.get(reply.nonce)
         if pending is None:
-            self._extra(now, server, reply.nonce)
-            return None
+            return self._extra(now, server, reply)
         if not reply.records:
             self._counters.add("reply.empty")
             return None
-        took = now - pending.started
         self._sample(now, server, pending)
-        # The server may have been paused between its check and its answer.
-        late = took > self._settings.staleness_s
-        if all(record.authoritative for record in reply.records) and not late:
+        if self._is_sure(now, pending, reply):
+            pending.unsure = ()
             return self._settle(pending, reply.records, authoritative=True)
         return self._keep_unsure(now, pending, reply.records)
 
-    def _extra(self, now: float, server: str, nonce: int) -> None:
-        """Take in an answer that settles nothing."""
-        settled = self._settled.get(nonce)
+    def _extra(self, now: float, server: str, reply: MapReply) -> Answer | None:
+        """Take in an answer to a settled question: it counts where only unsure ones had come."""
+        settled = self._settled.get(reply.nonce)
         if settled is None:
             self._counters.add("reply.unasked")
-            return
+            return None
         self._counters.add("reply.extra")
         self._sample(now, server, settled)
+        if not settled.unsure or not self._is_sure(now, settled, reply):
+            return None
+        settled.unsure = ()
+        return Answer(settled.target, reply.records, authoritative=True, refresh=settled.refresh)
+
+    def _is_sure(self, now: float, pending: Pending, reply: MapReply) -> bool:
+        """Say whether an answer counts as authoritative.
+
+        One that took too long does not: the server may have been paused between its check and
+        its answer.
+        """
+        in_time = now - pending.started <= self._settings.staleness_s
+        sure = all(record.authoritative for record in reply.records)
+        return bool(reply.records) and sure and in_time
 
     def _sample(self, now: float, server: str, pending: Pending) -> None:
         """Take a round trip where the question went out once (Karn)."""

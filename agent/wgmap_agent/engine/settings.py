@@ -26,6 +26,7 @@ class Settings:
     unsure_negative_s: float = 1.0  # an A=0 negative answer
     max_negative: int = 4096  # the oldest makes room
     refusals_per_s: float = 100.0  # ICMP errors to local senders
+    refusals_per_flow: int = 10  # when the packets held for one destination are given up
 
     # Mappings. A peer with more prefixes than this is refused: AllowedIPs are set whole.
     max_peers: int = 4096
@@ -37,7 +38,9 @@ class Settings:
     # Handshakes. The puller initiates at once; the pushed side waits this long (and an RTT).
     fallback_s: float = 0.15
     fallback_jitter_s: float = 0.05
-    kick_s: float = 0.15  # beside kick_rtts: a tunnel that does not stand by then is kicked
+    # Beside kick_rtts: a tunnel that does not stand by then is kicked. Well after the fallback, or
+    # the two would cross; and peers may be further away than the servers that the RTT is from.
+    kick_s: float = 0.25
     kick_rtts: float = 3.0
     kick_both_rtts: float = 2.0  # where both pulled at once and two initiations have crossed
     kick_cap_s: float = 5.0  # back-off between kicks; WireGuard's own retry is as slow
@@ -56,8 +59,8 @@ class Settings:
     watch_s: float = 2.0  # between two readings of the data device while there are peers
     silent_s: float = 3.0  # we sent data and nothing at all came back
     probe_wait_s: float = 1.0  # beside 2 RTT: an answer to the probe inside the tunnel
-    probe_again_s: float = 30.0  # one-way flows are probed no more often
     recovery_first_s: float = 0.25  # first repeated question for a peer that may have moved
+    recovery_spread_s: float = 0.002  # for each peer, so that all are not asked for at once
     recovery_cap_s: float = 15.0
     moves_per_s: float = 5.0  # a flapping interface is followed no faster
 

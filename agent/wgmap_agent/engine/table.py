@@ -46,6 +46,7 @@ class Table:
         self._settings = settings
         self._claims: dict[IPNetwork, Claim] = {}
         self._owned: dict[PublicKey, set[IPNetwork]] = {}
+        self._ordered: dict[PublicKey, tuple[IPNetwork, ...]] = {}  # made when asked for
         self._withdrawn: dict[IPNetwork, int] = {}
         self._lengths: dict[int, dict[int, int]] = {4: {}, 6: {}}  # how many of each length
 
@@ -104,7 +105,11 @@ class Table:
 
     def prefixes(self, key: PublicKey) -> tuple[IPNetwork, ...]:
         """Return a peer's prefixes in a fixed order."""
-        return tuple(sorted(self._owned.get(key, ()), key=_order))
+        if key not in self._owned:
+            return ()
+        if key not in self._ordered:
+            self._ordered[key] = tuple(sorted(self._owned[key], key=_order))
+        return self._ordered[key]
 
     def owners(self) -> tuple[PublicKey, ...]:
         """Return the peers that own something."""
@@ -123,6 +128,8 @@ class Table:
             return True
         if known is None or is_newer(claim.version, known.version):
             return False
+        if known.version == claim.version == 0:
+            return False  # a server that uses no versions: the last word counts
         return known.version != claim.version or known.key != claim.key
 
     def _is_full(self, claim: Claim, known: Claim | None) -> bool:
@@ -134,12 +141,14 @@ class Table:
 
     def _remember(self, claim: Claim) -> None:
         self._claims[claim.prefix] = claim
+        self._ordered.pop(claim.key, None)
         self._owned.setdefault(claim.key, set()).add(claim.prefix)
         lengths = self._lengths[claim.prefix.version]
         lengths[claim.prefix.prefixlen] = lengths.get(claim.prefix.prefixlen, 0) + 1
 
     def _forget(self, claim: Claim) -> None:
         del self._claims[claim.prefix]
+        self._ordered.pop(claim.key, None)
         owned = self._owned[claim.key]
         owned.discard(claim.prefix)
         if not owned:

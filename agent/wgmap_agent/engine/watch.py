@@ -28,7 +28,11 @@ class Watch:
     def wanted(self) -> float | None:
         """Return when the device must be read next."""
         times = [self._watch_at] if self._watch_at is not None else []
-        for peer in self._plane.data.peers.values():
+        data = self._plane.data
+        for key, peer in list(data.unsettled.items()):
+            if data.peers.get(key) is not peer or _is_settled(peer):
+                del data.unsettled[key]
+                continue
             if peer.check_at is not None:
                 times.append(peer.check_at)
             if peer.recovery is not None:
@@ -77,7 +81,7 @@ class Watch:
 
     def _check_allowed(self, peer: Peer, state: PeerState) -> list[Action]:
         wanted = self._plane.data.table.prefixes(peer.key)
-        if set(wanted) == set(state.allowed_ips):
+        if wanted == state.allowed_ips or set(wanted) == set(state.allowed_ips):
             return []
         self._plane.counters.add("peer.allowed_ips_repaired")
         self._plane.touched(peer)
@@ -126,6 +130,8 @@ class Watch:
         verdict, peer.recovery = plane.moves.judge(
             now, plane.servers.rtt(), peer.activity, peer.recovery
         )
+        if peer.recovery is not None:
+            plane.data.unsettle(peer)
         if verdict is Suspicion.PROBE:
             return plane.probe(peer)
         if verdict is Suspicion.LOOK_FOR:
@@ -163,7 +169,10 @@ class Watch:
                 continue
             taken = [p for p in one.allowed_ips if self._claim(now, one.key, p)]
             if taken:
-                plane.data.peers[one.key] = self._adopted_peer(now, one, wall)
+                peer = self._adopted_peer(now, one, wall)
+                plane.data.peers[one.key] = peer
+                plane.data.unsettle(peer)
+                plane.data.renew(peer, peer.renew_at)
                 routes += taken
                 plane.counters.add("peer.adopted")
         return plane.adopt_routes(tuple(routes))
@@ -201,3 +210,7 @@ class Watch:
         if not fresh:
             peer.activity.data_at = now
         return peer
+
+
+def _is_settled(peer: Peer) -> bool:
+    return peer.phase is Phase.UP and peer.recovery is None

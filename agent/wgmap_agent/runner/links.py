@@ -11,22 +11,22 @@ import fcntl
 import ipaddress
 import socket
 import struct
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from wgmap.addresses import Endpoint, IPAddress, IPNetwork
 from wgmap.log import Log
-from wgmap.net.changes import Change, ChangeKind, ChangeListener
+from wgmap.net.changes import Change, ChangeKind
 from wgmap.net.netlink import AddressState, Network
 from wgmap_agent.config import AgentConfig
-from wgmap_agent.runner.lost import Presence
 
 SETTLE_S = 0.05  # a change that is followed by others waits for them,
 SETTLE_MOST_S = 0.5  # but not for longer than this
 ROUTE_PAUSE_S = 1.0  # between two changes of nothing but routes: some routers change them all day
 MAX_RLOCS = 8
+OVERHEAD = {4: 60, 6: 80}  # bytes that a tunnel adds over an underlay of IPv4, of IPv6
 
-_SIOCGIFFLAGS = 0x8913
+_SIOCGIFFLAGS, _SIOCGIFMTU = 0x8913, 0x8921
 _IFF_UP, _IFF_RUNNING = 0x1, 0x40
 
 log = Log("agent.links")
@@ -68,6 +68,25 @@ def rlocs(
     return tuple(dict.fromkeys(one[3] for one in found))[:MAX_RLOCS]
 
 
+def room(
+    addresses: Mapping[str, Iterable[AddressState]],
+    chosen: Collection[IPAddress],
+    mtu_of: Callable[[str], int],
+) -> int | None:
+    """Return the largest tunnel MTU (bytes) that fits every chosen address's link. Pure.
+
+    WireGuard adds 32 bytes, UDP 8 and the outer IP header 20 or 40; a full packet is padded to
+    no more than the MTU. None without addresses.
+    """
+    fits = [
+        mtu_of(name) - OVERHEAD[state.address.version]
+        for name, states in addresses.items()
+        for state in states
+        if state.address.ip in chosen and mtu_of(name)  # 0: it is just gone
+    ]
+    return min(fits, default=None)
+
+
 def _is_underlay(address: IPAddress, rules: Rules) -> bool:
     special = (
         address.is_loopback
@@ -81,10 +100,12 @@ def _is_underlay(address: IPAddress, rules: Rules) -> bool:
 class Links:
     """Knows the underlay's addresses and tells when they, or the way out, have changed."""
 
-    def __init__(self, network: Network, rules: Rules, servers: tuple[Endpoint, ...]) -> None:
+    def __init__(self, network: Network, config: AgentConfig) -> None:
         self._network = network
-        self._rules = rules
-        self._servers = servers
+        self._rules = Rules.of(config)
+        self._servers = tuple(one.endpoint for one in config.server)
+        self._mtu = config.tun.mtu
+        self._room: int | None = None
 
     async def underlay(self) -> tuple[IPAddress, ...]:
         """Read the addresses as they are now; raises NetworkError."""
@@ -92,17 +113,25 @@ class Links:
         up = {name for name in addresses if is_up(name)}
         sources = (source_towards(server) for server in self._servers)
         preferred = {source for source in sources if source is not None}
-        return rlocs(addresses, up, preferred, self._rules)
+        chosen = rlocs(addresses, up, preferred, self._rules)
+        self._check_mtu(room(addresses, chosen, mtu_of))
+        return chosen
+
+    def _check_mtu(self, fits: int | None) -> None:
+        """Tell once of links on which full packets of the tunnels would be fragmented."""
+        if fits is not None and fits < self._mtu and fits != self._room:
+            log.warning("the MTU is too large for the underlay", mtu=self._mtu, fits=fits)
+        self._room = fits
 
     async def watch(
         self,
-        changes: ChangeListener,
-        present: Presence,
+        changes: AsyncIterable[Change],
+        check: Callable[[], None],
         told: Callable[[tuple[IPAddress, ...]], None],
     ) -> None:
         """Tell of the underlay after every change, until cancelled.
 
-        Raises NetworkError, and InterfaceLostError when one of ours is gone.
+        Raises NetworkError, and what ``check``, called after every change, raises.
 
         A burst of changes is told once. A change of routes alone is told too (the way out may be
         another one), though not at once where it follows another.
@@ -115,7 +144,7 @@ class Links:
             while True:
                 # Changes of routes that wait for the end of the pause do not keep others waiting.
                 kinds |= await settled.next(told_at + ROUTE_PAUSE_S if kinds else None)
-                present.check()
+                check()
                 underlay = await self.underlay()
                 now = asyncio.get_running_loop().time()
                 if underlay == known:
@@ -133,7 +162,7 @@ class Links:
 class Settled:
     """Gathers changes: ``next`` returns when there were some and none has come for a while."""
 
-    def __init__(self, changes: ChangeListener) -> None:
+    def __init__(self, changes: AsyncIterable[Change]) -> None:
         self._kinds: set[ChangeKind] = set()
         self._some = asyncio.Event()
         self._latest = 0.0
@@ -174,7 +203,7 @@ class Settled:
         while (end := min(self._latest + SETTLE_S, last)) > loop.time():  # noqa: ASYNC110
             await asyncio.sleep(end - loop.time())
 
-    async def _listen(self, changes: ChangeListener) -> None:
+    async def _listen(self, changes: AsyncIterable[Change]) -> None:
         async for change in changes:
             self._note(change)
 
@@ -186,16 +215,27 @@ class Settled:
 
 def is_up(interface: str) -> bool:
     """Tell whether an interface of this network namespace is up and has a carrier."""
+    (flags,) = struct.unpack_from("H", _ask(_SIOCGIFFLAGS, interface))
+    return bool(flags & _IFF_UP and flags & _IFF_RUNNING)
+
+
+def mtu_of(interface: str) -> int:
+    """Return an interface's MTU in bytes; 0 where it is gone."""
+    mtu: int = struct.unpack_from("i", _ask(_SIOCGIFMTU, interface))[0]
+    return mtu
+
+
+def _ask(number: int, interface: str) -> bytes:
+    """Ask the kernel (ioctl) about an interface; zeros where it is gone."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         request = struct.pack("16sH22x", interface.encode(), 0)
         try:
-            answer = fcntl.ioctl(any_socket, _SIOCGIFFLAGS, request)
+            answer = fcntl.ioctl(any_socket, number, request)
         except OSError as error:
             if error.errno == errno.ENODEV:
-                return False
+                return bytes(24)
             raise
-    (flags,) = struct.unpack_from("H", answer, 16)
-    return bool(flags & _IFF_UP and flags & _IFF_RUNNING)
+    return answer[16:]
 
 
 def source_towards(endpoint: Endpoint) -> IPAddress | None:

@@ -3,7 +3,6 @@
 import asyncio
 import random
 import signal
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -19,7 +18,7 @@ from wgmap.wg.keys import PrivateKey
 from wgmap_agent.config import AgentConfig
 from wgmap_agent.engine.engine import Engine
 from wgmap_agent.engine.types import Action, Identity, ServerInfo, Tunnel
-from wgmap_agent.runner import interfaces, keys
+from wgmap_agent.runner import interfaces, keys, walltime
 from wgmap_agent.runner.controlsocket import ControlSocket, Datagram
 from wgmap_agent.runner.executor import Executor, Hands, SourceFinder
 from wgmap_agent.runner.injector import Injector
@@ -34,7 +33,8 @@ from wgmap_agent.runner.statussocket import StatusSocket
 from wgmap_agent.runner.store import Store
 from wgmap_agent.runner.tun import Tun
 
-REGISTERED_POLL_S = 0.25
+REGISTERED_POLL_S = 0.25  # until the first time,
+WATCH_S = 2.0  # and then
 MAX_LOSSES = 5  # of interfaces, within
 LOSSES_S = 60.0
 
@@ -85,8 +85,9 @@ def identity(config: AgentConfig, control: PrivateKey, data: PrivateKey) -> Iden
 class _Agent:
     """Everything that runs, wired together."""
 
-    def __init__(self, config: AgentConfig, engine: Engine, who: Identity) -> None:
+    def __init__(self, config: AgentConfig, engine: Engine, who: Identity, store: Store) -> None:
         self.config = config
+        self.store = store
         self.engine = engine
         self.who = who
         self.pump = Pump(engine, clock.now)
@@ -97,14 +98,15 @@ class _Agent:
         """Open everything, in the order in which a part needs the others."""
         store = stack.enter_context(Store(config.agent.state_dir))
         control_key, data_key = keys.load(config.agent.state_dir)
+        await walltime.reached(store.last_wall)
         who = identity(config, control_key, data_key)
         rng = random.Random()  # noqa: S311  # jitter and nonces; tunnels authenticate
-        self = cls(config, Engine(who, store.load(), rng), who)
-        await self._open(stack, control_key, data_key, store)
+        self = cls(config, Engine(who, store.load(), rng), who, store)
+        await self._open(stack, control_key, data_key)
         return self
 
     async def _open(
-        self, stack: AsyncExitStack, control_key: PrivateKey, data_key: PrivateKey, store: Store
+        self, stack: AsyncExitStack, control_key: PrivateKey, data_key: PrivateKey
     ) -> None:
         config = self.config
         tun = stack.enter_context(Tun(config.tun.interface))
@@ -122,14 +124,12 @@ class _Agent:
         # Last: from here on first packets come in, and they must find the data routes.
         await interfaces.route_overlay(self.network, config)
         self.control = stack.enter_context(self._control_socket())
-        self.saver = Saver(store.save, self._failed)
+        self.saver = Saver(self.store.save, self._failed)
         stack.push_async_callback(self.saver.close)
         self.executor = self._executor(stack, devices)
         self.pump.add(tun, self.engine.packet)
         self.pump.add(self.control, self._datagram)
-        self.links = Links(
-            self.network, Rules.of(config), tuple(one.endpoint for one in config.server)
-        )
+        self.links = Links(self.network, config)
 
     def _control_socket(self) -> ControlSocket:
         servers = {one.name: one.control_address for one in self.config.server}
@@ -158,13 +158,14 @@ class _Agent:
         queries = Queries(self.config, self.engine, self.pump, self.counters)
         socket = StatusSocket(self.config.agent.socket, queries)
         await socket.start()
-        present = Presence(Rules.of(self.config).own_interfaces)
         try:
+            present = Presence(Rules.of(self.config).own_interfaces)
             with self.network.changes() as changes, _signals(self.pump.stop):
-                self.pump.take(self.engine.start(clock.now(), await self.links.underlay()))
+                underlay = await self.links.underlay()
+                self.pump.take(self.engine.start(clock.now(), underlay))
                 async with _background(
                     self.pump,
-                    self.links.watch(changes, present, self._moved),
+                    self.links.watch(changes, present.check, self._moved),
                     self._tell_manager(),
                 ):
                     log.info("started", name=self.who.name, control=self.who.control_address)
@@ -192,15 +193,14 @@ class _Agent:
             self.pump.failed(action, error)
 
     def _peers_read(self, tunnel: Tunnel, state: DeviceState) -> None:
-        wall = time.clock_gettime(time.CLOCK_REALTIME)  # WireGuard tells handshakes in wall time
-        self.pump.take(self.engine.peers_read(clock.now(), tunnel, state, wall))
+        self.pump.take(self.engine.peers_read(clock.now(), tunnel, state, walltime.now()))
 
     def _moved(self, underlay: tuple[addresses.IPAddress, ...]) -> None:
         self.pump.take(self.engine.addresses_changed(clock.now(), underlay))
 
     async def _tell_manager(self) -> None:
         """Tell when the agent is registered, and that the loop turns."""
-        told_at = float("-inf")
+        told_at = noted_at = float("-inf")
         was = False
         while True:
             now = clock.now()
@@ -212,7 +212,10 @@ class _Agent:
             if now - told_at >= Readiness.interval_s():
                 self.readiness.alive()
                 told_at = now
-            await asyncio.sleep(REGISTERED_POLL_S)
+            if now - noted_at >= walltime.NOTE_S:
+                self.store.note_wall(walltime.now())
+                noted_at = now
+            await asyncio.sleep(WATCH_S if registered else REGISTERED_POLL_S)
 
 
 @contextmanager

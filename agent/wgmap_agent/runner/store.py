@@ -36,10 +36,13 @@ class Store:
     """The state directory of a running agent, locked against a second one."""
 
     def __init__(self, directory: Path) -> None:
-        """Make and lock the directory; raises ConfigError, or ConflictError if it is in use."""
+        """Make and lock the directory; raises ConfigError, or ConflictError if it is in use.
+
+        ``last_wall`` then is the last wall time that a former run noted; None: there was none.
+        """
         self.directory = directory
         _make_directory(directory)
-        self._lock = _lock(directory / LOCK_FILE)
+        self._lock, self.last_wall = _lock(directory / LOCK_FILE)
 
     def load(self) -> SavedState:
         """Read the saved state; a fresh one when there is none or it is damaged."""
@@ -60,6 +63,13 @@ class Store:
         except OSError as error:
             msg = f"{self.directory / STATE_FILE}: {error.strerror}"
             raise StateError(msg) from error
+
+    def note_wall(self, wall: float) -> None:
+        """Note the wall time (seconds since 1970) as the lock file's; not vital, so never fails."""
+        try:
+            os.utime(self._lock, (wall, wall))
+        except OSError as error:
+            log.warning("wall time not noted", reason=error)
 
     def close(self) -> None:
         """Let go of the directory."""
@@ -125,7 +135,7 @@ def _make_directory(directory: Path) -> None:
         raise ConfigError(msg) from error
 
 
-def _lock(path: Path) -> int:
+def _lock(path: Path) -> tuple[int, float | None]:
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -138,9 +148,13 @@ def _lock(path: Path) -> int:
         os.close(fd)
         msg = f"{path.parent}: in use by another wgmap-agent (pid {owner or 'unknown'})"
         raise ConflictError(msg) from None
+    status = os.fstat(fd)
+    last_wall = status.st_mtime if status.st_size else None
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-    return fd
+    if last_wall is not None:
+        os.utime(fd, (last_wall, last_wall))  # until this run notes its own
+    return fd, last_wall
 
 
 def _read(path: Path) -> bytes:

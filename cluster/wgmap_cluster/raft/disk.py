@@ -69,6 +69,11 @@ class Disk(Protocol):
         ...
 
 
+def beside(path: Path, suffix: str) -> Path:
+    """Return the path of a helper file of ``path``; never that of another file's helper."""
+    return path.with_name(path.name + suffix)
+
+
 @contextlib.contextmanager
 def _reporting(path: Path, action: str) -> Iterator[None]:
     try:

@@ -79,8 +79,7 @@ class RaftLog:
         if self._node is not None or self._own is None:
             raise AssertionError("started twice")
         self._loop = asyncio.get_running_loop()
-        wiring = (self._own, self._settings, self._device, self._on_frame, self._on_change)
-        self._transport = MeshTransport(*wiring)
+        self._transport = MeshTransport(self._own, self._settings, self._device, self)
         self._node = RaftNode(
             self._name, self._members, self._state_dir, self._machine, self._transport,
             disk=self._disk, settings=self._settings, rng=Random(),  # noqa: S311  # time-outs
@@ -154,15 +153,28 @@ class RaftLog:
         self._timer = self._woken = None
 
     # From the transport.
-    def _on_frame(self, name: str, frame: bytes) -> None:
+    def on_frame(self, name: str, frame: bytes) -> None:
+        """See Events."""
         if self._node is not None:
             self._node.receive(name, frame)
             self._wake()
 
-    def _on_change(self, name: str) -> None:
+    def on_change(self, name: str) -> None:
+        """See Events."""
         if self._node is not None:
             self._node.connection_changed(name)
             self._wake()
+
+    def admit(self, name: str, store: bytes) -> bool:
+        """See Events."""
+        if self._node is None or not self._node.admit(name, store):
+            return False
+        self._wake()
+        return True
+
+    def store(self) -> bytes:
+        """See Events."""
+        return self._running().store()
 
     # What others call.
     async def propose(self, command: bytes, deadline_s: float = 1.5) -> Proposal:

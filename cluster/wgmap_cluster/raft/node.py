@@ -39,7 +39,7 @@ from wgmap_cluster.raft.protocol import Following, Leading
 from wgmap_cluster.raft.reads import Reads
 from wgmap_cluster.raft.settings import Settings
 from wgmap_cluster.raft.snapshot import Background, SnapshotMeta, SnapshotStore, ThreadJob
-from wgmap_cluster.raft.wal import Entry, WriteAheadLog
+from wgmap_cluster.raft.wal import OWN, Entry, WriteAheadLog
 
 log = logging.getLogger(__name__)
 
@@ -365,6 +365,7 @@ class RaftNode(Library):
         self.set_voters(self.membership.others())
         self.elections.member = any(m.name == self.name for m in self.membership.members)
         self._set_learner()
+        self._forget_stores()
         self._wire.set_members(self.membership.connectable())
 
     def _set_learner(self) -> None:
@@ -404,8 +405,33 @@ class RaftNode(Library):
         if not fit:
             msg = f"{target or 'no server'} is not connected or has not the whole log"
             raise RefusedError(msg)
+        self.proposals.hold_until = now() + self.settings.election_min_s
         self.send(fit[0], messages.TimeoutNow(self.term))
         return str(fit[0])
+
+    def store(self) -> bytes:
+        """Return the identity of this server's disk."""
+        return self.wal.image.stores[OWN]
+
+    def admit(self, name: str, store: bytes) -> bool:
+        """Tell whether ``name`` may connect: a server whose disk was wiped must be added anew.
+
+        It has forgotten what it acknowledged and whom it voted for; in its old place it could
+        help to elect a leader without entries that are committed.
+        """
+        stores = self.wal.image.stores
+        if stores.get(name, store) != store:
+            log.error("%s came back with another disk; remove it, then add it", name)
+            return False
+        if name not in stores:
+            self.wal.set_stores({**stores, name: store})
+        return True
+
+    def _forget_stores(self) -> None:
+        known = {member.name for member in self.membership.connectable()}
+        stores = {name: store for name, store in self.wal.image.stores.items() if name in known}
+        if stores.keys() != self.wal.image.stores.keys() - {OWN}:
+            self.wal.set_stores(stores)
 
     # Notes and status.
     def publish(self, note: bytes) -> None:

@@ -40,6 +40,7 @@ class Proposals:
         self._next_id = node.rng.getrandbits(48) << 14  # unique to this incarnation (P5)
         self.translate: Callable[[bytes], bytes] = lambda command: command
         self.appended: Callable[[Entry], None] = lambda _entry: None
+        self.hold_until = float("-inf")  # as leader, append nothing: leadership is handed over
         self.ended: list[tuple[Done, Proposal]] = []  # to be told after the sync
 
     def add(self, command: bytes, deadline: float, done: Done) -> None:
@@ -58,7 +59,7 @@ class Proposals:
             leader = node.reachable_leader()
             if leader is not None:
                 self._forward(leader)
-        if not self._queue or not node.leading:
+        if not self._queue or not node.leading or now() < self.hold_until:
             return False
         while self._queue:
             self._append_own(self._queue.popleft())
@@ -109,7 +110,7 @@ class Proposals:
     def on_propose(self, name: str, message: Propose) -> None:
         """Append what another server sends, if this one leads."""
         node = self._node
-        leads = node.leading and node.term == message.term
+        leads = node.leading and node.term == message.term and now() >= self.hold_until
         if not leads or self._full():
             reason = "the leader has no quorum" if leads else ""
             refused = tuple((request, 0) for request, _ in message.items)

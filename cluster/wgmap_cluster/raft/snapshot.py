@@ -21,7 +21,7 @@ from typing import BinaryIO, Protocol
 
 import msgpack
 
-from wgmap_cluster.raft.disk import CorruptError, Disk, OutFile
+from wgmap_cluster.raft.disk import CorruptError, Disk, OutFile, beside
 from wgmap_cluster.raft.interface import LogError, Member
 
 _MAGIC = b"wgmapsn1"
@@ -203,7 +203,7 @@ class SnapshotStore:
         """Start to write one; does nothing while another is being written."""
         if self._saving is not None:
             return
-        path = self.path.with_suffix(".new")
+        path = beside(self.path, ".new")
 
         def work() -> None:
             file = self._disk.create(path)
@@ -224,9 +224,9 @@ class SnapshotStore:
         meta = self._saving[1]
         self._saving = None
         if self.meta is not None and meta.index <= self.meta.index:
-            self._disk.remove(self.path.with_suffix(".new"))
+            self._disk.remove(beside(self.path, ".new"))
             return False
-        self._disk.replace(self.path.with_suffix(".new"), self.path)
+        self._disk.replace(beside(self.path, ".new"), self.path)
         self.meta = meta
         return True
 
@@ -245,7 +245,7 @@ class SnapshotStore:
         incoming = self._incoming
         if offset == 0 and (incoming is None or incoming.index != index or incoming.offset == 0):
             self.drop_incoming()
-            file = self._disk.create(self.path.with_suffix(".in"))
+            file = self._disk.create(beside(self.path, ".in"))
             incoming = self._incoming = _Incoming(file, index, total)
         if incoming is None or incoming.index != index:
             return 0
@@ -259,7 +259,7 @@ class SnapshotStore:
         incoming = self._incoming
         if incoming is None or incoming.offset != incoming.total:
             raise AssertionError("the snapshot is not complete")
-        path = self.path.with_suffix(".in")
+        path = beside(self.path, ".in")
         incoming.file.sync()
         self.drop_incoming()
         meta = read_meta(self._disk, path)

@@ -16,7 +16,7 @@ import ipaddress
 import logging
 import socket
 import struct
-from collections.abc import Callable
+from typing import Protocol
 
 import msgpack
 
@@ -33,6 +33,26 @@ _HELLO = "wgmap-raft"
 _VERSION = 1
 _MAX_UNKNOWN = 16
 _HELLO_BYTES = 1024
+
+
+class Events(Protocol):
+    """What the transport tells, and asks."""
+
+    def on_frame(self, name: str, frame: bytes) -> None:
+        """Take a frame from a server."""
+        ...
+
+    def on_change(self, name: str) -> None:
+        """Take note that a connection came or went."""
+        ...
+
+    def admit(self, name: str, store: bytes) -> bool:
+        """Tell whether a server with this disk may connect."""
+        ...
+
+    def store(self) -> bytes:
+        """Return the identity of the own disk."""
+        ...
 
 
 class _Connection(asyncio.Protocol):
@@ -114,11 +134,10 @@ class MeshTransport:
         own: Member,
         settings: Settings,
         bind_device: str | None,
-        on_frame: Callable[[str, bytes], None],
-        on_change: Callable[[str], None],
+        events: "Events",
     ) -> None:
         self._own, self._settings, self._device = own, settings, bind_device
-        self._deliver, self._changed = on_frame, on_change
+        self._events = events
         self._endpoint = parse_address(own)
         self._members: dict[str, Member] = {}
         self._connections: dict[str, _Connection] = {}
@@ -252,7 +271,7 @@ class MeshTransport:
         return connection
 
     def _hello(self, to: str) -> bytes:
-        return bytes(msgpack.packb([_HELLO, _VERSION, self._own.name, to]))
+        return bytes(msgpack.packb([_HELLO, _VERSION, self._own.name, to, self._events.store()]))
 
     # From connections.
     def on_made(self, connection: _Connection) -> None:
@@ -267,12 +286,12 @@ class MeshTransport:
         name, connection.peer = connection.peer, None
         if name is not None and self._connections.get(name) is connection:
             del self._connections[name]
-            self._changed(name)
+            self._events.on_change(name)
 
     def on_frame(self, connection: _Connection, frame: bytes) -> None:
         """Take a whole frame."""
         if connection.peer is not None:
-            self._deliver(connection.peer, frame)
+            self._events.on_frame(connection.peer, frame)
         elif connection in self._unknown:
             self._on_hello(connection, frame)
 
@@ -290,12 +309,12 @@ class MeshTransport:
         if connection.dialled is None:
             connection.send(self._hello(name))
             connection.flush()
-        self._changed(name)
+        self._events.on_change(name)
 
     def _greeted(self, connection: _Connection, frame: bytes) -> str | None:
         """Return who greets, None where it is none of the servers, or not from its address."""
         try:
-            word, version, name, to = msgpack.unpackb(frame)
+            word, version, name, to, store = msgpack.unpackb(frame)
         except (ValueError, TypeError, msgpack.UnpackException):
             return None
         member = self._members.get(name) if isinstance(name, str) else None
@@ -303,7 +322,8 @@ class MeshTransport:
             return None
         remote = ipaddress.ip_address(connection.remote().partition("%")[0])
         expected = (parse_address(member).address, connection.dialled or name)
-        return name if (remote, name) == expected else None
+        admitted = (remote, name) == expected and isinstance(store, bytes)
+        return name if admitted and self._events.admit(name, store) else None
 
 
 def parse_address(member: Member) -> Endpoint:

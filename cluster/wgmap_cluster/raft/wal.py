@@ -25,7 +25,7 @@ from typing import TypeAlias
 
 import msgpack
 
-from wgmap_cluster.raft.disk import CorruptError, Disk, OutFile
+from wgmap_cluster.raft.disk import CorruptError, Disk, OutFile, beside
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,8 @@ _BATCH = struct.Struct("<4sIQII")
 _RECORD = struct.Struct("<BI")
 _PAIR = struct.Struct("<QQ")
 _MAGIC, _VERSION, _BATCH_MAGIC = b"wgmapwal", 1, b"WGB1"
-_BASE, _ENTRY, _TRUNCATE, _TERM, _COMMIT = 1, 2, 3, 4, 5
+_BASE, _ENTRY, _TRUNCATE, _TERM, _COMMIT, _STORES = 1, 2, 3, 4, 5, 6
+OWN = ""  # the key of this server's own store among the stores
 PLACEHOLDER = b"\x01"  # stands for the command of the first entry, which is never applied again
 
 
@@ -93,6 +94,7 @@ class LogImage:
         self.term = 0
         self.vote: str | None = None
         self.commit = 0
+        self.stores: dict[str, bytes] = {}  # server -> identity of its disk; OWN: of this one
         self.valid_size = 0  # bytes up to the end of the last whole batch
         self.file_size = 0
 
@@ -153,6 +155,7 @@ class LogImage:
             _TRUNCATE: self._on_truncate,
             _TERM: self._on_term,
             _COMMIT: self._on_commit,
+            _STORES: self._on_stores,
         }
 
     def _on_base(self, body: bytes, _offset: int) -> None:
@@ -173,6 +176,9 @@ class LogImage:
 
     def _on_term(self, body: bytes, _offset: int) -> None:
         self.term, self.vote = msgpack.unpackb(body)
+
+    def _on_stores(self, body: bytes, _offset: int) -> None:
+        self.stores = msgpack.unpackb(body)
 
     def _on_commit(self, body: bytes, _offset: int) -> None:
         self.commit = int.from_bytes(body, "little")
@@ -196,6 +202,7 @@ class WriteAheadLog:
             self.image = LogImage(path)
             self.image.commit = 1
             self.image.entries = [(PLACEHOLDER, 1, 0)]
+            self.image.stores = {OWN: os.urandom(8)}
             self.size = 0
         else:
             self.image = LogImage.parse(path, data)
@@ -264,6 +271,14 @@ class WriteAheadLog:
         self.image.term, self.image.vote = term, vote
         self._buffer.append(_record(_TERM, msgpack.packb([term, vote])))
 
+    def set_stores(self, stores: dict[str, bytes]) -> None:
+        """Store which disk belongs to which server; this one's own stays."""
+        self.image.stores = {**stores, OWN: self.image.stores[OWN]}
+        self._buffer.append(self._stores_record())
+
+    def _stores_record(self) -> bytes:
+        return _record(_STORES, msgpack.packb(self.image.stores))
+
     def set_commit(self, index: int) -> None:
         """Note what is committed; rides along with the next batch."""
         self.image.commit = index
@@ -307,7 +322,7 @@ class WriteAheadLog:
         self._buffer.clear()
         self.image.nonce = int.from_bytes(os.urandom(8), "little")
         self.image.entries = entries
-        temporary = self.path.with_suffix(".new")
+        temporary = beside(self.path, ".new")
         file = self._disk.create(temporary)
         self.size = 0
         for block in self._file_blocks(entries):
@@ -324,6 +339,7 @@ class WriteAheadLog:
         head = [
             _record(_BASE, _PAIR.pack(entries[0][1], entries[0][2])),
             _record(_TERM, msgpack.packb([self.image.term, self.image.vote])),
+            self._stores_record(),
         ]
         yield self._framed(head)
         for start in range(1, len(entries), 1000):

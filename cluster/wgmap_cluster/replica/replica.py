@@ -5,7 +5,6 @@ import gc
 import os
 import random
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeAlias
@@ -55,7 +54,8 @@ class Replica:
             self.core, outer=tunnels, fresh=self.lease.fresh, seen=self.seen.add
         )
         self.feeder = Feeder(self.core, self.registrar)
-        self._note = ServerNote(0, fresh=False, reachable_agents=None)
+        self._reachable: int | None = None
+        self._caught_up = asyncio.Event()
         self._queue = DueQueue()
         self._clock = LeaderClock()
         self.machine.listen(self._queue.applied)
@@ -63,7 +63,9 @@ class Replica:
 
     def note(self) -> ServerNote:
         """Return what this server tells others about itself, as of now."""
-        return replace(self._note, applied=self.machine.index, fresh=self.lease.fresh())
+        return ServerNote.of(
+            self.log.status(), fresh=self.lease.fresh(), reachable_agents=self._reachable
+        )
 
     def operations(self) -> Operations:
         """Return what operators may do."""
@@ -90,7 +92,7 @@ class Replica:
             self.lease.run,
             self._found,
             self._publish,
-            self._tunnels.run,
+            self._keep_tunnels,
             self._keep_clock,
             self._tell_seen,
         ]
@@ -99,6 +101,7 @@ class Replica:
         return self._group.create_task(part)
 
     def _granted(self, until: float) -> None:
+        self._caught_up.set()
         self.feeder.lease(until)
 
     def _restored(self) -> None:
@@ -123,11 +126,18 @@ class Replica:
 
     async def _publish(self) -> None:
         while True:
-            reachable = await self._tunnels.reachable()
+            self._reachable = await self._tunnels.reachable()
             for _ in range(REACHABLE_EVERY):
-                self._note = replace(self.note(), reachable_agents=reachable)
-                self.log.publish(self._note.encode())
+                self.log.publish(self.note().encode())
                 await asyncio.sleep(PUBLISH_S)
+
+    async def _keep_tunnels(self) -> None:
+        """Leave the tunnels as they are until this server has caught up.
+
+        Before that its table may be empty or old: tunnels that stand would be torn down.
+        """
+        await self._caught_up.wait()
+        await self._tunnels.run()
 
     async def _keep_clock(self) -> None:
         while True:

@@ -75,6 +75,7 @@ class Protected:
 
     async def run(self) -> None:
         """See Tunnels."""
+        self._restored()
         await self._peers.run()
 
     def _restored(self) -> None:
@@ -119,20 +120,20 @@ async def opened(
     async with AsyncExitStack() as stack:
         tunnels: Tunnels = Unprotected()
         if not config.control.unprotected:
-            device = await _device(stack, config.control.interface)
+            device = await _device(stack, config, config.control.interface)
             tunnels = Protected(ControlPeers(device), machine)
         mesh = None
         if config.mesh is not None:
             network = await stack.enter_async_context(Network())
-            device = await _device(stack, config.mesh.interface)
+            device = await _device(stack, config, config.mesh.interface)
             own = _own(config)
             peers = MeshPeers(device, network, own.mesh_key, own.mesh_address)
             mesh = Mesh(peers, machine, config)
         yield tunnels, mesh
 
 
-async def _device(stack: AsyncExitStack, interface: str) -> Device:
-    device = await (await probe.choose()).open(interface)
+async def _device(stack: AsyncExitStack, config: ServerConfig, interface: str) -> Device:
+    device = await (await probe.choose(config.server.state_dir)).open(interface)
     stack.push_async_callback(device.close)
     return device
 

@@ -62,9 +62,10 @@ def _inherited(number: int) -> socket.socket:
 def _settings(config: ServerConfig, udp: socket.socket) -> Settings:
     pushes = PushSettings(ipaddress.ip_address(udp.getsockname()[0]))
     # A source address that anybody can write says nothing about who asks: a limit would only
-    # let a stranger use it up. Load generators ask as fast as they can.
+    # let a stranger use it up. The replica bounds what it takes in; load generators ask as fast
+    # as they can.
     if config.control.unprotected:
-        return Settings(pushes, requests=None)
+        return Settings(pushes, requests=None, registers=None)
     return Settings(pushes)
 
 

@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from wgmap.addresses import IPAddress, prefix_from_bytes
@@ -119,7 +119,7 @@ class Announcer:
             self._withdrawals.add(row.peer, place, withdrawn(place, row), now)
         for place, peer in effects.appeared:
             self._withdrawals.over(place)
-            self._tell(peer, self._misses.take(place, now), CHANGE_ATTEMPTS)
+            self._tell_few(peer, self._misses.take(place, now))
         for agent in effects.gone:
             self._pushes.forget_agent(agent)
         told = {row.peer for row in effects.revoked}
@@ -129,28 +129,37 @@ class Announcer:
             if subject not in told:
                 self._tell_of_change(subject, now)
         for around, peer in effects.inside:
-            self._tell(peer, self._subscriptions.of(around, now), CHANGE_ATTEMPTS)
+            self._tell_few(peer, self._subscriptions.of(around, now))
         return self._continue(now)
 
     def _tell_of_revocation(self, row: RevocationRow, now: float) -> None:
         for prefix, record in zip(row.prefixes, revocation(row), strict=False):
             self._withdrawals.add(row.peer, Place(row.instance, prefix), record, now)
         everybody = self._everybody(row.peer, row.instance, now)
-        self._tell(row.peer, everybody, REVOCATION_ATTEMPTS)
+        # In front of everything, and whatever the queue holds: an operator waits for it.
+        self._broadcasts.appendleft(_Broadcast(row.peer, everybody, REVOCATION_ATTEMPTS))
 
     def _tell_of_change(self, subject: str, now: float) -> None:
-        if self._changes_of_each.allows(subject, now):
+        """Tell the holders of a subject, or a little later where that is too often or too much."""
+        agents = self._subscriptions.of(subject, now)
+        if not agents:
             self._later.pop(subject, None)
-            self._tell(subject, self._subscriptions.of(subject, now), CHANGE_ATTEMPTS)
-        else:
+        elif self._is_full() or not self._changes_of_each.allows(subject, now):
             self._counters["push.put_together"] += subject not in self._later
-            self._later.setdefault(subject, now + self._changes_of_each.every)
+            self._later[subject] = now + self._changes_of_each.every
+        else:
+            self._later.pop(subject, None)
+            self._broadcasts.append(_Broadcast(subject, iter(agents), CHANGE_ATTEMPTS))
 
-    def _tell(self, subject: str, agents: Iterable[str], attempts: int) -> None:
-        if len(self._broadcasts) >= MAX_BROADCASTS:
+    def _tell_few(self, subject: str, agents: list[str]) -> None:
+        """Tell agents that do not hold the subject yet; they would ask where this is left out."""
+        if agents and self._is_full():
             self._counters["push.broadcast_dropped"] += 1
-            return
-        self._broadcasts.append(_Broadcast(subject, iter(agents), attempts))
+        elif agents:
+            self._broadcasts.append(_Broadcast(subject, iter(agents), CHANGE_ATTEMPTS))
+
+    def _is_full(self) -> bool:
+        return len(self._broadcasts) >= MAX_BROADCASTS
 
     def _everybody(self, subject: str, instance: int, now: float) -> Iterator[str]:
         """Yield the agents of an instance, those that hold the subject first."""

@@ -1,11 +1,13 @@
 """From a Map-Request to the records and datagrams that answer it."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from wgmap.lisp.codec import map_reply_header
 from wgmap.lisp.messages import MapRequest, Record
 from wgmap_cluster.feed import Source
 from wgmap_cluster.fsm.rows import MappingRow
+from wgmap_cluster.responder import quick
 from wgmap_cluster.responder.answers import Answers, Encoded, join, plain
 from wgmap_cluster.responder.follower import Follower
 from wgmap_cluster.responder.table import Place
@@ -33,6 +35,14 @@ class Found:
     servers: bool = False  # the server set was asked for
 
 
+class Quick(NamedTuple):
+    """The answer to a usual request, and whose mapping it carries."""
+
+    datagram: bytes
+    owner: str
+    ttl_min: int
+
+
 class Lookup:
     """Answers requests from the tables."""
 
@@ -50,6 +60,25 @@ class Lookup:
         for count, data in _packets(parts):
             found.datagrams.append(map_reply_header(asked.request.nonce, count) + data)
         return found
+
+    def quickly(self, requester: str, data: bytes, *, fresh: bool) -> Quick | None:
+        """Answer the usual request with few operations; None: it is not that, or not simple."""
+        parsed = quick.parse(data)
+        tables = self._follower.tables
+        if parsed is None or tables.peers[requester].instance != 0:
+            return None
+        nonce, address = parsed
+        match = tables.match(0, address)
+        if match is None or not tables.takes_keys(requester) or self._answers.is_control(address):
+            return None
+        row = match[1]
+        records = self._answers.of_peer(row.peer)
+        if records.left_out:
+            return None
+        encoded = records.fresh if fresh else records.stale
+        if len(encoded.data) > MAX_REPLY:
+            return None
+        return Quick(quick.reply(nonce, encoded.count, encoded.data), row.peer, row.ttl_min)
 
     def _whole(self, request: MapRequest, found: Found, fresh: bool) -> list[list[Encoded]]:
         """Return every record of each peer that is asked for, to be sent together."""
@@ -90,8 +119,9 @@ class Lookup:
         return self._follower.tables.match(instance, address)
 
     def _unmapped(self, instance: int, address: bytes, found: Found) -> list[Record]:
-        if self._answers.is_control(address):
-            return self._answers.servers(instance)
+        servers = self._answers.servers(instance) if self._answers.is_control(address) else []
+        if servers:
+            return servers
         found.missed.append((instance, address))
         return [self._answers.negative(instance, address)]
 

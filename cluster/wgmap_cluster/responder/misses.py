@@ -9,22 +9,35 @@ KEPT_S = 60.0  # the TTL of a negative answer
 
 
 class Misses:
-    """At most ``most`` of them; the oldest makes room."""
+    """At most ``most`` addresses with at most ``most_each`` agents; the oldest makes room."""
 
-    def __init__(self, most: int = 1024) -> None:
+    def __init__(self, most: int = 1024, most_each: int = 64) -> None:
         self._most = most
-        self._until: OrderedDict[tuple[int, bytes, str], float] = OrderedDict()
+        self._most_each = most_each
+        self._agents: OrderedDict[tuple[int, bytes], dict[str, float]] = OrderedDict()
 
     def add(self, instance: int, address: bytes, agent: str, now: float) -> None:
         """Note that an agent was told that nothing is known of an address."""
-        if len(self._until) >= self._most:
-            self._until.popitem(last=False)
-        self._until[instance, address, agent] = now + KEPT_S
-        self._until.move_to_end((instance, address, agent))
+        agents = self._agents.setdefault((instance, address), {})
+        agents.pop(agent, None)
+        if len(agents) >= self._most_each:
+            del agents[next(iter(agents))]
+        agents[agent] = now + KEPT_S
+        self._agents.move_to_end((instance, address))
+        if len(self._agents) > self._most:
+            self._agents.popitem(last=False)
 
     def take(self, place: Place, now: float) -> list[str]:
         """Return and forget the agents that missed what a new mapping holds."""
-        found = [
-            key for key in self._until if key[0] == place.instance and holds(place.prefix, key[1])
-        ]
-        return [key[2] for key in found if self._until.pop(key) >= now]
+        length, address = place.prefix[0], place.prefix[1:]
+        if length == 8 * len(address):  # most are hosts: no need to look at all
+            found = [(place.instance, address)]
+        else:
+            found = [
+                k for k in self._agents if k[0] == place.instance and holds(place.prefix, k[1])
+            ]
+        told: dict[str, None] = {}
+        for key in found:
+            until = self._agents.pop(key, {})
+            told.update({agent: None for agent in until if until[agent] >= now})
+        return list(told)

@@ -28,6 +28,7 @@ from wgmap_cluster.responder.actions import Action, Send, Tell
 from wgmap_cluster.responder.announcer import Announcer, PushSettings
 from wgmap_cluster.responder.answers import Answers
 from wgmap_cluster.responder.follower import Deferred, Effects, Follower, compare
+from wgmap_cluster.responder.heard import Heard
 from wgmap_cluster.responder.limits import Limit
 from wgmap_cluster.responder.lookup import Asked, Lookup
 from wgmap_cluster.responder.refreshes import Refreshes
@@ -35,7 +36,6 @@ from wgmap_cluster.responder.refreshes import Refreshes
 MAX_DATAGRAM = 16 * 1024
 MAX_REQUEST_RECORDS = 32
 NOTE_EVERY_S = 1.0
-HEARD_S = 60.0  # an agent heard within it counts as reachable
 _MAP_REGISTER = 3  # the type in the first four bits
 _ANYBODY = ""  # the limit that all who are not enrolled share
 
@@ -46,7 +46,7 @@ class Settings:
 
     pushes: PushSettings
     requests: tuple[float, int] | None = (2000.0, 4000)  # of each peer; None: no limit
-    registers: tuple[float, int] = (50.0, 200)  # of each peer
+    registers: tuple[float, int] | None = (50.0, 200)  # of each peer; None: no limit
 
 
 class _RefusedError(Exception):
@@ -66,10 +66,10 @@ class Service:
         )
         self._refreshes: Refreshes[Asked] = Refreshes()
         self._requests = Limit(*settings.requests) if settings.requests else None
-        self._registers = Limit(*settings.registers)
+        self._registers = Limit(*settings.registers) if settings.registers else None
         self._attached = False
         self._note_at = 0.0
-        self._heard: dict[str, float] = {}
+        self._heard = Heard()
 
     @property
     def index(self) -> int:
@@ -107,7 +107,17 @@ class Service:
             raise _RefusedError("unknown_source")
         if self._requests and not self._requests.allows(peer, now):
             raise _RefusedError("limited")
-        self._heard[peer] = now
+        self._heard.add(peer, now)
+        fresh = self._follower.is_fresh(now)
+        quick = self._lookup.quickly(peer, data, fresh=fresh)
+        if quick is not None:
+            self.counters["request.received"] += 1
+            self.counters["answer.fresh" if fresh else "answer.stale"] += 1
+            pushes = self._announcer.introduce(peer, quick.owner, quick.ttl_min, now)
+            return [*pushes, Send(source, quick.datagram)]
+        return self._read(data, source, peer, now)
+
+    def _read(self, data: bytes, source: Source, peer: str, now: float) -> list[Action]:
         match decode(data):
             case MapRequest() as request:
                 return self._request(Asked(peer, source, request), now)
@@ -122,12 +132,12 @@ class Service:
 
     def _register(self, data: bytes, source: Source, peer: str | None, now: float) -> list[Action]:
         """Hand a Map-Register on: the replica decides who it is from and what it does."""
-        if not self._registers.allows(peer or _ANYBODY, now):
+        if self._registers and not self._registers.allows(peer or _ANYBODY, now):
             raise _RefusedError("register_limited")
         if not self._attached:
             raise _RefusedError("register_no_replica")
         if peer is not None:
-            self._heard[peer] = now
+            self._heard.add(peer, now)
         self.counters["register.forwarded"] += 1
         return [Tell(Forward(source, data))]
 
@@ -269,10 +279,9 @@ class Service:
         return min((at for at in times if at is not None), default=None)
 
     def _note(self, now: float) -> dict[str, int]:
-        self._heard = {peer: at for peer, at in self._heard.items() if now - at < HEARD_S}
         gauges = {
             "index": self.index,
-            "reachable_agents": len(self._heard),
+            "reachable_agents": self._heard.count(now),
             "refresh.waiting": len(self._refreshes),
             **self._follower.tables.counts(),
             **self._announcer.gauges(),

@@ -25,29 +25,36 @@ class Withdrawals:
 
     def __init__(self) -> None:
         self._subjects: dict[str, dict[Place, _Withdrawal]] = {}
+        self._by_place: dict[Place, set[str]] = {}
 
     def add(self, subject: str, place: Place, record: Record, now: float) -> None:
         """Keep a withdrawal; one of the same place stays as it was."""
         if subject not in self._subjects and len(self._subjects) >= MAX_SUBJECTS:
-            del self._subjects[next(iter(self._subjects))]
+            oldest = next(iter(self._subjects))
+            for old in list(self._subjects[oldest]):
+                self._remove(oldest, old)
         places = self._subjects.setdefault(subject, {})
         if len(places) < MAX_EACH:
             places.setdefault(place, _Withdrawal(record, now + KEPT_S))
+            self._by_place.setdefault(place, set()).add(subject)
 
     def over(self, place: Place) -> None:
         """Forget the withdrawals of a place that is mapped again."""
-        for subject in [name for name, places in self._subjects.items() if place in places]:
-            del self._subjects[subject][place]
-            if not self._subjects[subject]:
-                del self._subjects[subject]
+        for subject in list(self._by_place.get(place, ())):
+            self._remove(subject, place)
 
     def of(self, subject: str, now: float) -> list[Record]:
         """Return what was withdrawn lately."""
-        places = self._subjects.get(subject)
-        if places is None:
-            return []
+        places = self._subjects.get(subject, {})
         for place in [place for place, kept in places.items() if kept.until < now]:
-            del places[place]
+            self._remove(subject, place)
+        return [kept.record for kept in places.values()]
+
+    def _remove(self, subject: str, place: Place) -> None:
+        places, subjects = self._subjects[subject], self._by_place[place]
+        del places[place]
+        subjects.discard(subject)
         if not places:
             del self._subjects[subject]
-        return [kept.record for kept in places.values()]
+        if not subjects:
+            del self._by_place[place]

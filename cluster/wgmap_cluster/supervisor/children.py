@@ -11,10 +11,10 @@ from typing import NoReturn
 from wgmap.clock import now
 from wgmap.errors import ConfigError, ExitCode, WgmapError
 from wgmap.log import Log
-from wgmap_cluster.exitcodes import LOG_FAILED
 from wgmap_cluster.supervisor import child
 from wgmap_cluster.supervisor.restarts import Restarts
 
+LOG_FAILED = os.EX_IOERR  # the replica's log or its disk failed: to start again is no help
 STOP_S = 5.0  # between SIGTERM and SIGKILL
 _LOG = Log("supervisor")
 

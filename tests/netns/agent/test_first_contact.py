@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from support.agents import AgentHost
-from support.eventually import eventually
 from support.fleet import fleet
 from support.flows import Flow, exchange
+from support.netns import wait_until
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
 
@@ -38,27 +38,20 @@ async def test_nothing_of_a_first_contact_is_lost(
             assert back.lost == []
 
 
-@pytest.mark.parametrize("late_s", [0.03, 0.1])
-async def test_a_late_push_costs_no_packet(tmp_path: Path, late_s: float) -> None:
-    async with fleet(tmp_path, 5) as bed:
-        bed.server.push_delay_s = late_s
-        first = await first_contact(bed.one, bed.two, 0)
-        assert first.lost == [], bed.one.status()
-        assert first.first_ms < 2000
-
-
 def held_are_lost(one: AgentHost, flow: Flow) -> bool:
     """Tell whether a packet was lost that the agent had in its hands."""
     held = one.status()["counters"].get("held.packets", 0)
     return any(number < held for number in flow.lost)
 
 
-async def test_a_push_that_comes_very_late_costs_none_of_the_held(tmp_path: Path) -> None:
+@pytest.mark.parametrize("late_s", [0.05, 0.4])
+async def test_a_late_push_costs_none_of_the_held(tmp_path: Path, late_s: float) -> None:
+    """What went to WireGuard itself after the route was there is lost where the peer is kicked."""
     async with fleet(tmp_path, 5) as bed:
-        bed.server.push_delay_s = 0.4
+        bed.server.push_delay_s = late_s
         first = await first_contact(bed.one, bed.two, 0)
         assert not held_are_lost(bed.one, first)
-        assert first.first_ms < 2000
+        assert first.first_ms < 3000
         assert (await first_contact(bed.one, bed.two, 1)).lost == []
 
 
@@ -79,8 +72,11 @@ async def test_a_hundred_packets_are_held_and_more_are_dropped(tmp_path: Path) -
         held = asyncio.create_task(
             exchange(one.namespace, two.namespace, two.eids[0], 150, interval_s=0.001)
         )
-        await eventually(lambda: one.status()["counters"].get("held.packets", 0) >= 100)
+        await asyncio.to_thread(
+            wait_until,
+            lambda: one.status()["counters"].get("held.dropped_destination_full", 0) == 50,
+            "all came out of the TUN",
+        )
         bed.server.silent = False
         flow = await held
         assert flow.lost == list(range(100, 150))
-        assert one.status()["counters"]["held.dropped_destination_full"] == 50

@@ -78,6 +78,22 @@ def test_both_pull_at_once(delay: float, fault: str, apart: float) -> None:
 
 
 @pytest.mark.parametrize("delay", DELAYS)
+@pytest.mark.parametrize("both", [False, True])
+def test_jitter_and_datagrams_out_of_order(delay: float, both: bool) -> None:
+    """Servers see the questions in different orders; pushes, answers and initiations race."""
+    for seed in range(10):
+        lab = lab_with(delay, seed=seed)
+        lab.world.jitter = delay / 2 + 0.005
+        first, second = lab.hosts
+        first.ping_every(0.03, second.eid, 20)
+        if both:
+            second.ping_every(0.03, first.eid, 20)
+        assert lab.first_answer(first) <= bound(delay), lab.story()
+        lab.world.run(10)
+        lab.check_quiet()
+
+
+@pytest.mark.parametrize("delay", DELAYS)
 def test_the_first_hundred_packets_are_not_lost(delay: float) -> None:
     lab = lab_with(delay)
     first, second = lab.hosts

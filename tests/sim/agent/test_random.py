@@ -18,7 +18,7 @@ from support.agent_sim.host import Host
 from support.agent_sim.lab import Lab, ServerHost
 from support.agent_sim.world import Fault
 
-EXAMPLES = int(os.environ.get("WGMAP_SIM_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("WGMAP_SIM_EXAMPLES", "40"))
 AGENTS = 3
 KINDS = ("ping", "burst", "move", "reboot", "restart", "new key", "server", "withdraw", "lose")
 FAULTY = ("data.init", "data.response", "data.data", "ctl.data.push", "ctl.data.reply", "ctl.init")
@@ -142,7 +142,7 @@ def reaches(lab: Lab, number: int, to: int) -> None:
 def test_five_percent_loss_never_shows_the_stall(delay: float) -> None:
     """The application tries again every 100 ms; its packets are lost like any others."""
     took = []
-    for seed in range(60):
+    for seed in range(40):
         lab = Lab(seed=seed, delay=delay)
         lab.start()
         lab.world.loss = 0.05

@@ -126,6 +126,19 @@ def test_unsure_answers_of_all_servers_are_enough() -> None:
     assert [answer is not None for answer in answers] == [False, False, True]
 
 
+def test_a_better_answer_still_counts_after_an_unsure_one_was_used() -> None:
+    asking = Asking()
+    request = asking.ask()
+    asking.requests.reply(0.01, "ms1", reply(request, record(authoritative=False)))
+    due = asking.requests.deadline()
+    assert due is not None
+    asking.requests.due(due)
+    answer = asking.requests.reply(due + 0.01, "ms2", reply(request))
+    assert answer is not None
+    assert answer.authoritative
+    assert asking.requests.reply(due + 0.02, "ms3", reply(request)) is None
+
+
 def test_an_answer_later_than_the_staleness_bound_is_unsure() -> None:
     asking = Asking(Settings(server_silent_s=5))
     request = asking.ask()

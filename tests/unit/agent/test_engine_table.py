@@ -62,6 +62,14 @@ def test_the_answer_to_ones_own_refresh_wins() -> None:
     assert table.offer(claim(key=HIGH_KEY, version=2), wins=True) is Verdict.MOVED
 
 
+def test_without_versions_the_last_word_counts() -> None:
+    table = Table(Settings())
+    table.offer(claim(version=0))
+    assert table.offer(claim(key=HIGH_KEY, version=0)) is Verdict.MOVED
+    assert table.offer(claim(key=HIGH_KEY, version=1)) is Verdict.RENEWED
+    assert table.offer(claim(key=LOW_KEY, version=0)) is Verdict.STALE
+
+
 def test_what_was_withdrawn_comes_back_only_with_a_newer_version() -> None:
     table = Table(Settings())
     table.offer(claim(version=5))

@@ -1,5 +1,6 @@
 """The state directory: kept whole, kept private, kept to one agent."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 from wgmap.errors import ConfigError, ConflictError
 from wgmap_agent.engine.types import SavedState
+from wgmap_agent.runner import walltime
 from wgmap_agent.runner.store import STATE_FILE, StateError, Store, decode, encode
 
 STATE = SavedState(nonce=2**64 - 2)
@@ -74,3 +76,26 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="file"):
         Store(tmp_path / "file" / "state")
+
+
+def test_the_last_wall_time_outlives_a_run(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        assert store.last_wall is None
+        store.note_wall(2_000_000_000.5)
+    for _ in range(2):  # a run that dies before it notes its own time keeps the older one
+        with Store(tmp_path) as store:
+            assert store.last_wall == 2_000_000_000.5
+
+
+async def test_a_clock_behind_the_last_run_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    wall = 1000.0
+    monkeypatch.setattr(walltime, "now", lambda: wall)
+    monkeypatch.setattr(walltime, "POLL_S", 0.01)
+    assert await walltime.reached(None)
+    assert await walltime.reached(999.0)
+    assert not await walltime.reached(1001.0, wait_s=0.05)
+    waiting = asyncio.create_task(walltime.reached(1001.0))
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    wall = 1001.0
+    assert await asyncio.wait_for(waiting, 5)

@@ -326,6 +326,7 @@ def test_who_registers_too_often_is_limited() -> None:
     network = Network(*TWO)
     data = bytes.fromhex(next(v["hex"] for v in VECTORS["good"] if v["name"] == "10-map-register"))
     forwarded = sum(bool(network.send("a1", data)) for _ in range(1000))
+    assert SETTINGS.registers
     assert forwarded == SETTINGS.registers[1]
     assert network.send("a2", data)
 

@@ -31,12 +31,16 @@ from wgmap_cluster.feed import (
 )
 from wgmap_cluster.fsm.rows import Change, MappingRow, Table
 from wgmap_cluster.responder.actions import Action
+from wgmap_cluster.responder.answers import withdrawn
+from wgmap_cluster.responder.heard import Heard
 from wgmap_cluster.responder.limits import Limit
+from wgmap_cluster.responder.misses import Misses
 from wgmap_cluster.responder.ordered import Ordered
 from wgmap_cluster.responder.refreshes import MAX_WAITING
 from wgmap_cluster.responder.space import Space
 from wgmap_cluster.responder.subscriptions import Subscriptions
-from wgmap_cluster.responder.table import Tables
+from wgmap_cluster.responder.table import Place, Tables
+from wgmap_cluster.responder.withdrawals import Withdrawals
 
 numbers = st.lists(st.tuples(st.booleans(), st.integers(0, 300)), max_size=60)
 # A small corner of the address space, so that prefixes often lie in one another.
@@ -375,3 +379,48 @@ def test_the_replica_is_told_counters_and_sizes_every_second() -> None:
     assert counters["table.mappings"] == 2
     assert counters["reachable_agents"] == 1
     assert counters["push.repeated"] > 1
+
+
+def test_misses_are_bounded_and_taken_once() -> None:
+    misses = Misses(most=2, most_each=2)
+    for agent in ("a1", "a2", "a3"):
+        misses.add(0, b"\x0a\x42\x01\x01", agent, 0.0)
+    host = Place(0, prefix("10.66.1.1/32"))
+    assert misses.take(Place(1, host.prefix), 1.0) == []
+    assert misses.take(host, 1.0) == ["a2", "a3"]
+    assert misses.take(host, 1.0) == []
+    for last in (1, 2, 3):
+        misses.add(0, bytes((10, 66, 1, last)), "a1", 0.0)
+    misses.add(0, bytes((10, 66, 1, 3)), "a2", 50.0)
+    assert misses.take(Place(0, prefix("10.66.1.0/31")), 1.0) == []  # .1 made room
+    assert misses.take(Place(0, prefix("10.66.1.0/24")), 61.0) == ["a2"]
+
+
+def test_withdrawals_are_bounded_and_end_with_their_time_or_a_new_mapping() -> None:
+    kept = Withdrawals()
+    places = [Place(0, prefix(f"10.66.1.{n}/32")) for n in range(100)]
+    row = mapped("a1", "10.66.1.0/24").row
+    assert isinstance(row, MappingRow)
+    for place in places:
+        kept.add("a1", place, withdrawn(place, row), 0.0)
+    assert len(kept.of("a1", 1.0)) == 64
+    kept.over(places[0])
+    assert len(kept.of("a1", 1.0)) == 63
+    assert kept.of("a2", 1.0) == []
+    assert kept.of("a1", 121.0) == []
+    for n in range(5000):
+        kept.add(f"b{n}", places[0], withdrawn(places[0], row), 130.0)
+    assert kept.of("b0", 131.0) == []
+    assert len(kept.of("b4999", 131.0)) == 1
+
+
+def test_agents_count_as_heard_for_half_a_minute_to_a_minute() -> None:
+    heard = Heard()
+    heard.add("a1", 100.0)
+    heard.add("a2", 129.0)
+    heard.add("a1", 129.0)
+    assert heard.count(129.0) == 2
+    heard.add("a1", 131.0)
+    assert heard.count(159.0) == 2
+    assert heard.count(161.0) == 1
+    assert heard.count(500.0) == 0
