@@ -5,7 +5,6 @@ import itertools
 import pytest
 
 from support.lab import Lab
-
 from wgmap_chaos.lab.inventory import AgentEntry
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
