@@ -109,7 +109,7 @@ class RaftNode(Library):
         self.proposals.translate, self.proposals.appended = self._translate, self._on_appended
         self._inbox: list[tuple[str, bytes]] = []
         self._outbox: list[tuple[str, messages.Message]] = []
-        self._told_commit = 0
+        self._told = (0, 0)  # commit and last index when entries were last sent
         self._was_leading = False
         self._note, self._note_due = b"", 0.0
         self._notes: dict[str, bytes] = {}
@@ -176,7 +176,7 @@ class RaftNode(Library):
         self.library_tick()
         self._look_at_role()
         appended = self.proposals.dispatch()  # counted by this leader in the next tick, synced
-        if self.reads.pump() or appended or self._commit_is_news():
+        if self.reads.pump() or self._has_news():
             self.send_entries()
         self._housekeeping()
         self.wal.sync()  # the point before which nothing leaves
@@ -233,8 +233,9 @@ class RaftNode(Library):
         for done, proposal in ended:
             done(proposal)
 
-    def _commit_is_news(self) -> bool:
-        return self.leading and self.commit != self._told_commit
+    def _has_news(self) -> bool:
+        """Tell whether entries or a commit wait that the followers have not been sent."""
+        return self.leading and (self.commit, self.wal.last) != self._told
 
     def _look_at_role(self) -> None:
         if self._was_leading and not self.leading:
@@ -273,7 +274,7 @@ class RaftNode(Library):
     def send_entries(self) -> None:
         """See Library; one server gets at most a window ahead of what it takes."""
         self.heartbeat_sent()
-        self._told_commit = self.commit
+        self._told = (self.commit, self.wal.last)
         if not self.leading:
             return
         for node in self.leading_side.targets():
