@@ -1,7 +1,8 @@
 # Two commands do everything: `make demo` and `make test`. The others are for people who work on it.
-.PHONY: all setup demo test check format clean mutants bench-log
+.PHONY: all setup demo test test-kernel check fuzz format clean mutants bench-log
 
 PYTEST ?= .venv/bin/pytest
+FUZZ_SECONDS ?= 60
 
 all: setup
 
@@ -14,8 +15,22 @@ check: setup
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
+demo: setup
+	@scripts/as-root .venv/bin/python -m wgmap_chaos.demo
+
 test: check
 	$(PYTEST)
+
+# Coverage-guided; the fuzzer itself is installed only here. Finds stay in .fuzz/.
+fuzz: setup
+	.venv/bin/python -m pip install --quiet 'atheris>=3'
+	mkdir -p .fuzz/corpus
+	PYTHONPATH=tests .venv/bin/python tests/fuzz/fuzz_codec.py -max_total_time=$(FUZZ_SECONDS) \
+		-max_len=2048 -artifact_prefix=.fuzz/ .fuzz/corpus tests/fuzz/corpus
+
+# The kernel's WireGuard, in an emulated machine with the distribution's kernel (5 minutes).
+test-kernel: setup
+	tests/kernel/test.sh
 
 format: setup
 	.venv/bin/ruff check --fix .
@@ -30,4 +45,4 @@ bench-log: setup
 	.venv/bin/python bench/log.py
 
 clean:
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .fuzz

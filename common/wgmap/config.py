@@ -75,8 +75,13 @@ def parse(data: bytes, kind: type[SectionT], name: str) -> SectionT:
         msg = f"{name}: {error}"
         raise ConfigError(msg) from error
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        reason = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
-        msg = f"{name}: {where}: {reason.removeprefix('Value error, ')}"
+        msg = f"{name}: {first_fault(error, 'the file')}"
         raise ConfigError(msg) from None
+
+
+def first_fault(error: ValidationError, whole: str) -> str:
+    """Say in one line which key is wrong and why; ``whole`` names all of it together."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or whole
+    reason = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
+    return f"{where}: {reason.removeprefix('Value error, ')}"

@@ -4,23 +4,35 @@ Prefixes are bytes as ``wgmap.addresses.prefix_to_bytes`` writes them, addresses
 Snapshot, feed and responder all carry these rows and no other form of the state.
 """
 
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import NamedTuple, TypeAlias
 
 
 class Table(IntEnum):
     """The replicated tables; the numbers are on disk and on the wire, never reuse one."""
 
-    META = 0  # str -> int | bytes | str
+    META = 0  # Meta -> int | float | bytes | str
     SERVERS = 1  # server name -> ServerRow
     PEERS = 2  # peer name -> PeerRow
     REGISTRATIONS = 3  # peer name -> RegistrationRow
     MAPPINGS = 4  # (instance, prefix) -> MappingRow
-    VERSIONS = 5  # (instance, prefix) -> last version of a mapping that is gone
+    VERSIONS = 5  # (instance, enrolled prefix) -> newest version of mappings inside it now gone
     AUDIT = 6  # number -> AuditRow
+    REVOCATIONS = 7  # number, from 1 -> RevocationRow
 
 
-FEED_TABLES = frozenset({Table.META, Table.SERVERS, Table.PEERS, Table.MAPPINGS})
+FEED_TABLES = frozenset({Table.META, Table.SERVERS, Table.PEERS, Table.MAPPINGS, Table.REVOCATIONS})
+
+
+class Meta(StrEnum):
+    """The keys of the META table."""
+
+    CLUSTER_ID = "cluster_id"  # 16 bytes
+    CONTROL_PREFIX = "control_prefix"  # text, a /64
+    OVERLAY = "overlay"  # prefixes as text, separated by spaces
+    CLOCK = "clock"  # replicated clock: seconds, a float that never goes back
+    REVOCATIONS = "revocations"  # number of the last revocation, 0 before the first
+    AUDITED = "audited"  # number of the last audit row
 
 
 class ServerRow(NamedTuple):
@@ -74,7 +86,17 @@ class RegistrationRow(NamedTuple):
     nonce: int
     digest: bytes  # SHA-256 of what was registered: equal means "the same again"
     seen: float  # replicated clock, seconds
-    ttl_min: int
+    ttl_min: int  # shortest of its mappings; 0: none is left (withdrawn or expired)
+    key: bytes = b""  # its data public key, kept for a revocation after the mappings are gone
+
+
+class RevocationRow(NamedTuple):
+    """What every agent must drop; agents that were away ask for those since their last one."""
+
+    peer: str
+    instance: int
+    prefixes: tuple[bytes, ...]  # enrolled prefixes, under which its mappings lay
+    key: bytes  # last data public key, b"" where the peer never had one
 
 
 class AuditRow(NamedTuple):
@@ -91,7 +113,16 @@ class AuditRow(NamedTuple):
 
 Key: TypeAlias = str | int | tuple[int, bytes]
 Row: TypeAlias = (
-    ServerRow | PeerRow | RegistrationRow | MappingRow | AuditRow | int | float | bytes | str
+    ServerRow
+    | PeerRow
+    | RegistrationRow
+    | MappingRow
+    | AuditRow
+    | RevocationRow
+    | int
+    | float
+    | bytes
+    | str
 )
 
 
@@ -109,4 +140,5 @@ ROW_TYPES: dict[Table, type[NamedTuple]] = {
     Table.REGISTRATIONS: RegistrationRow,
     Table.MAPPINGS: MappingRow,
     Table.AUDIT: AuditRow,
+    Table.REVOCATIONS: RevocationRow,
 }

@@ -10,7 +10,9 @@ belongs to one server: its pickle (refused), its clock (suspended time must coun
 source of time for a simulation (``use_clock``).
 """
 
+import _socket
 import itertools
+import socket
 from collections.abc import Callable
 from random import Random
 from typing import Any, NoReturn
@@ -29,6 +31,10 @@ from wgmap_cluster.raft.interface import Role
 from wgmap_cluster.raft.messages import Message, RequestVote
 from wgmap_cluster.raft.settings import Settings
 from wgmap_cluster.raft.wal import WriteAheadLog
+
+# On import the library replaces this function of the standard library, on every system, by one that
+# works on Windows only; netlink needs the true one.
+socket.inet_ntop = _socket.inet_ntop
 
 PINNED_VERSION = "0.3.17"
 _RELIED_ON = (

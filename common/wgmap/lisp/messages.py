@@ -111,7 +111,7 @@ class MapRequest:
     records: tuple[RequestRecord, ...]
     source_eid: Eid | None = None  # None: AFI 0
     authoritative: bool = False  # A
-    map_data_present: bool = False  # M
+    map_reply_record: Record | None = None  # present with the M bit: the asker's own mapping
     probe: bool = False  # P
     smr: bool = False  # S
     pitr: bool = False  # p
@@ -180,14 +180,16 @@ class MapNotifyAck:
 
 @dataclass(frozen=True, slots=True)
 class Encapsulated:
-    """Type 8: an inner IP/UDP packet around a Map-Request (RFC 9301, section 5.8)."""
+    """Type 8: an inner IP/UDP packet around a Map-Request (RFC 9301, section 5.8).
+
+    One with the S bit (LISP-SEC) has another layout and is refused.
+    """
 
     source: IPAddress
     source_port: int
     destination: IPAddress
     destination_port: int
     message: MapRequest
-    security: bool = False  # S
     ddt_originated: bool = False  # D
     to_etr: bool = False  # E
     to_map_server: bool = False  # M

@@ -99,3 +99,4 @@ class ResponderNote:
 
 ToResponder: TypeAlias = TableBegin | Rows | TableEnd | Changes | Lease | Answer | BarrierDone
 ToReplica: TypeAlias = Attach | Forward | Barrier | ResponderNote
+FeedMessage: TypeAlias = ToResponder | ToReplica

@@ -1,0 +1,172 @@
+"""The data peers and what they own: turns changes of the table into peer changes and routes.
+
+AllowedIPs are always set whole, from the table. There is no route without a peer and no peer
+without a prefix.
+"""
+
+from dataclasses import dataclass, field
+
+from wgmap.addresses import IPNetwork
+from wgmap.wg.device import PeerConfig
+from wgmap.wg.keys import PublicKey
+from wgmap_agent.engine.counters import Counters
+from wgmap_agent.engine.mappings import PeerOffer
+from wgmap_agent.engine.peers import Peer, Phase, Role
+from wgmap_agent.engine.settings import Settings
+from wgmap_agent.engine.table import Claim, Table, Verdict
+from wgmap_agent.engine.types import Action, AddRoutes, ConfigurePeers, DeleteRoutes, Tunnel
+
+
+@dataclass(slots=True)
+class Installed:
+    """What taking in an offer changed, not yet in an order."""
+
+    peer: Peer
+    created: bool = False
+    newer: bool = False  # some prefix came with a greater version than before
+    endpoint_changed: bool = False
+    configs: list[PeerConfig] = field(default_factory=list)
+    routes: list[IPNetwork] = field(default_factory=list)
+    displaced: list[PublicKey] = field(default_factory=list)  # lost their last prefix
+    moved: list[IPNetwork] = field(default_factory=list)  # were another peer's
+
+    def actions(self, *, route_first: bool) -> list[Action]:
+        """Order them: the puller sets the peer first, the pushed side the route."""
+        peer = [ConfigurePeers(Tunnel.DATA, tuple(self.configs))] if self.configs else []
+        if self.peer.held_back:
+            return [DeleteRoutes(tuple(self.moved)), *peer] if self.moved else [*peer]
+        route = [AddRoutes(tuple(self.routes))] if self.routes else []
+        return [*route, *peer] if route_first else [*peer, *route]
+
+
+class DataPeers:
+    """All data peers, and the one table of what is whose."""
+
+    def __init__(self, settings: Settings, counters: Counters) -> None:
+        self._counters = counters
+        self.table = Table(settings)
+        self.peers: dict[PublicKey, Peer] = {}
+        # What timers look at, so that thousands of settled peers cost nothing.
+        self.unsettled: dict[PublicKey, Peer] = {}  # no handshake yet, or in recovery
+        self.renew_from = float("inf")  # no mapping is to be renewed before this
+
+    def take_in(
+        self, now: float, offer: PeerOffer, role: Role, *, wins: bool = False
+    ) -> Installed | None:
+        """Take in what a message says of one peer; None where nothing of it is accepted.
+
+        ``role`` counts for a new peer only; ``wins``: the answer to one's own refresh.
+        """
+        before = {one.prefix: self.table.get(one.prefix) for one in offer.prefixes}
+        taken = [claim for claim in self._claims(now, offer) if self._offer(claim, wins=wins)]
+        if not taken:
+            return None
+        installed = Installed(self._peer(now, offer, role))
+        installed.created = offer.key not in self.peers
+        self.peers[offer.key] = installed.peer
+        self._note_changes(installed, taken, before)
+        self._renew(installed, offer)
+        return installed
+
+    def remove(self, key: PublicKey) -> list[Action]:
+        """Remove a peer, its prefixes and its routes."""
+        self.peers.pop(key, None)
+        prefixes = self.table.drop_key(key)
+        actions: list[Action] = [DeleteRoutes(prefixes)] if prefixes else []
+        return [*actions, ConfigurePeers(Tunnel.DATA, (PeerConfig(key, remove=True),))]
+
+    def withdraw(self, prefix: IPNetwork, version: int) -> tuple[PublicKey | None, list[Action]]:
+        """Drop one prefix; returns the key of the peer that left with it, and the actions."""
+        claim = self.table.withdraw(prefix, version)
+        if claim is None:
+            return None, []
+        self._counters.add("mapping.withdrawn")
+        rest = self.table.prefixes(claim.key)
+        if not rest:
+            self.peers.pop(claim.key, None)
+            change = PeerConfig(claim.key, remove=True)
+        else:
+            change = PeerConfig(claim.key, allowed_ips=rest, update_only=True)
+        actions: list[Action] = [
+            DeleteRoutes((prefix,)),
+            ConfigurePeers(Tunnel.DATA, (change,)),
+        ]
+        return (None if rest else claim.key), actions
+
+    def unsettle(self, peer: Peer) -> None:
+        """Have timers look at a peer until it stands and is not in recovery."""
+        self.unsettled[peer.key] = peer
+
+    def renew(self, peer: Peer, at: float) -> None:
+        """Set when the mapping of a peer is asked for again."""
+        peer.renew_at = at
+        self.renew_from = min(self.renew_from, at)
+
+    def restore(self, peer: Peer) -> PeerConfig:
+        """Make the whole configuration of a peer that the device has lost."""
+        return PeerConfig(peer.key, peer.endpoint, self.table.prefixes(peer.key))
+
+    def _claims(self, now: float, offer: PeerOffer) -> list[Claim]:
+        return [
+            Claim(one.prefix, offer.key, one.version, now + one.ttl_s) for one in offer.prefixes
+        ]
+
+    def _offer(self, claim: Claim, *, wins: bool) -> bool:
+        verdict = self.table.offer(claim, wins=wins)
+        if verdict in (Verdict.STALE, Verdict.FULL):
+            self._counters.add(f"mapping.refused_{verdict.name.lower()}")
+            return False
+        return True
+
+    def _peer(self, now: float, offer: PeerOffer, role: Role) -> Peer:
+        known = self.peers.get(offer.key)
+        if known is not None:
+            return known
+        passive = role in (Role.PUSHED, Role.BOTH_SECOND)
+        phase = Phase.PASSIVE if passive else Phase.TRYING
+        peer = Peer(offer.key, offer.endpoint, role, phase, now, None, now)
+        peer.activity.reset(now)
+        self.unsettle(peer)
+        return peer
+
+    def _note_changes(
+        self,
+        installed: Installed,
+        taken: list[Claim],
+        before: dict[IPNetwork, Claim | None],
+    ) -> None:
+        losers: dict[PublicKey, None] = {}
+        for claim in taken:
+            old = before[claim.prefix]
+            if old is None or old.key != claim.key:
+                installed.routes.append(claim.prefix)
+            if old is not None and old.version != claim.version:
+                installed.newer = True
+            if old is not None and old.key != claim.key:
+                installed.moved.append(claim.prefix)
+                losers[old.key] = None
+        for key in losers:
+            self._lose(installed, key)
+
+    def _lose(self, installed: Installed, key: PublicKey) -> None:
+        rest = self.table.prefixes(key)
+        if rest:
+            installed.configs.append(PeerConfig(key, allowed_ips=rest, update_only=True))
+            return
+        self.peers.pop(key, None)
+        installed.displaced.append(key)
+        installed.configs.append(PeerConfig(key, remove=True))
+
+    def _renew(self, installed: Installed, offer: PeerOffer) -> None:
+        peer = installed.peer
+        prefixes = self.table.prefixes(peer.key)
+        installed.endpoint_changed = not installed.created and peer.endpoint != offer.endpoint
+        peer.endpoint = offer.endpoint
+        claims = map(self.table.get, prefixes)
+        self.renew(peer, min(claim.expires for claim in claims if claim is not None))
+        if installed.created:
+            installed.configs.append(self.restore(peer))
+        elif installed.routes or installed.endpoint_changed:
+            endpoint = offer.endpoint if installed.endpoint_changed else None
+            allowed = prefixes if installed.routes else None
+            installed.configs.append(PeerConfig(peer.key, endpoint, allowed))

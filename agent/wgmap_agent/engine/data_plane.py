@@ -1,0 +1,411 @@
+"""The data side: packets, answers and pushes become peers, routes and injected packets."""
+
+import random
+
+from wgmap.addresses import IPAddress, IPNetwork, host_prefix
+from wgmap.lisp.messages import Record
+from wgmap.wg.device import PeerConfig
+from wgmap.wg.keys import PublicKey
+from wgmap_agent.engine import packets
+from wgmap_agent.engine.contact import FirstContact
+from wgmap_agent.engine.counters import Counters
+from wgmap_agent.engine.data_peers import DataPeers, Installed
+from wgmap_agent.engine.flows import Event, Flow
+from wgmap_agent.engine.handshakes import Handshakes, kick
+from wgmap_agent.engine.mappings import PeerOffer, Reader, Reading
+from wgmap_agent.engine.moves import Moves
+from wgmap_agent.engine.negative import Negative
+from wgmap_agent.engine.peers import Peer, Phase, Role
+from wgmap_agent.engine.readings import Readings
+from wgmap_agent.engine.requests import Answer, Requests
+from wgmap_agent.engine.servers import Servers
+from wgmap_agent.engine.settings import Settings
+from wgmap_agent.engine.types import (
+    Action,
+    AddRoutes,
+    ConfigurePeers,
+    Identity,
+    Inject,
+    Refusal,
+    Refuse,
+    Tunnel,
+)
+
+
+class DataPlane:
+    """Installs and removes data peers; ``watch`` judges them by readings of the device."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        settings: Settings,
+        rng: random.Random,
+        counters: Counters,
+        servers: Servers,
+        requests: Requests,
+    ) -> None:
+        self.identity = identity
+        self.settings = settings
+        self.counters = counters
+        self.servers = servers
+        self.requests = requests
+        self.readings = Readings(settings)
+        self.data = DataPeers(settings, counters)
+        self.contact = FirstContact(settings, counters)
+        self.handshakes = Handshakes(identity.data_key, settings, rng)
+        self.moves = Moves(settings, rng)
+        self.negative = Negative(settings)
+        self.reader = Reader(identity, counters)
+        self.rng = rng
+        self.families: frozenset[int] = frozenset()  # IP versions of our own underlay
+        self._probes = 0
+
+    # --------------------------------------------------------------------------------- packets
+
+    def packet(self, now: float, packet: bytes) -> list[Action]:
+        """Take in a packet from the TUN."""
+        header = packets.read(packet)
+        if header is None:
+            self.counters.add(f"packet.dropped_{packets.Drop.MALFORMED.value}")
+            return []
+        drop = packets.judge(header, self.identity.prefixes, self.identity.overlay)
+        if drop is not None:
+            self.counters.add(f"packet.dropped_{drop.value}")
+            return []
+        flow = self.contact.get(header.destination)
+        if flow is not None:
+            return self.contact.packet(flow, packet, Event.PACKET)
+        return self._first_packet(now, header.destination, packet)
+
+    def _first_packet(self, now: float, destination: IPAddress, packet: bytes) -> list[Action]:
+        claim = self.data.table.owner(destination)
+        if claim is not None:
+            return self._packet_to(now, self.data.peers[claim.key], destination, packet)
+        refusal = self.negative.get(now, destination)
+        if refusal is not None:
+            return self.refuse(now, packet, refusal)
+        flow = self.contact.open(now, destination)
+        if flow is None:
+            return self.refuse(now, packet, Refusal.UNREACHABLE)
+        actions = self.contact.packet(flow, packet, Event.PACKET)
+        return actions + self.requests.ask(now, host_prefix(destination))
+
+    def _packet_to(
+        self, now: float, peer: Peer, destination: IPAddress, packet: bytes
+    ) -> list[Action]:
+        """Take in what came out of the TUN although its peer is installed (it was queued there)."""
+        flow = None if peer.phase is Phase.UP else self.contact.open(now, destination)
+        if flow is None:
+            self.counters.add("packet.late")
+            return [Inject((packet,))]
+        flow.key = peer.key
+        passive = peer.phase is Phase.PASSIVE
+        if passive:
+            peer.check_at = min(peer.fallback_at, now + self.handshakes.poll(self.servers.rtt()))
+        return self.contact.packet(
+            flow, packet, Event.PACKET_PASSIVE if passive else Event.PACKET_KNOWN
+        )
+
+    def refuse(self, now: float, packet: bytes, refusal: Refusal) -> list[Action]:
+        """Tell a sender, within the limit."""
+        if not self.negative.may_refuse(now):
+            self.counters.add("refusal.limited")
+            return []
+        self.counters.add("refusal.sent")
+        return [Refuse(packet, refusal)]
+
+    # --------------------------------------------------------------------------------- answers
+
+    def answer(self, now: float, answer: Answer) -> list[Action]:
+        """Take in the end of a question."""
+        reading = self.reader.read(answer.records, self.families)
+        actions = self._withdrawals(reading)
+        wanted = self._is_wanted(answer.target)
+        for offer in reading.peers.values():
+            if wanted:
+                actions += self._answered(now, offer, answer)
+        if not reading.peers:
+            actions += self._nothing(now, answer, reading)
+        return actions + self._unserved(answer.target)
+
+    def _is_wanted(self, target: IPNetwork) -> bool:
+        """Say whether a flow or an installed peer stands behind a question."""
+        if self.contact.get(target.network_address) is not None:
+            return True
+        return self.data.table.owner(target.network_address) is not None
+
+    def _answered(self, now: float, offer: PeerOffer, answer: Answer) -> list[Action]:
+        known = self.data.peers.get(offer.key)
+        role = Role.PULLER if self._flows_of(offer) or known is None else known.role
+        installed = self.data.take_in(now, offer, role, wins=answer.refresh)
+        if installed is None:
+            return []
+        self._stamp(installed)
+        if installed.peer.recovery is not None and answer.authoritative:
+            installed.peer.recovery.answered = True
+        actions = installed.actions(route_first=False)
+        if installed.created:
+            self._begin(now, installed.peer)
+        else:
+            actions += self._after_answer(now, installed)
+        return actions + self._displaced(installed) + self._found(now, installed, offer)
+
+    def _after_answer(self, now: float, installed: Installed) -> list[Action]:
+        """Use an answer for a peer that is installed already."""
+        peer = installed.peer
+        if peer.held_back and peer.role is not Role.BOTH_SECOND:
+            return self.start(now, peer)
+        if installed.endpoint_changed and peer.phase is Phase.TRYING:
+            return self.kick(now, peer, ask=False)
+        if peer.recovery is None:
+            return []
+        return [*self._reset_endpoint(installed), *self.poke(peer)]
+
+    def _reset_endpoint(self, installed: Installed) -> list[Action]:
+        """Put the advertised endpoint back where WireGuard has another and the peer is silent."""
+        peer = installed.peer
+        roamed = peer.state is not None and peer.state.endpoint != peer.endpoint
+        if installed.endpoint_changed or not roamed:
+            return []
+        self.counters.add("peer.endpoint_reset")
+        change = PeerConfig(peer.key, peer.endpoint, update_only=True)
+        return [ConfigurePeers(Tunnel.DATA, (change,))]
+
+    def _nothing(self, now: float, answer: Answer, reading: Reading) -> list[Action]:
+        """Use an answer without any peer: negative, refused as a whole, or none in time."""
+        flow = self.contact.get(answer.target.network_address)
+        record = reading.negative[0] if reading.negative else None
+        denied = record is not None and answer.authoritative
+        actions = self._gone(answer.target) if denied else []
+        if flow is None:
+            return actions
+        if record is None:
+            return actions + self.contact.on(flow, Event.GAVE_UP)
+        refusal = self.negative.note(
+            now, flow.destination, record, authoritative=answer.authoritative
+        )
+        return actions + self.contact.on(flow, Event.NOT_FOUND, refusal)
+
+    def _gone(self, target: IPNetwork) -> list[Action]:
+        """Drop a prefix that a server in touch with the quorum does not know any more."""
+        known = self.data.table.get(target)
+        if known is None:
+            return []
+        return self._withdraw(known.prefix, known.version)
+
+    def _unserved(self, target: IPNetwork) -> list[Action]:
+        """End a flow whose answer was of no use (every record refused), so nothing is held."""
+        flow = self.contact.get(target.network_address)
+        if flow is None or flow.key is not None or self.requests.is_asking(target):
+            return []
+        return self.contact.on(flow, Event.GAVE_UP)
+
+    # ---------------------------------------------------------------------------------- pushes
+
+    def push(self, now: float, records: tuple[Record, ...]) -> list[Action]:
+        """Take in an unsolicited Map-Notify."""
+        reading = self.reader.read(records, self.families)
+        actions = self._withdrawals(reading)
+        for offer in reading.peers.values():
+            actions += self._pushed(now, offer)
+        return actions
+
+    def _pushed(self, now: float, offer: PeerOffer) -> list[Action]:
+        both = bool(self._flows_of(offer)) and offer.key not in self.data.peers
+        followed = self._is_in_use(offer) and offer.key not in self.data.peers
+        installed = self.data.take_in(now, offer, self._role(offer.key, both=both))
+        if installed is None:
+            return []
+        peer = installed.peer
+        self._stamp(installed)
+        second = installed.created and peer.role is Role.BOTH_SECOND
+        peer.held_back = peer.held_back or followed or second
+        actions = installed.actions(route_first=peer.phase is Phase.PASSIVE)
+        if installed.created:
+            self.counters.add("push.new_peer")
+            self._begin(now, peer)
+        else:
+            actions += self._push_to_known(now, installed)
+        actions += self._displaced(installed)
+        if followed:
+            # It may not know us yet: our question tells it, and then we initiate. Until then
+            # there is no route, so that what is sent to it is held and not lost in a stall.
+            self.counters.add("peer.key_changed")
+            actions += self.requests.ask(now, self.data.table.prefixes(peer.key)[0])
+        return actions + self._found(now, installed, offer)
+
+    def _role(self, key: PublicKey, *, both: bool) -> Role:
+        if not both:
+            return Role.PUSHED
+        self.counters.add("push.both_pull")
+        return Role.BOTH_FIRST if self.identity.data_key < key else Role.BOTH_SECOND
+
+    def _push_to_known(self, now: float, installed: Installed) -> list[Action]:
+        peer = installed.peer
+        if peer.role is Role.PUSHED and peer.phase is not Phase.UP:
+            peer.since = now  # it asks again: it is still there
+        if installed.endpoint_changed and peer.phase is Phase.TRYING:
+            return self.kick(now, peer, ask=False)
+        if installed.endpoint_changed and peer.recovery is not None:
+            return self.poke(peer)
+        if peer.phase is Phase.TRYING and peer.role is Role.PULLER and not installed.newer:
+            # It asked for us while we asked for it: two initiations may have crossed.
+            peer.role = self._role(peer.key, both=True)
+        return []
+
+    def _is_in_use(self, offer: PeerOffer) -> bool:
+        """Say whether some prefix of an offer is now another key's."""
+        for one in offer.prefixes:
+            claim = self.data.table.get(one.prefix)
+            if claim is not None and claim.key != offer.key:
+                return True
+        return False
+
+    # ----------------------------------------------------------------------- shared by the above
+
+    def _flows_of(self, offer: PeerOffer) -> tuple[Flow, ...]:
+        return self.contact.within(one.prefix for one in offer.prefixes)
+
+    def _begin(self, now: float, peer: Peer) -> None:
+        waiting = peer.phase is Phase.PASSIVE and peer.role is Role.BOTH_SECOND
+        self.handshakes.begin(now, self.servers.rtt(), peer, waiting=waiting)
+
+    def _stamp(self, installed: Installed) -> None:
+        if installed.configs:
+            self.touched(installed.peer)
+
+    def touched(self, peer: Peer) -> None:
+        """Note that readings under way do not show a peer as it is now."""
+        peer.changed_in = self.readings.number(Tunnel.DATA)
+
+    def _displaced(self, installed: Installed) -> list[Action]:
+        """Move the flows of peers that lost their last prefix to its new owner."""
+        actions: list[Action] = []
+        event = Event.HELD_BACK if installed.peer.held_back else Event.KICKED
+        for key in installed.displaced:
+            self.counters.add("peer.displaced")
+            for flow in self.contact.of(key):
+                flow.key = installed.peer.key
+                actions += self.contact.on(flow, event)
+        return actions
+
+    def _found(self, now: float, installed: Installed, offer: PeerOffer) -> list[Action]:
+        """Let the flows go on that waited for this mapping, and end their questions."""
+        peer = installed.peer
+        actions: list[Action] = []
+        for flow in self._flows_of(offer):
+            claim = self.data.table.owner(flow.destination)
+            if flow.key is not None or claim is None or claim.key != peer.key:
+                continue
+            flow.key = peer.key
+            self.requests.forget(host_prefix(flow.destination))
+            actions += self._let_go(now, peer, flow)
+        return actions
+
+    def _let_go(self, now: float, peer: Peer, flow: Flow) -> list[Action]:
+        if peer.phase is Phase.PASSIVE and peer.role is Role.PUSHED:
+            # It pulled us a moment ago: now both pull.
+            peer.role = self._role(peer.key, both=True)
+            if peer.role is Role.BOTH_FIRST:
+                peer.phase = Phase.TRYING
+                self._begin(now, peer)
+            else:
+                soon = now + self.handshakes.poll(self.servers.rtt())
+                peer.check_at = min(peer.fallback_at, soon)
+        if peer.phase is Phase.PASSIVE:
+            return self.contact.on(flow, Event.FOUND_BOTH_PULL)
+        actions = self.contact.on(flow, Event.FOUND)
+        if peer.phase is Phase.UP:
+            actions += self.contact.on(flow, Event.STANDS)
+        return actions
+
+    def _withdrawals(self, reading: Reading) -> list[Action]:
+        actions: list[Action] = []
+        for key in reading.revoked:
+            if key in self.data.peers:
+                self.counters.add("peer.revoked")
+                actions += self.remove(key)
+        for one in reading.withdrawn:
+            actions += self._withdraw(one.prefix, one.version)
+        return actions
+
+    def _withdraw(self, prefix: IPNetwork, version: int) -> list[Action]:
+        flows = [flow for flow in self.contact.within((prefix,)) if flow.key is not None]
+        gone, actions = self.data.withdraw(prefix, version)
+        if not actions:
+            return []
+        for flow in flows:
+            actions += self.contact.on(flow, Event.PEER_GONE)
+        if gone is not None:
+            actions += self.contact.all_of(gone, Event.PEER_GONE)
+        return actions
+
+    def remove(self, key: PublicKey) -> list[Action]:
+        """Remove a peer with its routes; what is held for it is refused."""
+        return self.data.remove(key) + self.contact.all_of(key, Event.PEER_GONE)
+
+    def release(self, peer: Peer) -> list[Action]:
+        """Make the routes of a peer that was held back."""
+        if not peer.held_back:
+            return []
+        peer.held_back = False
+        return [AddRoutes(self.data.table.prefixes(peer.key))]
+
+    def start(self, now: float, peer: Peer) -> list[Action]:
+        """Initiate with a peer that is installed: by a keepalive, and by what is held for it."""
+        if peer.held_back and peer.role is not Role.BOTH_SECOND:
+            peer.role = Role.PULLER
+        elif peer.role is Role.PUSHED and self.contact.of(peer.key):
+            peer.role = Role.BOTH_SECOND
+        peer.phase, peer.keepalive = Phase.TRYING, True
+        peer.rx_mark = peer.state.rx_bytes if peer.state is not None else 0
+        self.touched(peer)
+        self.handshakes.begin(now, self.servers.rtt(), peer, waiting=False)
+        change = PeerConfig(peer.key, keepalive_s=self.settings.keepalive_s, update_only=True)
+        actions = [*self.release(peer), ConfigurePeers(Tunnel.DATA, (change,))]
+        return actions + self.contact.all_of(peer.key, Event.RELEASED)
+
+    def kick(self, now: float, peer: Peer, *, ask: bool) -> list[Action]:
+        """Remove and add a peer in one request, then hand over again what is held for it."""
+        peer.kicks += 1
+        peer.keepalive = True
+        peer.phase, peer.recovery, peer.rx_mark = Phase.TRYING, None, 0
+        self.data.unsettle(peer)
+        peer.activity.reset(now)
+        self.touched(peer)
+        self.handshakes.begin(now, self.servers.rtt(), peer, waiting=False)
+        self.counters.add("peer.kicked")
+        prefixes = self.data.table.prefixes(peer.key)
+        change = kick(peer.key, peer.endpoint, prefixes, self.settings.keepalive_s)
+        actions = [ConfigurePeers(Tunnel.DATA, change), *self.release(peer)]
+        actions += self.contact.all_of(peer.key, Event.KICKED)
+        return actions + (self.requests.ask(now, prefixes[0]) if ask else [])
+
+    def poke(self, *peers: Peer) -> list[Action]:
+        """Send something to peers now, and ask them for a sign of life."""
+        changes: list[PeerConfig] = []
+        for peer in peers:
+            peer.keepalive = True
+            self.touched(peer)
+            changes.extend(
+                PeerConfig(peer.key, keepalive_s=keepalive_s, update_only=True)
+                for keepalive_s in (0, self.settings.keepalive_s)
+            )
+        configure = [ConfigurePeers(Tunnel.DATA, tuple(changes))] if changes else []
+        return [*configure, *(probe for peer in peers for probe in self.probe(peer))]
+
+    def probe(self, peer: Peer) -> list[Action]:
+        """Send an echo request through the tunnel; its answer shows in the byte counters."""
+        for prefix in self.data.table.prefixes(peer.key):
+            own = next((o for o in self.identity.prefixes if o.version == prefix.version), None)
+            if own is None:
+                continue
+            self._probes += 1
+            self.counters.add("peer.probed")
+            source, target = packets.host_in(own), packets.host_in(prefix)
+            return [Inject((packets.echo_request(source, target, self._probes),))]
+        return []
+
+    def adopt_routes(self, prefixes: tuple[IPNetwork, ...]) -> list[Action]:
+        """Make the routes of peers that were found on the device."""
+        return [AddRoutes(prefixes)] if prefixes else []

@@ -1,0 +1,324 @@
+"""The agent's engine: events and the time in, actions out. No I/O, no clock of its own.
+
+The order of events is the order of calls; ``now`` never goes back. Every method returns the
+actions that the runner executes in their order. After each call the runner asks ``deadline``
+and calls ``timer`` then.
+"""
+
+import random
+from ipaddress import IPv6Address
+from typing import assert_never
+
+from wgmap.addresses import IPAddress
+from wgmap.lisp import codec
+from wgmap.lisp.messages import (
+    CodecError,
+    MapNotify,
+    MapNotifyAck,
+    MapReply,
+    MapRequest,
+)
+from wgmap.wg.device import DeviceState
+from wgmap_agent.engine.control import ControlTunnels
+from wgmap_agent.engine.counters import Counters
+from wgmap_agent.engine.data_plane import DataPlane
+from wgmap_agent.engine.peers import Peer, Phase
+from wgmap_agent.engine.registration import Registration
+from wgmap_agent.engine.renewals import Renewals
+from wgmap_agent.engine.requests import Answer, Requests, question
+from wgmap_agent.engine.resolutions import Resolution, Resolutions
+from wgmap_agent.engine.retries import Retries
+from wgmap_agent.engine.servers import Servers
+from wgmap_agent.engine.settings import Settings
+from wgmap_agent.engine.types import (
+    Action,
+    EngineStatus,
+    Identity,
+    PeerStatus,
+    ReadPeers,
+    RefreshEndpoints,
+    SavedState,
+    Send,
+    Tunnel,
+)
+from wgmap_agent.engine.watch import Watch
+
+
+class Engine:
+    """Decides everything that the agent does."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        saved: SavedState,
+        rng: random.Random,
+        settings: Settings | None = None,
+    ) -> None:
+        """Make an engine; ``rng`` is its only source of randomness.
+
+        Raises ValueError where the identity names no server or no prefix.
+        """
+        if not identity.servers or not identity.prefixes:
+            msg = "an agent needs at least one server and one prefix"
+            raise ValueError(msg)
+        settings = settings or Settings()
+        self.counters = Counters()
+        self.last_failure: str | None = None
+        self._identity = identity
+        self._settings = settings
+        self._rng = rng
+        self._servers = Servers(identity.servers, settings, rng)
+        self._control = ControlTunnels(self._servers, settings, rng, self.counters)
+        self._registration = Registration(
+            identity, saved, self._servers, settings, rng, self.counters
+        )
+        self._requests = Requests(identity, self._servers, settings, rng, self.counters)
+        self._plane = DataPlane(
+            identity, settings, rng, self.counters, self._servers, self._requests
+        )
+        self._readings = self._plane.readings
+        self._watch = Watch(self._plane)
+        self._renewals = Renewals(self._plane)
+        self._resolutions = Resolutions()
+        self._retries = Retries(self._plane.data.table, self.counters)
+        self._underlay: tuple[IPAddress, ...] = ()
+        self._move_at: float | None = None  # a move that waits for the flapping limit
+        self._move_changed = False  # and the addresses are others than before
+        self._moved_at = float("-inf")
+
+    # ----------------------------------------------------------------------------------- events
+
+    def start(self, now: float, underlay: tuple[IPAddress, ...]) -> list[Action]:
+        """Begin: configure the control tunnels, read both devices, register."""
+        self._set_underlay(underlay)
+        self._servers.start(now)
+        self._watch.want(now)
+        actions = self._control.start(now)
+        actions += self._readings.due(now, Tunnel.DATA, now)
+        return actions + self._registration.change(now, underlay)
+
+    def packet(self, now: float, packet: bytes) -> list[Action]:
+        """Take in an IP packet from the TUN; bad ones are dropped and counted."""
+        return self._plane.packet(now, packet)
+
+    def datagram(self, now: float, source: IPv6Address, data: bytes) -> list[Action]:
+        """Take in a datagram from port 4342 of ``source`` on the control interface.
+
+        What does not come from a server, or is no message that servers send, changes nothing.
+        """
+        server = self._servers.name_of(source)
+        if server is None:
+            self.counters.add("datagram.not_a_server")
+            return []
+        try:
+            message = codec.decode(data)
+        except CodecError:
+            self.counters.add("datagram.malformed")
+            return []
+        if not isinstance(message, MapReply | MapNotify):
+            self.counters.add("datagram.unexpected_type")
+            return []
+        return self._message(now, server, message)
+
+    def peers_read(
+        self, now: float, tunnel: Tunnel, state: DeviceState, wall: float
+    ) -> list[Action]:
+        """Take in the answer to ReadPeers; ``wall``: seconds since 1970, for handshake ages."""
+        self._readings.done(now, tunnel)
+        if tunnel is Tunnel.CONTROL:
+            return self._control.read(now, state, wall)
+        return self._watch.read(now, state, wall)
+
+    def addresses_changed(self, now: float, underlay: tuple[IPAddress, ...]) -> list[Action]:
+        """Take in that an address or route of the underlay changed; ``underlay``: all of now."""
+        earliest = self._moved_at + 1 / self._settings.moves_per_s
+        changed = underlay != self._underlay
+        self._set_underlay(underlay)
+        if now < earliest:
+            self._move_at = earliest
+            self._move_changed = changed or self._move_changed
+            return []
+        return self._move(now, changed=changed)
+
+    def failed(self, now: float, action: Action, error: Exception) -> list[Action]:
+        """Take in that an action could not be executed."""
+        self.counters.add(f"failed.{type(action).__name__}")
+        self.last_failure = f"{type(action).__name__}: {error}"
+        if isinstance(action, ReadPeers):
+            self._readings.done(now, action.tunnel)
+        self._retries.failed(now, action)
+        return []
+
+    def timer(self, now: float) -> list[Action]:
+        """Do what is due."""
+        actions = self._retries.due(now, SavedState(self._registration.nonce))
+        if self._move_at is not None and self._move_at <= now:
+            actions += self._move(now, changed=self._move_changed)
+        actions += self._registration.due(now)
+        repeated, answers = self._requests.due(now)
+        actions += repeated
+        for answer in answers:
+            actions += self._answered(now, answer)
+        actions += self._plane.contact.expire(now)
+        actions += self._renewals.due(now)
+        actions += self._probe_servers(now)
+        actions += self._readings.due(now, Tunnel.CONTROL, self._control.deadline())
+        actions += self._readings.due(now, Tunnel.DATA, self._watch.wanted())
+        return actions
+
+    def deadline(self) -> float | None:
+        """Return when ``timer`` must be called next; it may lie in the past."""
+        times = (
+            self._retries.deadline(),
+            self._move_at,
+            self._registration.deadline(),
+            self._requests.deadline(),
+            self._plane.contact.deadline(),
+            self._renewals.deadline(),
+            self._servers.deadline(),
+            self._readings.deadline(Tunnel.CONTROL, self._control.deadline()),
+            self._readings.deadline(Tunnel.DATA, self._watch.wanted()),
+        )
+        return min((time for time in times if time is not None), default=None)
+
+    # ---------------------------------------------------------------------------------- requests
+
+    def resolve(self, now: float, eid: IPAddress) -> list[Action]:
+        """Ask the servers for an EID on behalf of an operator; ``resolution`` has the answer.
+
+        Nothing is installed by it.
+        """
+        target = self._resolutions.begin(eid)
+        return self._requests.ask(now, target)
+
+    def resolution(self, eid: IPAddress) -> Resolution | None:
+        """Return what the last ``resolve`` of this EID brought; None: not answered yet."""
+        return self._resolutions.get(eid)
+
+    def forget(self, eid: IPAddress) -> list[Action]:
+        """Drop the data peer of an EID on behalf of an operator; empty where there is none.
+
+        The next packet is a first contact. The other side keeps its own end until it is idle.
+        """
+        claim = self._plane.data.table.owner(eid)
+        if claim is None:
+            return []
+        self.counters.add("peer.forgotten")
+        return self._plane.remove(claim.key)
+
+    def status(self, now: float) -> EngineStatus:
+        """Describe the engine for ``wgmap-agent status``."""
+        counters = {
+            **self.counters.all(),
+            "now.flows": len(self._plane.contact),
+            "now.held_packets": self._plane.contact.holding.total,
+            "now.requests": len(self._requests),
+        }
+        return EngineStatus(
+            registered=self._registration.is_registered(now),
+            servers=self._servers.status(now),
+            peers=tuple(self._peer_status(now, peer) for peer in self._plane.data.peers.values()),
+            counters=counters,
+        )
+
+    # --------------------------------------------------------------------------------- messages
+
+    def _message(self, now: float, name: str, message: MapReply | MapNotify) -> list[Action]:
+        self._heard(now, name)
+        if isinstance(message, MapReply):
+            return self._reply(now, name, message)
+        if isinstance(message, MapNotify):
+            return self._notify(now, name, message)
+        assert_never(message)
+
+    def _heard(self, now: float, name: str) -> None:
+        regained = self._servers.heard(now, name)
+        self._control.heard(now, self._servers.get(name))
+        if regained:
+            # It may have lost who asked for what, and we its pushes.
+            self.counters.add("server.regained")
+            self._renewals.all_soon(now)
+
+    def _reply(self, now: float, name: str, reply: MapReply) -> list[Action]:
+        if self._servers.probe_answered(now, name, reply.nonce):
+            return []
+        answer = self._requests.reply(now, name, reply)
+        return [] if answer is None else self._answered(now, answer)
+
+    def _answered(self, now: float, answer: Answer) -> list[Action]:
+        self._resolutions.answered(answer)
+        actions = self._plane.answer(now, answer)
+        self._renewals.answered(now, answer)
+        return actions
+
+    def _notify(self, now: float, name: str, notify: MapNotify) -> list[Action]:
+        if notify.records and all(map(self._plane.reader.is_own, notify.records)):
+            actions = self._registration.notify(now, name, notify)
+            if actions is not None:
+                return actions
+        self.counters.add("push.received")
+        ack = codec.encode(MapNotifyAck(notify.nonce, notify.records))
+        return [*self._plane.push(now, notify.records), Send(name, ack)]
+
+    # ------------------------------------------------------------------------------------ timers
+
+    def _probe_servers(self, now: float) -> list[Action]:
+        """Ask servers that were not heard for long: for our own prefix, which any can answer."""
+        actions: list[Action] = []
+        for server in self._servers.due_probes(now):
+            self._servers.sent(now, server.info.name)
+            self.counters.add("server.probed")
+            actions.append(Send(server.info.name, self._probe(server.probe_nonce or 0)))
+        return actions
+
+    def _probe(self, nonce: int) -> bytes:
+        message: MapRequest = question(self._identity, self._identity.prefixes[0], nonce)
+        return codec.encode(message)
+
+    def _set_underlay(self, underlay: tuple[IPAddress, ...]) -> None:
+        self._underlay = underlay
+        self._plane.families = frozenset(address.version for address in underlay)
+
+    def _move(self, now: float, *, changed: bool) -> list[Action]:
+        """Cure the stale source address, and where the addresses changed tell everybody."""
+        self._moved_at, self._move_at, self._move_changed = now, None, False
+        actions: list[Action] = [
+            RefreshEndpoints(Tunnel.CONTROL),
+            RefreshEndpoints(Tunnel.DATA),
+        ]
+        if not changed:
+            return actions
+        self.counters.add("moves")
+        self._control.moved(now)
+        actions += self._registration.change(now, self._underlay)
+        active = self._active(now)
+        for peer in active:
+            peer.recovery = self._plane.moves.own_move(now, len(active))
+            self._plane.data.unsettle(peer)
+        return actions + self._plane.poke(*active)
+
+    def _active(self, now: float) -> list[Peer]:
+        since = now - self._settings.standing_s
+        peers = self._plane.data.peers.values()
+        return [peer for peer in peers if peer.phase is Phase.UP and peer.activity.data_at > since]
+
+    def _peer_status(self, now: float, peer: Peer) -> PeerStatus:
+        state = peer.state
+        endpoint = peer.endpoint if state is None or state.endpoint is None else state.endpoint
+        return PeerStatus(
+            key=str(peer.key),
+            eids=tuple(str(prefix) for prefix in self._plane.data.table.prefixes(peer.key)),
+            endpoint=None if endpoint is None else str(endpoint),
+            last_handshake_s=None if peer.stood_at is None else now - peer.stood_at,
+            rx=None if state is None else state.rx_bytes,
+            tx=None if state is None else state.tx_bytes,
+            state=self._state_of(now, peer),
+        )
+
+    def _state_of(self, now: float, peer: Peer) -> str:
+        if peer.phase is not Phase.UP:
+            return "pending"
+        if peer.recovery is not None:
+            return "silent"
+        is_idle = now - peer.activity.data_at > self._settings.standing_s
+        return "idle" if is_idle else "up"

@@ -1,0 +1,53 @@
+"""A data peer as the engine keeps it, beside what the device says of it."""
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from wgmap.addresses import Endpoint
+from wgmap.wg.device import PeerState
+from wgmap.wg.keys import PublicKey
+from wgmap_agent.engine.idle import Activity
+from wgmap_agent.engine.moves import Recovery
+
+
+class Role(Enum):
+    """Who pulled whom: it decides who initiates, and who repairs by a kick."""
+
+    PULLER = auto()  # we asked: we initiate at once and we kick
+    PUSHED = auto()  # it asked: it initiates, we only after the fallback delay
+    BOTH_FIRST = auto()  # both asked, our key is the lower: as the puller
+    BOTH_SECOND = auto()  # both asked, our key is the higher: we hold our packets
+    ADOPTED = auto()  # found on the device at start
+
+
+class Phase(Enum):
+    """Where the handshake of a peer stands, as far as we know."""
+
+    PASSIVE = auto()  # the other side is to initiate
+    TRYING = auto()  # we have initiated
+    UP = auto()  # a handshake was complete
+
+
+@dataclass(slots=True)
+class Peer:
+    """One peer on the data device."""
+
+    key: PublicKey
+    endpoint: Endpoint | None  # as last advertised and set; WireGuard may have roamed since
+    role: Role
+    phase: Phase
+    since: float  # when it was installed, or last lost its handshake
+    check_at: float | None  # when its handshake is judged; None: it stands
+    renew_at: float  # when its mapping is asked for again
+    fallback_at: float = 0.0  # when the passive side initiates after all
+    kick_at: float = 0.0  # when an initiation that brought nothing at all counts as lost
+    kicks: int = 0
+    held_back: bool = False  # no routes yet: what is sent to it must come to us, not initiate
+    rx_mark: int = 0  # what had come from it when we initiated
+    graced: bool = False  # something came from it: it got more time
+    keepalive: bool = False  # set by us to start a handshake: cleared once it stands
+    changed_in: int = 0  # the reading of the device that came after its last change
+    state: PeerState | None = None  # as last read
+    stood_at: float | None = None  # its last handshake, on the engine's clock
+    activity: Activity = field(default_factory=Activity)
+    recovery: Recovery | None = None

@@ -1,0 +1,60 @@
+"""When the WireGuard devices are read: one reading of a device at a time, and not too often.
+
+A reading costs time in proportion to the peers of the device.
+"""
+
+from dataclasses import dataclass
+
+from wgmap_agent.engine.settings import Settings
+from wgmap_agent.engine.types import Action, ReadPeers, Tunnel
+
+LOST_S = 10.0  # a reading that was never answered is asked for again
+REST = 4  # the pause after a reading, in multiples of what it took
+
+
+@dataclass(slots=True)
+class Reading:
+    """The readings of one device."""
+
+    number: int = 0  # of the last one asked for
+    asked_at: float | None = None  # one is under way
+    not_before: float = 0.0
+
+
+class Readings:
+    """The readings of both devices."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._readings = {tunnel: Reading() for tunnel in Tunnel}
+
+    def number(self, tunnel: Tunnel) -> int:
+        """Return the number of the last reading asked for.
+
+        What was changed while the number is n shows first in reading n + 1.
+        """
+        return self._readings[tunnel].number
+
+    def due(self, now: float, tunnel: Tunnel, wanted: float | None) -> list[Action]:
+        """Ask for a reading where one is wanted by now."""
+        at = self.deadline(tunnel, wanted)
+        if at is None or at > now:
+            return []
+        reading = self._readings[tunnel]
+        reading.number += 1
+        reading.asked_at = now
+        return [ReadPeers(tunnel)]
+
+    def deadline(self, tunnel: Tunnel, wanted: float | None) -> float | None:
+        """Return when ``due`` asks for a reading that is wanted at that time."""
+        reading = self._readings[tunnel]
+        if reading.asked_at is not None:
+            return reading.asked_at + LOST_S
+        return None if wanted is None else max(wanted, reading.not_before)
+
+    def done(self, now: float, tunnel: Tunnel) -> None:
+        """Note that a reading came back, or failed."""
+        reading = self._readings[tunnel]
+        took = 0.0 if reading.asked_at is None else now - reading.asked_at
+        reading.asked_at = None
+        reading.not_before = now + max(self._settings.poll_s, REST * took)

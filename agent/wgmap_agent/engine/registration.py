@@ -1,0 +1,137 @@
+"""Map-Register: this agent's own mapping, kept alive on the servers.
+
+One server is asked at a time, the preferred one first, the next where it is silent. A register
+with the same content repeats the same bytes; every change takes the next nonce, which is saved
+before it is sent. An agent that lost its counter is told the stored nonce and goes on from there.
+"""
+
+import random
+
+from wgmap.addresses import IPAddress
+from wgmap.lisp import codec
+from wgmap.lisp.messages import Eid, Locator, MapNotify, MapRegister, Record
+from wgmap_agent.engine.counters import Counters
+from wgmap_agent.engine.servers import Servers
+from wgmap_agent.engine.settings import Settings
+from wgmap_agent.engine.types import Action, Identity, Save, SavedState, Send
+
+MAX_NONCE = (1 << 64) - 1
+
+
+class Registration:
+    """The register that is wanted, what is acknowledged of it, and when it is sent again."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        saved: SavedState,
+        servers: Servers,
+        settings: Settings,
+        rng: random.Random,
+        counters: Counters,
+    ) -> None:
+        self._identity = identity
+        self._servers = servers
+        self._settings = settings
+        self._rng = rng
+        self._counters = counters
+        self._nonce = saved.nonce
+        self._records: tuple[Record, ...] = ()
+        self._datagram = b""
+        self._acknowledged: float | None = None  # when the present content last was
+        self._next_at: float | None = None
+        self._timeout = settings.register_first_s
+        self._tries = 0
+        self._sent: dict[str, float] = {}  # tries of this round: server -> when
+
+    @property
+    def nonce(self) -> int:
+        """Return the nonce of the present register."""
+        return self._nonce
+
+    def is_registered(self, now: float) -> bool:
+        """Say whether the present content is acknowledged and not past its TTL."""
+        ttl_s = self._identity.ttl_min * 60.0
+        return self._acknowledged is not None and now - self._acknowledged < ttl_s
+
+    def change(self, now: float, underlay: tuple[IPAddress, ...]) -> list[Action]:
+        """Register at these underlay addresses: a change, hence a new nonce."""
+        if not underlay:
+            return []  # the old mapping stays: nothing better is known
+        locators = tuple(
+            Locator(address, self._identity.data_port, self._identity.data_key, local=True)
+            for address in underlay
+        )
+        self._records = tuple(
+            Record(Eid(prefix, self._identity.instance), locators, self._identity.ttl_min)
+            for prefix in self._identity.prefixes
+        )
+        return self._renumber(now, self._nonce + 1)
+
+    def notify(self, now: float, server: str, notify: MapNotify) -> list[Action] | None:
+        """Take in a Map-Notify of our own prefixes; None where it answers no register."""
+        if not self._records or server not in self._sent:
+            return None
+        if notify.nonce > self._nonce or not self._is_ours(notify):
+            if notify.nonce < self._nonce:
+                return []  # an old answer that was long on its way
+            self._counters.add("register.counter_recovered")
+            return self._renumber(now, min(notify.nonce + 1, MAX_NONCE))
+        if notify.nonce == self._nonce:
+            self._acknowledge(now, server)
+        return []
+
+    def due(self, now: float) -> list[Action]:
+        """Send the register where it is time to."""
+        if self._next_at is None or self._next_at > now:
+            return []
+        return self._send(now)
+
+    def deadline(self) -> float | None:
+        """Return when ``due`` has something to do."""
+        return self._next_at
+
+    def _is_ours(self, notify: MapNotify) -> bool:
+        """Compare what the server stored with what we registered, where it shows locators."""
+        wanted = {(one.address, one.port, one.key) for one in self._records[0].locators}
+        return all(
+            {(one.address, one.port, one.key) for one in record.locators} == wanted
+            for record in notify.records
+            if record.locators
+        )
+
+    def _acknowledge(self, now: float, server: str) -> None:
+        if self._tries == 1:
+            self._servers.sample(server, now - self._sent[server])
+        self._acknowledged = now
+        self._tries = 0
+        self._timeout = self._first_timeout()
+        wait = min(self._settings.refresh_s, self._identity.ttl_min * 60.0 / 3)
+        self._next_at = now + wait * self._rng.uniform(0.8, 1.0)
+
+    def _renumber(self, now: float, nonce: int) -> list[Action]:
+        self._nonce = nonce
+        self._datagram = codec.encode(MapRegister(nonce, self._records, want_notify=True))
+        self._acknowledged = None
+        self._tries = 0
+        self._sent.clear()
+        self._timeout = self._first_timeout()
+        return [Save(SavedState(nonce)), *self._send(now)]
+
+    def _first_timeout(self) -> float:
+        """Return the first wait: a commit takes round trips between servers, an answer none."""
+        settings = self._settings
+        return max(settings.register_first_s, 4 * self._servers.timeout())
+
+    def _send(self, now: float) -> list[Action]:
+        if self._tries == 0:
+            self._sent.clear()
+        # The preferred one first, then those not tried yet, then the one tried longest ago.
+        name = min(self._servers.names(now), key=lambda one: self._sent.get(one, -1.0))
+        self._tries += 1
+        self._sent[name] = now
+        self._servers.sent(now, name)
+        self._next_at = now + self._timeout
+        self._timeout = min(self._timeout * 1.5, self._settings.register_cap_s)
+        self._counters.add("register.sent")
+        return [Send(name, self._datagram)]

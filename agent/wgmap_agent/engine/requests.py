@@ -1,0 +1,236 @@
+"""Map-Requests: to all servers at once, repeated with growing timeouts, any answer wins.
+
+An answer with A=0 (the server is out of touch with the quorum) is used only when no A=1 answer
+comes within a short while or every server asked has answered. Which servers are asked, and when
+the others, is `_targets` alone: hedging (DESIGN, flow 4) changes that function.
+"""
+
+import random
+from dataclasses import dataclass, field
+
+from wgmap.addresses import IPNetwork, host_prefix
+from wgmap.lisp import codec
+from wgmap.lisp.messages import Eid, MapReply, MapRequest, Record, RequestRecord
+from wgmap_agent.engine.counters import Counters
+from wgmap_agent.engine.packets import host_in
+from wgmap_agent.engine.servers import Server, Servers
+from wgmap_agent.engine.settings import Settings
+from wgmap_agent.engine.types import Action, Identity, Send
+
+MAX_SETTLED = 64
+
+
+@dataclass(slots=True)
+class Pending:
+    """A question that is out."""
+
+    target: IPNetwork
+    nonce: int
+    refresh: bool
+    started: float
+    repeat_at: float
+    timeout: float
+    attempts: int = 1
+    asked: dict[str, float] = field(default_factory=dict)  # server -> first sent
+    answered: set[str] = field(default_factory=set)
+    unsure: tuple[Record, ...] = ()  # an A=0 answer, kept for want of a better one
+    unsure_at: float | None = None  # when it is used
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The end of a question; no records: nobody answered in time."""
+
+    target: IPNetwork
+    records: tuple[Record, ...]
+    authoritative: bool
+    refresh: bool
+
+
+class Requests:
+    """The questions that are out; at most ``max_requests``, one for a target."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        servers: Servers,
+        settings: Settings,
+        rng: random.Random,
+        counters: Counters,
+    ) -> None:
+        self._identity = identity
+        self._servers = servers
+        self._settings = settings
+        self._rng = rng
+        self._counters = counters
+        self._pending: dict[int, Pending] = {}
+        self._nonces: dict[IPNetwork, int] = {}
+        # Settled questions whose other answers may still come: they are round trips as well.
+        self._settled: dict[int, Pending] = {}
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def is_asking(self, target: IPNetwork) -> bool:
+        """Say whether this target is being asked for."""
+        return target in self._nonces
+
+    def ask(self, now: float, target: IPNetwork, *, refresh: bool = False) -> list[Action]:
+        """Ask for a prefix; nothing where the question is out already or too many are."""
+        known = self._nonces.get(target)
+        if known is not None:
+            if not refresh or self._pending[known].refresh:
+                return []
+            self._drop(self._pending[known])  # a refresh says more than a plain question
+        if len(self._pending) >= self._settings.max_requests:
+            self._counters.add("request.refused_too_many")
+            return []
+        timeout = self._servers.timeout()
+        nonce = self._fresh_nonce()
+        pending = Pending(target, nonce, refresh, now, now + timeout, timeout)
+        self._pending[nonce] = pending
+        self._nonces[target] = nonce
+        self._counters.add("request.asked")
+        return self._send(now, pending)
+
+    def reply(self, now: float, server: str, reply: MapReply) -> Answer | None:
+        """Take in a Map-Reply; returns an answer where it settles a question."""
+        pending = self._pending.get(reply.nonce)
+        if pending is None:
+            return self._extra(now, server, reply)
+        if not reply.records:
+            self._counters.add("reply.empty")
+            return None
+        self._sample(now, server, pending)
+        if self._is_sure(now, pending, reply):
+            pending.unsure = ()
+            return self._settle(pending, reply.records, authoritative=True)
+        return self._keep_unsure(now, pending, reply.records)
+
+    def _extra(self, now: float, server: str, reply: MapReply) -> Answer | None:
+        """Take in an answer to a settled question: it counts where only unsure ones had come."""
+        settled = self._settled.get(reply.nonce)
+        if settled is None:
+            self._counters.add("reply.unasked")
+            return None
+        self._counters.add("reply.extra")
+        self._sample(now, server, settled)
+        if not settled.unsure or not self._is_sure(now, settled, reply):
+            return None
+        settled.unsure = ()
+        return Answer(settled.target, reply.records, authoritative=True, refresh=settled.refresh)
+
+    def _is_sure(self, now: float, pending: Pending, reply: MapReply) -> bool:
+        """Say whether an answer counts as authoritative.
+
+        One that took too long does not: the server may have been paused between its check and
+        its answer.
+        """
+        in_time = now - pending.started <= self._settings.staleness_s
+        sure = all(record.authoritative for record in reply.records)
+        return bool(reply.records) and sure and in_time
+
+    def _sample(self, now: float, server: str, pending: Pending) -> None:
+        """Take a round trip where the question went out once (Karn)."""
+        if pending.attempts == 1 and server in pending.asked and server not in pending.answered:
+            self._servers.sample(server, now - pending.asked[server])
+        pending.answered.add(server)
+
+    def forget(self, target: IPNetwork) -> None:
+        """Let a question go that nobody waits for any more."""
+        nonce = self._nonces.get(target)
+        if nonce is not None:
+            self._drop(self._pending[nonce])
+
+    def due(self, now: float) -> tuple[list[Action], list[Answer]]:
+        """Repeat what is due and settle what is over."""
+        actions: list[Action] = []
+        answers: list[Answer] = []
+        for pending in list(self._pending.values()):
+            if pending.unsure_at is not None and pending.unsure_at <= now:
+                answers.append(self._settle(pending, pending.unsure, authoritative=False))
+            elif pending.started + self._settings.request_give_up_s <= now:
+                self._counters.add("request.gave_up")
+                answers.append(self._settle(pending, (), authoritative=False))
+            elif pending.repeat_at <= now:
+                actions += self._repeat(now, pending)
+        return actions, answers
+
+    def deadline(self) -> float | None:
+        """Return when ``due`` has something to do."""
+        return min((self._due_at(pending) for pending in self._pending.values()), default=None)
+
+    def _due_at(self, pending: Pending) -> float:
+        over = pending.started + self._settings.request_give_up_s
+        times = [pending.repeat_at, over]
+        if pending.unsure_at is not None:
+            times.append(pending.unsure_at)
+        return min(times)
+
+    def _keep_unsure(
+        self, now: float, pending: Pending, records: tuple[Record, ...]
+    ) -> Answer | None:
+        # A positive A=0 answer says more than a negative one.
+        if not pending.unsure or any(record.locators for record in records):
+            pending.unsure = records
+        silent = {name for name in pending.asked if self._servers.is_silent(now, name)}
+        if pending.answered | silent >= set(pending.asked):
+            return self._settle(pending, pending.unsure, authoritative=False)
+        if pending.unsure_at is None:
+            wait = self._settings.better_answer_s + 2 * self._servers.rtt()
+            pending.unsure_at = now + wait
+        return None
+
+    def _settle(
+        self, pending: Pending, records: tuple[Record, ...], *, authoritative: bool
+    ) -> Answer:
+        self._drop(pending)
+        return Answer(pending.target, records, authoritative, pending.refresh)
+
+    def _drop(self, pending: Pending) -> None:
+        del self._pending[pending.nonce]
+        del self._nonces[pending.target]
+        while len(self._settled) >= MAX_SETTLED:
+            del self._settled[next(iter(self._settled))]
+        self._settled[pending.nonce] = pending
+
+    def _repeat(self, now: float, pending: Pending) -> list[Action]:
+        pending.attempts += 1
+        pending.timeout = min(pending.timeout * 2, self._settings.request_cap_s)
+        pending.repeat_at = now + pending.timeout * self._rng.uniform(0.9, 1.1)
+        self._counters.add("request.repeated")
+        return self._send(now, pending)
+
+    def _targets(self) -> tuple[Server, ...]:
+        return self._servers.all()
+
+    def _send(self, now: float, pending: Pending) -> list[Action]:
+        datagram = codec.encode(
+            question(self._identity, pending.target, pending.nonce, refresh=pending.refresh)
+        )
+        actions: list[Action] = []
+        for server in self._targets():
+            pending.asked.setdefault(server.info.name, now)
+            self._servers.sent(now, server.info.name)
+            actions.append(Send(server.info.name, datagram))
+        return actions
+
+    def _fresh_nonce(self) -> int:
+        nonce = self._rng.getrandbits(64)
+        while nonce in self._pending:
+            nonce = self._rng.getrandbits(64)
+        return nonce
+
+
+def question(
+    identity: Identity, target: IPNetwork, nonce: int, *, refresh: bool = False
+) -> MapRequest:
+    """Make a Map-Request for one prefix; ``refresh`` sets the s bit (a linearizable answer)."""
+    own = next((one for one in identity.prefixes if one.version == target.version), None)
+    return MapRequest(
+        nonce=nonce,
+        itr_rlocs=(identity.control_address,),
+        records=(RequestRecord(Eid(target, identity.instance)),),
+        source_eid=None if own is None else Eid(host_prefix(host_in(own)), identity.instance),
+        smr_invoked=refresh,
+    )

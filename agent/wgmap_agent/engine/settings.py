@@ -1,0 +1,79 @@
+"""Every bound and delay of the engine, each with its reason. Times in seconds."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The engine's constants; tests hand in others."""
+
+    # Held packets. WireGuard stages 128 packets a peer before a handshake: 100 always fit.
+    held_per_destination: int = 100
+    held_packets: int = 10_000  # of all destinations: 15 MB at an MTU of 1420
+    max_flows: int = 1024  # destinations in first contact; more are refused, not held
+    hold_s: float = 15.0  # longer than every retry below: whatever is still held then is dropped
+
+    # Requests. The first timeout is the RTT estimator's; the floor lies over a server's p99.
+    request_floor_s: float = 0.1
+    request_unknown_rtt_s: float = 0.25  # no sample yet: covers an RTT of 160 ms with margin
+    request_cap_s: float = 2.0
+    request_give_up_s: float = 10.0  # then the senders are told "unreachable"
+    max_requests: int = 2048  # flows, and revalidations beside them
+    better_answer_s: float = 0.05  # how long, beside 2 RTT, an A=0 answer waits for an A=1 one
+    staleness_s: float = 1.0  # S: an A=1 answer that took longer counts as A=0
+    unknown_s: float = 3.0  # negative cache for "unknown for now": short, it may register soon
+    negative_s: float = 60.0  # most that any other negative answer is believed
+    unsure_negative_s: float = 1.0  # an A=0 negative answer
+    max_negative: int = 4096  # the oldest makes room
+    refusals_per_s: float = 100.0  # ICMP errors to local senders
+    refusals_per_flow: int = 10  # when the packets held for one destination are given up
+
+    # Mappings. A peer with more prefixes than this is refused: AllowedIPs are set whole.
+    max_peers: int = 4096
+    max_prefixes_per_peer: int = 256
+    max_withdrawn: int = 4096  # remembered withdrawals: what a late push may not bring back
+    revalidate_retry_s: float = 30.0  # between questions for a mapping past its TTL
+    revalidate_spread_s: float = 5.0  # jitter, so that peers of one TTL are not asked at once
+
+    # Handshakes. The puller initiates at once; the pushed side waits this long (and an RTT).
+    fallback_s: float = 0.15
+    fallback_jitter_s: float = 0.05
+    # Beside kick_rtts: a tunnel that does not stand by then is kicked. Well after the fallback, or
+    # the two would cross; and peers may be further away than the servers that the RTT is from.
+    kick_s: float = 0.25
+    kick_rtts: float = 3.0
+    kick_both_rtts: float = 2.0  # where both pulled at once and two initiations have crossed
+    kick_cap_s: float = 5.0  # back-off between kicks; WireGuard's own retry is as slow
+    look_s: float = 0.04  # beside look_rtts: by then an initiation has its response
+    look_rtts: float = 1.25
+    look_again_s: float = 0.05  # (or half an RTT) between looks until the kick
+    poll_s: float = 0.02  # least time between two readings of the data device
+    keepalive_s: int = 25  # set to start a handshake without data, then cleared
+    # A pushed peer that nothing comes from pulled nobody (its mapping changed, or it is gone). It
+    # leaves, so that what is sent to it comes to us again and makes a question that tells it of us.
+    pushed_unheard_s: float = 3.0
+    never_stood_s: float = 90.0  # a peer without any handshake goes: WireGuard gives up as well
+    standing_s: float = 180.0  # WireGuard's REJECT_AFTER_TIME: an older session is no session
+
+    # Watching peers that stand.
+    watch_s: float = 2.0  # between two readings of the data device while there are peers
+    silent_s: float = 3.0  # we sent data and nothing at all came back
+    probe_wait_s: float = 1.0  # beside 2 RTT: an answer to the probe inside the tunnel
+    recovery_first_s: float = 0.25  # first repeated question for a peer that may have moved
+    recovery_spread_s: float = 0.002  # for each peer, so that all are not asked for at once
+    recovery_cap_s: float = 15.0
+    moves_per_s: float = 5.0  # a flapping interface is followed no faster
+
+    # Registration and servers.
+    register_first_s: float = 0.3  # no RTT sample yet: then the next server is tried
+    register_cap_s: float = 5.0
+    refresh_s: float = 60.0  # an unchanged register is repeated (or after a third of its TTL)
+    max_servers: int = 32
+    probe_s: float = 10.0  # a server that we did not hear for this long is asked something
+    server_silent_s: float = 1.0  # beside 3 RTT without any answer: silent
+    server_probe_first_s: float = 1.0
+    control_keepalive_s: int = 25
+    # A server may learn of our key only after our first initiation: WireGuard would wait 5 s.
+    control_kick_s: float = 1.0
+    control_kick_cap_s: float = 30.0
+    deaf_s: float = 6.0  # a rebooted server starts its handshakes itself: it is given this long

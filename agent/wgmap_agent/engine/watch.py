@@ -1,0 +1,216 @@
+"""Judges the data peers by readings of the device: handshakes, silence, idleness, repair."""
+
+from wgmap.addresses import IPNetwork
+from wgmap.wg.device import DeviceState, PeerConfig, PeerState
+from wgmap.wg.keys import PublicKey
+from wgmap_agent.engine.data_plane import DataPlane
+from wgmap_agent.engine.flows import Event
+from wgmap_agent.engine.handshakes import Step
+from wgmap_agent.engine.mappings import is_inside, overlaps
+from wgmap_agent.engine.moves import Suspicion
+from wgmap_agent.engine.peers import Peer, Phase, Role
+from wgmap_agent.engine.table import Claim, Verdict
+from wgmap_agent.engine.types import Action, ConfigurePeers, Tunnel
+
+KICK_AFTER_TRIES = 3  # questions and pokes before a session is taken for dead
+
+
+class Watch:
+    """Works on the peers of a data plane."""
+
+    def __init__(self, plane: DataPlane) -> None:
+        self._plane = plane
+        self._watch_at: float | None = None
+        self._adopted = False
+
+    # --------------------------------------------------------------------------------- readings
+
+    def wanted(self) -> float | None:
+        """Return when the device must be read next."""
+        times = [self._watch_at] if self._watch_at is not None else []
+        data = self._plane.data
+        for key, peer in list(data.unsettled.items()):
+            if data.peers.get(key) is not peer or _is_settled(peer):
+                del data.unsettled[key]
+                continue
+            if peer.check_at is not None:
+                times.append(peer.check_at)
+            if peer.recovery is not None:
+                times.append(peer.recovery.next_at)
+        return min(times, default=None)
+
+    def want(self, now: float) -> None:
+        """Have the device read now."""
+        self._watch_at = now
+
+    def read(self, now: float, state: DeviceState, wall: float) -> list[Action]:
+        """Take in a reading of the data device."""
+        plane = self._plane
+        actions = [] if self._adopted else self._adopt(now, state, wall)
+        unknown = [key for key in state.peers if key not in plane.data.peers]
+        if unknown:
+            plane.counters.add("peer.removed_unknown", len(unknown))
+            changes = tuple(PeerConfig(key, remove=True) for key in unknown)
+            actions.append(ConfigurePeers(Tunnel.DATA, changes))
+        number = plane.readings.number(Tunnel.DATA)
+        for peer in list(plane.data.peers.values()):
+            if peer.changed_in < number and peer.key in plane.data.peers:
+                actions += self._peer(now, peer, state.peers.get(peer.key), wall)
+        self._watch_at = now + plane.settings.watch_s if plane.data.peers else None
+        return actions
+
+    def _peer(self, now: float, peer: Peer, state: PeerState | None, wall: float) -> list[Action]:
+        if state is None:
+            return self._repair(now, peer)
+        peer.state = state
+        if state.last_handshake is not None:
+            peer.stood_at = now - max(0.0, wall - state.last_handshake)
+        peer.activity.observe(now, state)
+        actions = self._check_allowed(peer, state)
+        if peer.phase is Phase.UP:
+            return actions + self._watch(now, peer)
+        return actions + self._handshake(now, peer, state)
+
+    def _repair(self, now: float, peer: Peer) -> list[Action]:
+        """Add a peer again that somebody took from the device."""
+        plane = self._plane
+        plane.counters.add("peer.added_again")
+        peer.role, peer.phase = Role.PULLER, Phase.TRYING
+        peer.since = now
+        return plane.kick(now, peer, ask=True)
+
+    def _check_allowed(self, peer: Peer, state: PeerState) -> list[Action]:
+        wanted = self._plane.data.table.prefixes(peer.key)
+        if wanted == state.allowed_ips or set(wanted) == set(state.allowed_ips):
+            return []
+        self._plane.counters.add("peer.allowed_ips_repaired")
+        self._plane.touched(peer)
+        change = PeerConfig(peer.key, allowed_ips=wanted, update_only=True)
+        return [ConfigurePeers(Tunnel.DATA, (change,))]
+
+    # -------------------------------------------------------------------------------- handshakes
+
+    def _handshake(self, now: float, peer: Peer, state: PeerState) -> list[Action]:
+        plane = self._plane
+        step = plane.handshakes.judge(now, plane.servers.rtt(), peer, state)
+        if step is Step.STANDS:
+            return self._stands(now, peer)
+        if step is Step.START:
+            plane.counters.add("peer.fallback")
+            return plane.start(now, peer)
+        if step is Step.KICK:
+            return plane.kick(now, peer, ask=True)
+        if step is Step.GIVE_UP:
+            plane.counters.add("peer.never_stood")
+            return plane.remove(peer.key)
+        return []
+
+    def _stands(self, now: float, peer: Peer) -> list[Action]:
+        plane = self._plane
+        plane.counters.add("peer.stands")
+        peer.phase, peer.kicks = Phase.UP, 0
+        peer.activity.heard_at = now
+        released = [*plane.release(peer), *plane.contact.all_of(peer.key, Event.STANDS)]
+        return released + self._clear_keepalive(peer)
+
+    def _clear_keepalive(self, peer: Peer) -> list[Action]:
+        if not peer.keepalive:
+            return []
+        peer.keepalive = False
+        change = PeerConfig(peer.key, keepalive_s=0, update_only=True)
+        return [ConfigurePeers(Tunnel.DATA, (change,))]
+
+    # ----------------------------------------------------------------------- peers that stood
+
+    def _watch(self, now: float, peer: Peer) -> list[Action]:
+        plane = self._plane
+        if now - peer.activity.data_at >= plane.identity.idle_s:
+            plane.counters.add("peer.idle_removed")
+            return plane.remove(peer.key)
+        verdict, peer.recovery = plane.moves.judge(
+            now, plane.servers.rtt(), peer.activity, peer.recovery
+        )
+        if peer.recovery is not None:
+            plane.data.unsettle(peer)
+        if verdict is Suspicion.PROBE:
+            return plane.probe(peer)
+        if verdict is Suspicion.LOOK_FOR:
+            return self._look_for(now, peer)
+        if verdict is Suspicion.FOUND:
+            plane.counters.add("peer.found_again")
+            return self._clear_keepalive(peer)
+        return []
+
+    def _look_for(self, now: float, peer: Peer) -> list[Action]:
+        plane = self._plane
+        recovery = peer.recovery
+        plane.counters.add("peer.looked_for")
+        known = recovery is not None and recovery.answered and recovery.tries >= KICK_AFTER_TRIES
+        if known and self._kicks(peer):
+            peer.since = now
+            return plane.kick(now, peer, ask=True)
+        prefix = plane.data.table.prefixes(peer.key)[0]
+        return [*plane.requests.ask(now, prefix, refresh=True), *plane.poke(peer)]
+
+    def _kicks(self, peer: Peer) -> bool:
+        if peer.role in (Role.PULLER, Role.BOTH_FIRST):
+            return True
+        return peer.role is Role.ADOPTED and self._plane.identity.data_key < peer.key
+
+    # --------------------------------------------------------------------------------- adoption
+
+    def _adopt(self, now: float, state: DeviceState, wall: float) -> list[Action]:
+        """Take over the peers that a former run left on the device, and ask for them."""
+        self._adopted = True
+        plane = self._plane
+        routes: list[IPNetwork] = []
+        for one in state.peers.values():
+            if one.key in plane.data.peers or not self._is_adoptable(one):
+                continue
+            taken = [p for p in one.allowed_ips if self._claim(now, one.key, p)]
+            if taken:
+                peer = self._adopted_peer(now, one, wall)
+                plane.data.peers[one.key] = peer
+                plane.data.unsettle(peer)
+                plane.data.renew(peer, peer.renew_at)
+                routes += taken
+                plane.counters.add("peer.adopted")
+        return plane.adopt_routes(tuple(routes))
+
+    def _claim(self, now: float, key: PublicKey, prefix: IPNetwork) -> bool:
+        verdict = self._plane.data.table.offer(Claim(prefix, key, 0, now))
+        return verdict in (Verdict.NEW, Verdict.MOVED)
+
+    def _is_adoptable(self, state: PeerState) -> bool:
+        identity = self._plane.identity
+        return state.key != identity.data_key and all(
+            any(is_inside(prefix, wide) for wide in identity.overlay)
+            and not any(overlaps(prefix, own) for own in identity.prefixes)
+            for prefix in state.allowed_ips
+        )
+
+    def _adopted_peer(self, now: float, state: PeerState, wall: float) -> Peer:
+        plane = self._plane
+        stood = state.last_handshake is not None
+        fresh = stood and wall - (state.last_handshake or 0.0) < plane.settings.standing_s
+        spread = plane.settings.revalidate_spread_s * plane.rng.random()
+        peer = Peer(
+            key=state.key,
+            endpoint=state.endpoint,
+            role=Role.ADOPTED,
+            phase=Phase.UP if stood else Phase.PASSIVE,
+            since=now,
+            check_at=None if stood else now,
+            renew_at=now + spread,
+            keepalive=bool(state.keepalive_s),
+        )
+        peer.changed_in = plane.readings.number(Tunnel.DATA) - 1
+        peer.activity.reset(now)
+        peer.activity.read_at = None
+        if not fresh:
+            peer.activity.data_at = now
+        return peer
+
+
+def _is_settled(peer: Peer) -> bool:
+    return peer.phase is Phase.UP and peer.recovery is None

@@ -1,0 +1,190 @@
+"""Does what the engine decided: actions in their order, each as one request.
+
+Nothing here decides. What fails is handed to ``failed`` (the engine's) and the rest of the list
+goes on: the engine knows what depends on what.
+"""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, assert_never
+
+from wgmap.addresses import Endpoint, IPAddress, IPNetwork
+from wgmap.errors import WgmapError
+from wgmap.log import Log
+from wgmap.wg.device import Device, DeviceConfig, PeerConfig
+from wgmap_agent.engine.types import (
+    Action,
+    AddRoutes,
+    ConfigurePeers,
+    DeleteRoutes,
+    Inject,
+    ReadPeers,
+    RefreshEndpoints,
+    Refusal,
+    Refuse,
+    Save,
+    SavedState,
+    Send,
+    Tunnel,
+)
+from wgmap_agent.runner import icmp
+from wgmap_agent.runner.injector import Injected
+from wgmap_agent.runner.links import source_towards
+
+PEERS_A_REQUEST = 500  # endpoints set again at once: bounds the size of one request
+
+log = Log("agent.executor")
+
+
+class Routes(Protocol):
+    """The routes to the data interface."""
+
+    async def add(self, prefixes: Sequence[IPNetwork]) -> None:
+        """Add or replace, as one batch; raises WgmapError."""
+        ...
+
+    async def delete(self, prefixes: Sequence[IPNetwork]) -> None:
+        """Remove; absent ones are no error; raises WgmapError."""
+        ...
+
+
+class PacketSender(Protocol):
+    """Sends whole IP packets."""
+
+    def send(self, packets: tuple[bytes, ...]) -> Injected:
+        """Send what can be sent; never blocks."""
+        ...
+
+
+class DatagramSender(Protocol):
+    """Sends to map servers through the control tunnel."""
+
+    def send(self, server: str, datagram: bytes) -> None:
+        """Send one datagram to a server by its name; raises OSError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """What the executor works with."""
+
+    devices: dict[Tunnel, Device]
+    routes: Routes
+    control: DatagramSender
+    data: PacketSender  # leaves through the data interface only
+    local: PacketSender  # follows the routes, for answers to senders
+    source_for: Callable[[IPAddress], IPAddress | None]  # whence an ICMP error to that address
+    read_peers: Callable[[Tunnel], None]
+    save: Callable[[SavedState], None]
+    data_mtu: int
+
+
+class Executor:
+    """Executes action lists; one at a time, so callers await it."""
+
+    def __init__(self, hands: Hands, failed: Callable[[Action, WgmapError], None]) -> None:
+        self._hands = hands
+        self._failed = failed
+        self.counters: Counter[str] = Counter()
+
+    async def execute(self, actions: Sequence[Action]) -> None:
+        """Execute one list in its order; never raises for what a device or the kernel refuses."""
+        for action in actions:
+            try:
+                await self._one(action)
+            except WgmapError as error:
+                self.counters["execute.failed"] += 1
+                log.warning("action failed", action=type(action).__name__, reason=error)
+                self._failed(action, error)
+
+    async def _one(self, action: Action) -> None:
+        waiting = self._start(action)
+        if waiting is not None:
+            await waiting
+
+    def _start(self, action: Action) -> Awaitable[None] | None:
+        """Do what needs no waiting at once, return what does."""
+        hands = self._hands
+        match action:
+            case ConfigurePeers():
+                config = DeviceConfig(peers=action.peers)
+                return hands.devices[action.tunnel].configure(config)
+            case AddRoutes():
+                return hands.routes.add(action.prefixes)
+            case DeleteRoutes():
+                return hands.routes.delete(action.prefixes)
+            case RefreshEndpoints():
+                return self._refresh(hands.devices[action.tunnel])
+            case _:
+                self._at_once(action)
+        return None
+
+    def _at_once(self, action: Send | Inject | Refuse | ReadPeers | Save) -> None:
+        match action:
+            case Send():
+                self._send(action)
+            case Inject():
+                self._inject(action.packets)
+            case Refuse():
+                self._refuse(action.packet, action.refusal, action.mtu)
+            case ReadPeers():
+                self._hands.read_peers(action.tunnel)
+            case Save():
+                self._hands.save(action.state)
+            case _:
+                assert_never(action)
+
+    def _send(self, action: Send) -> None:
+        """Send a datagram; what cannot go out counts as lost on the way, as any datagram may."""
+        try:
+            self._hands.control.send(action.server, action.datagram)
+        except OSError as error:
+            self.counters["control.send_failed"] += 1
+            log.debug("datagram not sent", server=action.server, reason=error)
+
+    def _inject(self, packets: tuple[bytes, ...]) -> None:
+        result = self._hands.data.send(packets)
+        self.counters["inject.sent"] += result.sent
+        for name, number in result.failed.items():
+            self.counters[f"inject.{name}"] += number
+        for packet in result.too_big:
+            self._refuse(packet, Refusal.TOO_BIG, self._hands.data_mtu)
+
+    def _refuse(self, packet: bytes, refusal: Refusal, mtu: int) -> None:
+        about = icmp.header(packet)
+        source = self._hands.source_for(about.source) if about else None
+        answer = icmp.error_for(packet, refusal, source, mtu) if source else None
+        if answer is None:
+            self.counters["refuse.silent"] += 1
+            return
+        result = self._hands.local.send((answer,))
+        self.counters["refuse.sent"] += result.sent
+        self.counters["refuse.failed"] += 1 - result.sent
+
+    async def _refresh(self, device: Device) -> None:
+        """Set every peer's current endpoint again, which drops a cached source address."""
+        state = await device.read()
+        changes = [
+            PeerConfig(peer.key, endpoint=peer.endpoint, update_only=True)
+            for peer in state.peers.values()
+            if peer.endpoint is not None
+        ]
+        for start in range(0, len(changes), PEERS_A_REQUEST):
+            batch = tuple(changes[start : start + PEERS_A_REQUEST])
+            await device.configure(DeviceConfig(peers=batch))
+
+
+class SourceFinder:
+    """Picks the address that ICMP errors come from: the host EID, else what the kernel takes."""
+
+    def __init__(self, own: Sequence[IPNetwork]) -> None:
+        """Take the agent's prefixes; those of one address are its host EIDs."""
+        self._hosts: dict[int, IPAddress] = {}
+        for prefix in own:
+            if prefix.num_addresses == 1:
+                self._hosts.setdefault(prefix.version, prefix.network_address)
+
+    def __call__(self, destination: IPAddress) -> IPAddress | None:
+        """Return the address for errors to ``destination``; None without a route to it."""
+        return self._hosts.get(destination.version) or source_towards(Endpoint(destination, 9))

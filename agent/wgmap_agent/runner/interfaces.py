@@ -1,0 +1,164 @@
+"""The agent's three interfaces, brought to what the configuration says by differences.
+
+Whatever is there and right is left alone, so a restart of the agent disturbs no tunnel. What is
+ours and no longer wanted goes: addresses of the interface, routes of our protocol, peers of the
+control tunnel.
+"""
+
+import contextlib
+import ipaddress
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv6Address
+
+from wgmap.addresses import IPAddress, IPNetwork, host_prefix
+from wgmap.net import plan, sysctl
+from wgmap.net.errors import NetworkError
+from wgmap.net.netlink import Network
+from wgmap.net.plan import IPInterface, Route
+from wgmap.net.rtnetlink import SCOPE_UNIVERSE
+from wgmap.wg.device import Backend, Device, DeviceConfig, DeviceState, PeerConfig
+from wgmap.wg.keys import PrivateKey
+from wgmap_agent.config import AgentConfig, ServerEntry
+
+# A peer may own a prefix of the overlay's own length: its route then goes before the TUN's.
+TUN_METRIC = 4342
+
+
+class Sources:
+    """The own host EIDs: the preferred source of every route into the overlay, by family."""
+
+    def __init__(self, prefixes: Sequence[IPNetwork]) -> None:
+        """Take the agent's prefixes; only those of a single address can be a source."""
+        self.hosts = tuple(one for one in prefixes if one.num_addresses == 1)
+        self._by_version: dict[int, IPAddress] = {}
+        for host in self.hosts:
+            self._by_version.setdefault(host.version, host.network_address)
+
+    def route(self, prefix: IPNetwork, interface: str, metric: int = 0) -> Route:
+        """Make a route with its source; a router's prefix has none, the kernel picks."""
+        return Route(prefix, interface, self._by_version.get(prefix.version), metric)
+
+
+async def set_up_tun(network: Network, config: AgentConfig) -> None:
+    """Give the TUN its MTU and the host EIDs, which every route needs; raises NetworkError."""
+    name = config.tun.interface
+    await _bring_up(network, name, config.tun.mtu)
+    hosts = (ipaddress.ip_interface(one) for one in Sources(config.agent.prefixes).hosts)
+    await _set_addresses(network, name, hosts)
+
+
+async def route_overlay(network: Network, config: AgentConfig) -> None:
+    """Route the overlay to the TUN, from where first packets come; raises NetworkError."""
+    name = config.tun.interface
+    sources = Sources(config.agent.prefixes)
+    routes = [sources.route(prefix, name, TUN_METRIC) for prefix in config.agent.overlay]
+    await network.set_routes(name, routes)
+
+
+async def open_control(
+    backend: Backend, network: Network, config: AgentConfig, key: PrivateKey, own: IPv6Address
+) -> Device:
+    """Open the control tunnel with a peer for each server; DeviceError, NetworkError.
+
+    ``own`` is the agent's control address; each server may send from its own /128 only.
+    """
+    section = config.control
+    device = await backend.open(section.interface)
+    state = await device.read()
+    await device.configure(
+        DeviceConfig(
+            private_key=None if state.public_key == key.public else key,
+            listen_port=None if state.listen_port == section.port else section.port,
+            peers=_server_changes(state, config.server, section.keepalive_s),
+        )
+    )
+    await _bring_up(network, section.interface, config.tun.mtu)
+    await _set_addresses(network, section.interface, (ipaddress.ip_interface(own),))
+    await network.set_routes(section.interface, [Route(section.prefix, section.interface, own)])
+    return device
+
+
+async def open_data(
+    backend: Backend, network: Network, config: AgentConfig, key: PrivateKey
+) -> Device:
+    """Open the data tunnels' interface; DeviceError, NetworkError.
+
+    Peers that are there stay, and the routes over it are made those of its peers: an agent that
+    died between the two left one without the other.
+    """
+    section = config.data
+    device = await backend.open(section.interface)
+    state = await device.read()
+    change = DeviceConfig(
+        private_key=None if state.public_key == key.public else key,
+        listen_port=None if state.listen_port == section.port else section.port,
+    )
+    if change != DeviceConfig():
+        await device.configure(change)
+    await _bring_up(network, section.interface, config.tun.mtu)
+    sources = Sources(config.agent.prefixes)
+    owned = (prefix for peer in state.peers.values() for prefix in peer.allowed_ips)
+    await network.set_routes(
+        section.interface, [sources.route(prefix, section.interface) for prefix in owned]
+    )
+    return device
+
+
+class DataRoutes:
+    """The routes to the data interface; each call is one batch."""
+
+    def __init__(self, network: Network, config: AgentConfig) -> None:
+        self._network = network
+        self._interface = config.data.interface
+        self._sources = Sources(config.agent.prefixes)
+
+    async def add(self, prefixes: Sequence[IPNetwork]) -> None:
+        """Add or replace; raises NetworkError."""
+        routes = [self._sources.route(prefix, self._interface) for prefix in prefixes]
+        await self._network.change_routes(replace=routes)
+
+    async def delete(self, prefixes: Sequence[IPNetwork]) -> None:
+        """Remove, whatever their source; absent ones are no error. Raises NetworkError."""
+        routes = [Route(prefix, self._interface) for prefix in prefixes]
+        await self._network.change_routes(delete=routes)
+
+
+def _server_changes(
+    state: DeviceState, servers: Sequence[ServerEntry], keepalive_s: int
+) -> tuple[PeerConfig, ...]:
+    wanted = {
+        server.control_key: PeerConfig(
+            server.control_key,
+            endpoint=server.endpoint,
+            allowed_ips=(host_prefix(server.control_address),),
+            keepalive_s=keepalive_s,
+        )
+        for server in servers
+    }
+    gone = tuple(PeerConfig(key, remove=True) for key in state.peers if key not in wanted)
+    return gone + tuple(wanted.values())
+
+
+async def _bring_up(network: Network, interface: str, mtu: int) -> None:
+    _no_link_local(interface)
+    await network.up(interface, mtu)
+
+
+async def _set_addresses(network: Network, interface: str, wanted: Iterable[IPInterface]) -> None:
+    present = (await network.addresses()).get(interface, ())
+    change = plan.difference(
+        wanted, (state.address for state in present if state.scope == SCOPE_UNIVERSE)
+    )
+    for address in change.add:
+        await network.add_address(interface, address)
+    for address in change.delete:
+        await network.delete_address(interface, address)
+
+
+def _no_link_local(interface: str) -> None:
+    """Make no link-local address: nobody could answer it, and the kernel would solicit routers.
+
+    Where /proc/sys cannot be written (a container) there is one, which disturbs nothing.
+    """
+    with contextlib.suppress(NetworkError):
+        sysctl.write("net", "ipv6", "conf", interface, "addr_gen_mode", value=1)

@@ -1,0 +1,35 @@
+"""The agent's two private keys: made here, kept here, never shown."""
+
+from pathlib import Path
+
+from wgmap.errors import ConfigError
+from wgmap.wg import keyfile
+from wgmap.wg.keys import PrivateKey
+
+CONTROL_KEY = "control.key"
+DATA_KEY = "data.key"
+
+
+def make(directory: Path) -> dict[str, str]:
+    """Make what is missing; return the public keys by name. Raises ConfigError."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"{directory}: {error.strerror}"
+        raise ConfigError(msg) from error
+    return {
+        "control_key": str(keyfile.load_or_create(directory / CONTROL_KEY).public),
+        "data_key": str(keyfile.load_or_create(directory / DATA_KEY).public),
+    }
+
+
+def load(directory: Path) -> tuple[PrivateKey, PrivateKey]:
+    """Return the control and the data key; raises ConfigError.
+
+    The control key must be there, because it is what an operator enrolled; a data key is made.
+    """
+    control = directory / CONTROL_KEY
+    if not control.exists():
+        msg = f"{control}: no key; make one with: wgmap-agent keygen --dir {directory}"
+        raise ConfigError(msg)
+    return keyfile.load(control), keyfile.load_or_create(directory / DATA_KEY)

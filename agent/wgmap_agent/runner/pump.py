@@ -1,0 +1,167 @@
+"""The agent's loop: events go into the engine, what it decides is executed one after another.
+
+Everything happens on one thread. Inputs (TUN, control socket) are not read while more than
+``BACKLOG`` decisions wait for execution: then the kernel's own queues fill, and drop the newest.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
+
+from wgmap.errors import WgmapError
+from wgmap_agent.engine.types import Action
+
+BACKLOG = 256  # action lists that may wait before inputs are left alone
+RESUME = 64
+PACKETS_A_TURN = 64  # so that one busy input does not hold up the others
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+LONGEST_SLEEP_S = 2.0  # the loop's clock stands still while a machine is suspended, ours does not
+
+
+class Engine(Protocol):
+    """What the pump needs of the engine; events reach it through ``add`` and ``take``."""
+
+    def failed(self, now: float, action: Action, error: WgmapError) -> list[Action]:
+        """Take in what could not be done."""
+        ...
+
+    def timer(self, now: float) -> list[Action]:
+        """Do what is due."""
+        ...
+
+    def deadline(self) -> float | None:
+        """Return when ``timer`` is due (in ``now``'s seconds); None: never."""
+        ...
+
+
+class Source(Protocol[T_co]):
+    """A descriptor with things to read, each of which is an event for the engine."""
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        ...
+
+    def read(self, limit: int) -> Sequence[T_co]:
+        """Take at most ``limit`` without waiting; raises WgmapError when the source broke."""
+        ...
+
+
+class Pump:
+    """Feeds an engine and has its actions executed, in order."""
+
+    def __init__(self, engine: Engine, clock: Callable[[], float]) -> None:
+        """Take the engine and the clock that its ``now`` comes from (seconds)."""
+        self._engine = engine
+        self._clock = clock
+        self._waiting: deque[list[Action]] = deque()
+        self._work = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._inputs: list[tuple[int, Callable[[], None]]] = []
+        self._reading = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._end = asyncio.Event()
+        self._error: WgmapError | None = None
+
+    def add(self, source: Source[T], event: Callable[[float, T], list[Action]]) -> None:
+        """Add an input before ``run``: each thing read from it is given to ``event``."""
+
+        def readable() -> None:
+            try:
+                things = source.read(PACKETS_A_TURN)
+            except WgmapError as error:
+                self.stop(error)
+                return
+            for thing in things:
+                self.take(event(self._clock(), thing))
+
+        self._inputs.append((source.fileno(), readable))
+
+    def take(self, actions: list[Action]) -> None:
+        """Queue what the engine has just decided, and look at its deadline again."""
+        if actions:
+            self._waiting.append(actions)
+            self._idle.clear()
+            self._work.set()
+            if len(self._waiting) > BACKLOG:
+                self._set_reading(wanted=False)
+        self._set_timer()
+
+    async def idle(self) -> None:
+        """Wait until all that was decided is executed."""
+        await self._idle.wait()
+
+    def failed(self, action: Action, error: WgmapError) -> None:
+        """Tell the engine what could not be done."""
+        self.take(self._engine.failed(self._clock(), action, error))
+
+    def stop(self, error: WgmapError | None = None) -> None:
+        """End ``run``, also one that has not begun; the first call's error is the one raised."""
+        if not self._end.is_set():
+            self._error = error
+            self._end.set()
+
+    async def run(self, execute: Callable[[list[Action]], Awaitable[None]]) -> None:
+        """Pump until ``stop``; raises what it was given, and what ``execute`` raises."""
+        worker = asyncio.create_task(self._execute_all(execute))
+        end = asyncio.create_task(self._end.wait())
+        self._set_reading(wanted=True)
+        self._set_timer()
+        try:
+            await asyncio.wait((worker, end), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._set_reading(wanted=False)
+            self._clear_timer()
+            for task in (worker, end):
+                task.cancel()
+            results = await asyncio.gather(worker, end, return_exceptions=True)
+        self._raise(results[0])
+
+    def _raise(self, result: BaseException | bool | None) -> None:
+        if isinstance(result, Exception):
+            raise result
+        if self._error is not None:
+            raise self._error
+
+    async def _execute_all(self, execute: Callable[[list[Action]], Awaitable[None]]) -> None:
+        while True:
+            self._idle.set()
+            await self._work.wait()
+            while self._waiting:
+                await execute(self._waiting.popleft())
+                if len(self._waiting) < RESUME:
+                    self._set_reading(wanted=True)
+            self._work.clear()
+
+    def _set_reading(self, *, wanted: bool) -> None:
+        if wanted == self._reading:
+            return
+        self._reading = wanted
+        loop = asyncio.get_running_loop()
+        for descriptor, readable in self._inputs:
+            if wanted:
+                loop.add_reader(descriptor, readable)
+            else:
+                loop.remove_reader(descriptor)
+
+    def _clear_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _set_timer(self) -> None:
+        self._clear_timer()
+        deadline = self._engine.deadline()
+        wait = LONGEST_SLEEP_S if deadline is None else deadline - self._clock()
+        wait = min(max(wait, 0.0), LONGEST_SLEEP_S)
+        self._timer = asyncio.get_running_loop().call_later(wait, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        now = self._clock()
+        deadline = self._engine.deadline()
+        if deadline is not None and deadline <= now:
+            self.take(self._engine.timer(now))
+        else:
+            self._set_timer()

@@ -1,0 +1,248 @@
+"""The running agent: adopts what is there, runs the engine, and leaves the tunnels when it ends."""
+
+import asyncio
+import random
+import signal
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any
+
+from wgmap import addresses, clock
+from wgmap.errors import WgmapError
+from wgmap.log import Log
+from wgmap.net.netlink import Network
+from wgmap.wg import probe
+from wgmap.wg.device import Device, DeviceState
+from wgmap.wg.keys import PrivateKey
+from wgmap_agent.config import AgentConfig
+from wgmap_agent.engine.engine import Engine
+from wgmap_agent.engine.types import Action, Identity, ServerInfo, Tunnel
+from wgmap_agent.runner import interfaces, keys, walltime
+from wgmap_agent.runner.controlsocket import ControlSocket, Datagram
+from wgmap_agent.runner.executor import Executor, Hands, SourceFinder
+from wgmap_agent.runner.injector import Injector
+from wgmap_agent.runner.links import Links, Rules
+from wgmap_agent.runner.lost import InterfaceLostError, Presence, is_lost
+from wgmap_agent.runner.pump import Pump
+from wgmap_agent.runner.queries import Queries
+from wgmap_agent.runner.readiness import Readiness
+from wgmap_agent.runner.readpeers import PeerReader
+from wgmap_agent.runner.saver import Saver
+from wgmap_agent.runner.statussocket import StatusSocket
+from wgmap_agent.runner.store import Store
+from wgmap_agent.runner.tun import Tun
+
+REGISTERED_POLL_S = 0.25  # until the first time,
+WATCH_S = 2.0  # and then
+MAX_LOSSES = 5  # of interfaces, within
+LOSSES_S = 60.0
+
+log = Log("agent")
+
+
+async def run(config: AgentConfig) -> None:
+    """Run until SIGTERM, SIGINT or a request to stop; the tunnels stay.
+
+    An agent that loses an interface begins anew and adopts what is left; it gives up where that
+    happens again and again. Raises a WgmapError then, and where it cannot start.
+    """
+    losses: deque[float] = deque(maxlen=MAX_LOSSES)
+    while True:
+        async with AsyncExitStack() as stack:
+            agent = await _Agent.start(config, stack)
+            try:
+                await agent.run()
+            except InterfaceLostError as error:
+                losses.append(clock.now())
+                if len(losses) == MAX_LOSSES and losses[-1] - losses[0] < LOSSES_S:
+                    raise
+                log.warning("beginning anew", reason=error)
+            else:
+                return
+
+
+def identity(config: AgentConfig, control: PrivateKey, data: PrivateKey) -> Identity:
+    """Say who this agent is, as the engine wants to know it."""
+    section = config.agent
+    return Identity(
+        name=section.name,
+        instance=section.instance,
+        prefixes=section.prefixes,
+        overlay=section.overlay,
+        control_address=addresses.control_address(config.control.prefix, control.public),
+        data_key=data.public,
+        data_port=config.data.port,
+        servers=tuple(
+            ServerInfo(one.name, one.control_key, one.endpoint, one.control_address)
+            for one in config.server
+        ),
+        ttl_min=section.ttl_min,
+        idle_s=section.idle_s,
+    )
+
+
+class _Agent:
+    """Everything that runs, wired together."""
+
+    def __init__(self, config: AgentConfig, engine: Engine, who: Identity, store: Store) -> None:
+        self.config = config
+        self.store = store
+        self.engine = engine
+        self.who = who
+        self.pump = Pump(engine, clock.now)
+        self.readiness = Readiness()
+
+    @classmethod
+    async def start(cls, config: AgentConfig, stack: AsyncExitStack) -> "_Agent":
+        """Open everything, in the order in which a part needs the others."""
+        store = stack.enter_context(Store(config.agent.state_dir))
+        control_key, data_key = keys.load(config.agent.state_dir)
+        await walltime.reached(store.last_wall)
+        who = identity(config, control_key, data_key)
+        rng = random.Random()  # noqa: S311  # jitter and nonces; tunnels authenticate
+        self = cls(config, Engine(who, store.load(), rng), who, store)
+        await self._open(stack, control_key, data_key)
+        return self
+
+    async def _open(
+        self, stack: AsyncExitStack, control_key: PrivateKey, data_key: PrivateKey
+    ) -> None:
+        config = self.config
+        tun = stack.enter_context(Tun(config.tun.interface))
+        backend = await probe.choose(config.agent.state_dir)
+        self.network = await stack.enter_async_context(Network())
+        await interfaces.set_up_tun(self.network, config)
+        devices = {
+            Tunnel.CONTROL: await interfaces.open_control(
+                backend, self.network, config, control_key, self.who.control_address
+            ),
+            Tunnel.DATA: await interfaces.open_data(backend, self.network, config, data_key),
+        }
+        for device in devices.values():
+            stack.push_async_callback(device.close)
+        # Last: from here on first packets come in, and they must find the data routes.
+        await interfaces.route_overlay(self.network, config)
+        self.control = stack.enter_context(self._control_socket())
+        self.saver = Saver(self.store.save, self._failed)
+        stack.push_async_callback(self.saver.close)
+        self.executor = self._executor(stack, devices)
+        self.pump.add(tun, self.engine.packet)
+        self.pump.add(self.control, self._datagram)
+        self.links = Links(self.network, config)
+
+    def _control_socket(self) -> ControlSocket:
+        servers = {one.name: one.control_address for one in self.config.server}
+        interface = self.config.control.interface
+        return ControlSocket(interface, self.who.control_address, servers)
+
+    def _executor(self, stack: AsyncExitStack, devices: dict[Tunnel, Device]) -> Executor:
+        config = self.config
+        reader = PeerReader(devices, self._peers_read, self._failed)
+        stack.push_async_callback(reader.close)
+        hands = Hands(
+            devices=devices,
+            routes=interfaces.DataRoutes(self.network, config),
+            control=self.control,
+            data=stack.enter_context(Injector(config.data.interface)),
+            local=stack.enter_context(Injector()),
+            source_for=SourceFinder(config.agent.prefixes),
+            read_peers=reader.want,
+            save=self.saver,
+            data_mtu=config.tun.mtu,
+        )
+        return Executor(hands, self._failed)
+
+    async def run(self) -> None:
+        """Serve until told to stop."""
+        queries = Queries(self.config, self.engine, self.pump, self.counters)
+        socket = StatusSocket(self.config.agent.socket, queries)
+        await socket.start()
+        try:
+            present = Presence(Rules.of(self.config).own_interfaces)
+            with self.network.changes() as changes, _signals(self.pump.stop):
+                underlay = await self.links.underlay()
+                self.pump.take(self.engine.start(clock.now(), underlay))
+                async with _background(
+                    self.pump,
+                    self.links.watch(changes, present.check, self._moved),
+                    self._tell_manager(),
+                ):
+                    log.info("started", name=self.who.name, control=self.who.control_address)
+                    await self.pump.run(self.executor.execute)
+        finally:
+            self.readiness.stopping()
+            await socket.close()
+            log.info("stopped; tunnels stay")
+
+    def counters(self) -> dict[str, int]:
+        """Count what the runner did; the names do not meet those of the engine."""
+        counted = {f"run.{name}": number for name, number in self.executor.counters.items()}
+        return {
+            **counted,
+            "run.control.refused": self.control.refused,
+        }
+
+    def _datagram(self, now: float, datagram: Datagram) -> list[Action]:
+        return self.engine.datagram(now, datagram.source, datagram.data)
+
+    def _failed(self, action: Action, error: WgmapError) -> None:
+        if is_lost(error):
+            self.pump.stop(InterfaceLostError(str(error)))
+        else:
+            self.pump.failed(action, error)
+
+    def _peers_read(self, tunnel: Tunnel, state: DeviceState) -> None:
+        self.pump.take(self.engine.peers_read(clock.now(), tunnel, state, walltime.now()))
+
+    def _moved(self, underlay: tuple[addresses.IPAddress, ...]) -> None:
+        self.pump.take(self.engine.addresses_changed(clock.now(), underlay))
+
+    async def _tell_manager(self) -> None:
+        """Tell when the agent is registered, and that the loop turns."""
+        told_at = noted_at = float("-inf")
+        was = False
+        while True:
+            now = clock.now()
+            registered = self.engine.status(now).registered
+            if registered != was:
+                log.info("registered" if registered else "not registered any more")
+                self.readiness.ready("registered" if registered else "not registered")
+            was = registered
+            if now - told_at >= Readiness.interval_s():
+                self.readiness.alive()
+                told_at = now
+            if now - noted_at >= walltime.NOTE_S:
+                self.store.note_wall(walltime.now())
+                noted_at = now
+            await asyncio.sleep(WATCH_S if registered else REGISTERED_POLL_S)
+
+
+@contextmanager
+def _signals(stop: Callable[[], None]) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, stop)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+@asynccontextmanager
+async def _background(pump: Pump, *jobs: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run jobs beside the pump, which ends with the first of them; raises what a job raised."""
+    tasks = [asyncio.create_task(job) for job in jobs]
+    for task in tasks:
+        task.add_done_callback(lambda _: pump.stop())
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result

@@ -1,0 +1,1 @@
+"""The main job on real WireGuard, shown and measured in one command."""

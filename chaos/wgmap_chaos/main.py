@@ -1,0 +1,31 @@
+"""``wgmap-chaos``: labs, faults and judges."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from wgmap.errors import WgmapError
+from wgmap_chaos.lab import cli as lab
+
+
+def parser() -> argparse.ArgumentParser:
+    """Build the parser of the whole program."""
+    whole = argparse.ArgumentParser(prog="wgmap-chaos", description=__doc__)
+    groups = whole.add_subparsers(required=True, metavar="GROUP")
+    lab.add_commands(groups)
+    return whole
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except WgmapError as error:
+        print(f"wgmap-chaos: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

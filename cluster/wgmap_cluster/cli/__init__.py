@@ -1,0 +1,1 @@
+"""The program ``wgmap``: what operators do, through the admin socket of any server."""

@@ -1,0 +1,76 @@
+"""HTTP over the admin socket, with the standard library alone: a command line must start fast."""
+
+import http.client
+import json
+import socket
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from wgmap.errors import ConfigError, ConflictError, NotFoundError, UnavailableError, WgmapError
+
+TIMEOUT_S = 30.0
+REVOKE_TIMEOUT_S = 150.0  # twice the largest staleness bound, and some
+MAX_ANSWER = 256 * 1024 * 1024  # bytes; a hundred thousand peers are some 30 MB
+_ERRORS: dict[int, type[WgmapError]] = {
+    HTTPStatus.BAD_REQUEST: ConfigError,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: ConfigError,
+    HTTPStatus.NOT_FOUND: NotFoundError,
+    HTTPStatus.CONFLICT: ConflictError,
+    HTTPStatus.SERVICE_UNAVAILABLE: UnavailableError,
+}
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class Client:
+    """Asks one server."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def get(self, path: str) -> Any:
+        """Return the JSON value at ``path``; raises WgmapError."""
+        return self._request("GET", path, None, TIMEOUT_S)
+
+    def post(
+        self, path: str, body: dict[str, Any] | None = None, timeout_s: float = TIMEOUT_S
+    ) -> Any:
+        """Send a JSON body and return the JSON answer; raises WgmapError."""
+        return self._request("POST", path, json.dumps(body or {}).encode(), timeout_s)
+
+    def _request(self, method: str, path: str, body: bytes | None, timeout_s: float) -> Any:
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        connection = _Connection(self._path, timeout_s)
+        try:
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            return _answer(response.status, response.read(MAX_ANSWER))
+        except TimeoutError as error:
+            raise UnavailableError(f"{self._path}: no answer in {timeout_s:.0f} s") from error
+        except OSError as error:
+            raise UnavailableError(f"{self._path}: {error.strerror or error}") from error
+        except http.client.HTTPException as error:
+            raise UnavailableError(f"{self._path}: answer broken off ({error!r})") from error
+        finally:
+            connection.close()
+
+
+def _answer(status: int, data: bytes) -> Any:
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        raise UnavailableError(f"the server answered {status} without JSON") from error
+    if status < HTTPStatus.BAD_REQUEST:
+        return value
+    detail = value.get("detail") if isinstance(value, dict) else None
+    raise _ERRORS.get(status, WgmapError)(str(detail or f"the server answered {status}"))

@@ -1,0 +1,104 @@
+"""What each command asks, prints and ends with."""
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from urllib.parse import quote, urlencode
+
+from wgmap.errors import ExitCode, WgmapError
+from wgmap_cluster.cli import texts
+from wgmap_cluster.cli.client import REVOKE_TIMEOUT_S, Client
+
+if TYPE_CHECKING:
+    from wgmap_cluster.replica.views import (
+        AddedView,
+        PeerDetailView,
+        PeerView,
+        ResolveView,
+        RevokedView,
+        StatusView,
+    )
+
+# The fields of ``resolve --json`` that operators' programs rely on.
+RESOLVE_FIELDS = (
+    *("instance", "eid", "found", "fresh", "version", "ttl_s", "key"),
+    "locators",
+)
+
+
+class Report(NamedTuple):
+    """What a command has to say: to programs, to people, and as exit code."""
+
+    value: object
+    text: str
+    exit_code: ExitCode = ExitCode.OK
+    warning: str = ""
+
+
+Command: TypeAlias = Callable[[Client, argparse.Namespace], Report]
+
+
+def peer_add(client: Client, options: argparse.Namespace) -> Report:
+    """Enrol a peer."""
+    body = {
+        "name": options.name,
+        "prefixes": [str(prefix) for prefix in options.prefix],
+        "control_key": _text(options.control_key),
+        "control_address": _text(options.control_address),
+        "endpoint_allow": [str(prefix) for prefix in options.endpoint_allow],
+        "instance": options.instance,
+        "lisp_key": options.lisp_key,
+        "lisp_auth": options.lisp_auth,
+    }
+    added: AddedView = client.post("/v1/peers", body)
+    return Report({**added["peer"], "config": added["config"]}, added["config"].rstrip("\n"))
+
+
+def peer_list(client: Client, _options: argparse.Namespace) -> Report:
+    """List all peers."""
+    peers: list[PeerView] = client.get("/v1/peers")
+    return Report(peers, texts.peers(peers))
+
+
+def peer_show(client: Client, options: argparse.Namespace) -> Report:
+    """Show one peer."""
+    peer: PeerDetailView = client.get(f"/v1/peers/{quote(options.name, safe='')}")
+    return Report(peer, texts.peer(peer))
+
+
+def peer_revoke(client: Client, options: argparse.Namespace) -> Report:
+    """Revoke a peer; UNCONFIRMED where a server has not applied it in time."""
+    path = f"/v1/peers/{quote(options.name, safe='')}/revoke"
+    revoked: RevokedView = client.post(path, timeout_s=REVOKE_TIMEOUT_S)
+    text = f"{revoked['name']} is revoked; applied by: {', '.join(revoked['confirmed'])}"
+    if not revoked["unconfirmed"]:
+        return Report(revoked, text)
+    missing = f"not yet confirmed by: {', '.join(revoked['unconfirmed'])}"
+    return Report(revoked, text, ExitCode.UNCONFIRMED, missing)
+
+
+def status(client: Client, _options: argparse.Namespace) -> Report:
+    """Show the cluster."""
+    view: StatusView = client.get("/v1/status")
+    return Report(view, texts.status(view))
+
+
+def resolve(client: Client, options: argparse.Namespace) -> Report:
+    """Show the mapping of an EID; FAILED where there is none."""
+    query = urlencode({"eid": options.eid, "instance": options.instance})
+    view: ResolveView = client.get(f"/v1/resolve?{query}")
+    value = {name: view[name] for name in RESOLVE_FIELDS}  # type: ignore[literal-required]
+    warning = "" if view["fresh"] else "no quorum confirms this: it may be out of date"
+    if view["found"]:
+        return Report(value, texts.mapping(view), warning=warning)
+    missing = f"no mapping for {view['eid']} in instance {view['instance']}"
+    return Report(value, missing, ExitCode.FAILED, warning)
+
+
+def transfer_leader(_client: Client, _options: argparse.Namespace) -> Report:
+    """Have another server lead: not possible yet."""
+    raise WgmapError("this version cannot transfer the leadership; stop the leader instead")
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)

@@ -1,0 +1,149 @@
+"""Values as people read them: tables, "-" for what is not known."""
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+
+from wgmap.addresses import Endpoint
+from wgmap_cluster.replica.views import (
+    LocatorView,
+    MappingView,
+    PeerDetailView,
+    PeerView,
+    ResolveView,
+    StatusView,
+)
+
+GAP = "  "
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Write columns as wide as their widest cell, under a head in capitals."""
+    cells = [[name.upper() for name in head], *([_cell(value) for value in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = (GAP.join(map(str.ljust, row, widths)).rstrip() for row in cells)
+    return "\n".join(lines)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
+def duration(seconds: float | None) -> str | None:
+    """Write seconds in the unit that suits them."""
+    if seconds is None:
+        return None
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def peers(views: Iterable[PeerView]) -> str:
+    """Write the table of peers."""
+    head = ("name", "instance", "control address", "state", "seen", "prefixes")
+    rows = (
+        (
+            view["name"],
+            view["instance"],
+            view["control_address"],
+            _peer_state(view),
+            duration(view["last_seen_s"]),
+            " ".join(view["prefixes"]),
+        )
+        for view in views
+    )
+    return table(head, rows)
+
+
+def _peer_state(view: PeerView) -> str:
+    if view["revoked"]:
+        return "revoked"
+    return "registered" if view["registered"] else "enrolled"
+
+
+def peer(view: PeerDetailView) -> str:
+    """Write all that is known of one peer."""
+    facts = (
+        ("name", view["name"]),
+        ("state", _peer_state(view)),
+        ("last seen", duration(view["last_seen_s"])),
+        ("instance", view["instance"]),
+        ("control key", view["control_key"]),
+        ("control address", view["control_address"]),
+        ("prefixes", " ".join(view["prefixes"])),
+        ("endpoints allowed", " ".join(view["endpoint_allow"]) or None),
+        ("LISP authentication", view["lisp_auth"]),
+    )
+    lines = _facts(facts)
+    if view["mappings"]:
+        lines += "\n\n" + _mappings(view["mappings"])
+    return lines
+
+
+def _facts(facts: Iterable[tuple[str, object]]) -> str:
+    pairs = [(f"{name}:", _cell(value)) for name, value in facts]
+    width = max(len(name) for name, _ in pairs)
+    return "\n".join(f"{name:{width}}{GAP}{value}" for name, value in pairs)
+
+
+def _mappings(views: Iterable[MappingView]) -> str:
+    head = ("mapping", "version", "ttl", "endpoints")
+    rows = (
+        (view["prefix"], view["version"], duration(view["ttl_s"]), _endpoints(view["locators"]))
+        for view in views
+    )
+    return table(head, rows)
+
+
+def _endpoints(locators: Iterable[LocatorView]) -> str:
+    return " ".join(map(endpoint, locators))
+
+
+def endpoint(locator: LocatorView) -> str:
+    """Write address and port as WireGuard does."""
+    return str(Endpoint(ipaddress.ip_address(locator["address"]), locator["port"]))
+
+
+def status(view: StatusView) -> str:
+    """Write the cluster and the table of its servers."""
+    facts = (
+        ("cluster", view["cluster_id"]),
+        ("leader", view["leader"]),
+        ("term", view["term"]),
+        ("peers", view["peers"]),
+        ("mappings", view["mappings"]),
+    )
+    head = ("server", "state", "applied", "fresh", "reachable agents")
+    rows = (
+        (
+            server["name"],
+            server["state"],
+            server["applied"],
+            server["fresh"],
+            server["reachable_agents"],
+        )
+        for server in view["servers"]
+    )
+    return _facts(facts) + "\n\n" + table(head, rows)
+
+
+def mapping(view: ResolveView) -> str:
+    """Write what an EID resolves to."""
+    facts = (
+        ("EID", view["eid"]),
+        ("mapping", view["prefix"]),
+        ("peer", view["peer"]),
+        ("key", view["key"]),
+        ("version", view["version"]),
+        ("TTL", duration(view["ttl_s"])),
+        ("fresh", view["fresh"]),
+    )
+    head = ("endpoint", "priority", "weight")
+    rows = (
+        (endpoint(locator), locator["priority"], locator["weight"]) for locator in view["locators"]
+    )
+    return _facts(facts) + "\n\n" + table(head, rows)

@@ -1,0 +1,274 @@
+"""The commands of the replicated log: values, their bytes, and strict decoding.
+
+A command is msgpack ``[version, op, fields...]``, at most MAX_COMMAND_BYTES. Numbers of
+operations are on disk: never reuse one. Prefixes are bytes as ``prefix_to_bytes`` writes them,
+addresses are packed, times are seconds of the replicated clock.
+"""
+
+import hashlib
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from typing import Any, ClassVar, NamedTuple, TypeAlias
+
+import msgpack
+
+from wgmap_cluster.fsm import fields as field
+from wgmap_cluster.fsm.fields import Check, FieldError
+from wgmap_cluster.fsm.rows import LocatorRow, ServerRow
+from wgmap_cluster.raft.interface import MAX_COMMAND_BYTES
+
+VERSION = 1
+MAX_PREFIXES = 64  # enrolled for one peer, and registered by one
+MAX_ENDPOINTS = 64
+MAX_LOCATORS = 8
+MAX_SERVERS = 32
+MAX_BATCH = 2048  # names in one Seen or Expire; the size limit comes first for long names
+
+
+class CommandError(ValueError):
+    """Bytes that are no command, or a command that is too large."""
+
+
+class Op(IntEnum):
+    """Numbers of the operations."""
+
+    BOOTSTRAP = 1
+    ENROL = 2
+    SET_PEER = 3
+    REVOKE = 4
+    REGISTER = 5
+    SEEN = 6
+    EXPIRE = 7
+    ADVANCE = 8
+    SET_SERVER = 9
+    REMOVE_SERVER = 10
+
+
+class Origin(NamedTuple):
+    """Who asked, for the audit: the server that was asked, the operator, its wall clock."""
+
+    server: str
+    operator: str
+    wall: str
+
+
+class Offer(NamedTuple):
+    """One mapping of a Register: a prefix, its locators best first, its TTL (0 withdraws)."""
+
+    prefix: bytes
+    locators: tuple[LocatorRow, ...]
+    ttl_min: int
+
+
+_ORIGIN = field.row(Origin, field.text(63), field.text(128), field.text(64))
+_PREFIXES = field.many(field.PREFIX, MAX_PREFIXES)
+_ALLOWED = field.many(field.PREFIX, MAX_ENDPOINTS)
+_SERVER = field.row(
+    ServerRow,
+    *(field.KEY, field.KEY, field.ADDRESS, field.PORT, field.PORT, field.ADDRESS, field.ADDRESS),
+)
+_LOCATOR = field.row(
+    LocatorRow,
+    *(field.ADDRESS, field.PORT, field.OCTET, field.OCTET, field.or_empty(field.ADDRESS)),
+)
+_OFFER = field.row(Offer, field.PREFIX, field.many(_LOCATOR, MAX_LOCATORS), field.integer(1 << 31))
+_LISP_KEY = field.octets(0, 128)
+_LISP_AUTH = field.integer(3)
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """Found the cluster; takes effect only on an empty state."""
+
+    OP: ClassVar = Op.BOOTSTRAP
+    CHECKS: ClassVar = (
+        *(field.octets(16, 16), field.PREFIX, _PREFIXES),
+        *(field.many(field.pair(field.NAME, _SERVER), MAX_SERVERS), _ORIGIN),
+    )
+    cluster_id: bytes
+    control_prefix: bytes
+    overlay: tuple[bytes, ...]
+    servers: tuple[tuple[str, ServerRow], ...]
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Enrol:
+    """Enrol a peer by its control key, or a plain LISP client by its address."""
+
+    OP: ClassVar = Op.ENROL
+    CHECKS: ClassVar = (
+        *(field.NAME, field.INSTANCE, _PREFIXES, _ORIGIN),
+        *(field.or_empty(field.KEY), field.or_empty(field.ADDRESS), _ALLOWED),
+        *(_LISP_KEY, _LISP_AUTH),
+    )
+    name: str
+    instance: int
+    prefixes: tuple[bytes, ...]
+    origin: Origin
+    control_key: bytes = b""
+    control_address: bytes = b""  # only without a key: with one it is derived
+    endpoint_allow: tuple[bytes, ...] = ()
+    lisp_key: bytes = b""
+    lisp_auth: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SetPeer:
+    """Change an enrolled peer; None leaves a field as it is.
+
+    A new control key starts the peer anew: its mappings go, its last nonce is forgotten.
+    """
+
+    OP: ClassVar = Op.SET_PEER
+    CHECKS: ClassVar = (
+        *(field.NAME, _ORIGIN, field.optional(_PREFIXES), field.optional(_ALLOWED)),
+        *(field.optional(field.KEY), field.optional(_LISP_KEY), field.optional(_LISP_AUTH)),
+    )
+    name: str
+    origin: Origin
+    prefixes: tuple[bytes, ...] | None = None
+    endpoint_allow: tuple[bytes, ...] | None = None
+    control_key: bytes | None = None
+    lisp_key: bytes | None = None
+    lisp_auth: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """Shut a peer out for good; its name stays reserved."""
+
+    OP: ClassVar = Op.REVOKE
+    CHECKS: ClassVar = (field.NAME, _ORIGIN)
+    name: str
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """A peer's Map-Register, with the locators that were accepted."""
+
+    OP: ClassVar = Op.REGISTER
+    CHECKS: ClassVar = (
+        *(field.ADDRESS, field.NONCE, field.INSTANCE, field.or_empty(field.KEY)),
+        field.many(_OFFER, MAX_PREFIXES),
+    )
+    control_address: bytes  # the source address, which the control tunnel proves
+    nonce: int
+    instance: int
+    key: bytes  # data public key; b"" for a plain LISP client
+    offers: tuple[Offer, ...]
+
+    def digest(self) -> bytes:
+        """Return 32 bytes that are equal where the same is registered again."""
+        content = (self.instance, self.key, sorted(self.offers))
+        return hashlib.sha256(msgpack.packb(content)).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Peers that repeated their register since the last batch."""
+
+    OP: ClassVar = Op.SEEN
+    CHECKS: ClassVar = (field.many(field.NAME, MAX_BATCH),)
+    peers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Expire:
+    """Take the mappings of peers whose grace is over at ``clock``; others are left alone."""
+
+    OP: ClassVar = Op.EXPIRE
+    CHECKS: ClassVar = (field.CLOCK, field.many(field.NAME, MAX_BATCH))
+    clock: float
+    peers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """Set the replicated clock forward; an earlier value changes nothing."""
+
+    OP: ClassVar = Op.ADVANCE
+    CHECKS: ClassVar = (field.CLOCK,)
+    clock: float
+
+
+@dataclass(frozen=True, slots=True)
+class SetServer:
+    """Add a map server, or change what is known of one."""
+
+    OP: ClassVar = Op.SET_SERVER
+    CHECKS: ClassVar = (field.NAME, _SERVER, _ORIGIN)
+    name: str
+    row: ServerRow
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveServer:
+    """Take a map server out of the set; the last one stays."""
+
+    OP: ClassVar = Op.REMOVE_SERVER
+    CHECKS: ClassVar = (field.NAME, _ORIGIN)
+    name: str
+    origin: Origin
+
+
+Command: TypeAlias = (
+    Bootstrap
+    | Enrol
+    | SetPeer
+    | Revoke
+    | Register
+    | Seen
+    | Expire
+    | Advance
+    | SetServer
+    | RemoveServer
+)
+
+_BY_OP: dict[int, type[Command]] = {
+    kind.OP: kind
+    for kind in (
+        *(Bootstrap, Enrol, SetPeer, Revoke, Register, Seen, Expire, Advance),
+        *(SetServer, RemoveServer),
+    )
+}
+
+
+def encode(command: Command) -> bytes:
+    """Write a command; raises CommandError where it is larger than the log takes."""
+    values = [getattr(command, each.name) for each in fields(command)]
+    data: bytes = msgpack.packb([VERSION, int(command.OP), *values])
+    if len(data) > MAX_COMMAND_BYTES:
+        raise CommandError(f"{type(command).__name__}: {len(data)} bytes are too many")
+    return data
+
+
+def decode(data: bytes) -> Command:
+    """Read a command; raises CommandError saying what is wrong with it."""
+    if len(data) > MAX_COMMAND_BYTES:
+        raise CommandError(f"{len(data)} bytes are too many")
+    try:
+        raw = msgpack.unpackb(data, use_list=False, max_map_len=0, max_ext_len=0)
+    except (ValueError, TypeError, msgpack.UnpackException, msgpack.StackError) as error:
+        raise CommandError(f"not msgpack: {error}") from error
+    if not isinstance(raw, tuple) or len(raw) < 2 or raw[0] != VERSION:
+        raise CommandError("not a command of version 1")
+    kind = _BY_OP.get(raw[1]) if type(raw[1]) is int else None
+    if kind is None:
+        raise CommandError(f"unknown operation {raw[1]!r:.40}")
+    return _build(kind, raw[2:])
+
+
+def _build(kind: type[Command], values: tuple[Any, ...]) -> Command:
+    checks: tuple[Check, ...] = kind.CHECKS
+    if len(values) != len(checks):
+        raise CommandError(f"{kind.__name__}: {len(values)} fields instead of {len(checks)}")
+    checked = []
+    for each, check, value in zip(fields(kind), checks, values, strict=True):
+        try:
+            checked.append(check(value))
+        except FieldError as error:
+            raise CommandError(f"{kind.__name__}.{each.name}: {error}") from error
+    return kind(*checked)

@@ -1,0 +1,211 @@
+"""The replicated tables with the indexes that follow from them.
+
+Everything is changed through ``put``, row by row, so that indexes and tables cannot disagree.
+Rows are immutable: a shallow copy of the tables is a consistent picture.
+"""
+
+import ipaddress
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from wgmap.addresses import IPAddress, IPNetwork, host_prefix, prefix_to_bytes
+from wgmap_cluster.fsm.prefixes import PrefixKey, PrefixLengths
+from wgmap_cluster.fsm.rows import (
+    AuditRow,
+    Change,
+    Key,
+    MappingRow,
+    Meta,
+    PeerRow,
+    RegistrationRow,
+    RevocationRow,
+    Row,
+    ServerRow,
+    Table,
+)
+from wgmap_cluster.fsm.versions import NO_VERSION, newest
+
+MESH_LENGTH = 64  # of the reserved prefix around a server's IPv6 mesh address
+
+
+class Found(NamedTuple):
+    """The mapping that serves an address."""
+
+    instance: int
+    prefix: bytes
+    row: MappingRow
+
+
+class Counts(NamedTuple):
+    """Sizes, for status and metrics; ``peers`` without the revoked ones."""
+
+    peers: int
+    revoked: int
+    mappings: int
+    servers: int
+
+
+class State:
+    """Tables and indexes; read the dictionaries, change them only through ``put``."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.tables: dict[Table, dict[Any, Any]] = {table: {} for table in Table}
+        self.meta: dict[str, int | float | bytes | str] = self.tables[Table.META]
+        self.servers: dict[str, ServerRow] = self.tables[Table.SERVERS]
+        self.peers: dict[str, PeerRow] = self.tables[Table.PEERS]
+        self.registrations: dict[str, RegistrationRow] = self.tables[Table.REGISTRATIONS]
+        self.mappings: dict[PrefixKey, MappingRow] = self.tables[Table.MAPPINGS]
+        self.versions: dict[PrefixKey, int] = self.tables[Table.VERSIONS]
+        self.audit: dict[int, AuditRow] = self.tables[Table.AUDIT]
+        self.revocations: dict[int, RevocationRow] = self.tables[Table.REVOCATIONS]
+        self._by_address: dict[bytes, str] = {}
+        self._by_key: dict[bytes, str] = {}
+        self._owners: dict[PrefixKey, str] = {}
+        self._held: dict[str, dict[PrefixKey, None]] = {}
+        self._owner_lengths = PrefixLengths()
+        self._mapping_lengths = PrefixLengths()
+        self._version_lengths = PrefixLengths()
+
+    def put(self, change: Change) -> None:
+        """Set or remove one row and keep the indexes."""
+        table = self.tables[change.table]
+        old = table.get(change.key)
+        if change.row is None:
+            table.pop(change.key, None)
+        else:
+            table[change.key] = change.row
+        self._reindex(change.table, change.key, old, change.row)
+
+    def _reindex(self, table: Table, key: Any, old: Any, new: Any) -> None:
+        if table is Table.PEERS:
+            self._unindex_peer(old)
+            self._index_peer(key, new)
+        elif table is Table.MAPPINGS:
+            self._index_mapping(key, old, new)
+        elif table is Table.VERSIONS and (old is None) != (new is None):
+            (self._version_lengths.add if old is None else self._version_lengths.remove)(key)
+
+    def _unindex_peer(self, row: PeerRow | None) -> None:
+        if row is None:
+            return
+        self._by_address.pop(row.control_address, None)
+        self._by_key.pop(row.control_key, None)
+        for prefix in () if row.revoked else row.prefixes:
+            del self._owners[row.instance, prefix]
+            self._owner_lengths.remove((row.instance, prefix))
+
+    def _index_peer(self, name: str, row: PeerRow | None) -> None:
+        if row is None:
+            return
+        self._by_address[row.control_address] = name
+        if row.control_key:
+            self._by_key[row.control_key] = name
+        for prefix in () if row.revoked else row.prefixes:
+            self._owners[row.instance, prefix] = name
+            self._owner_lengths.add((row.instance, prefix))
+
+    def _index_mapping(
+        self, key: PrefixKey, old: MappingRow | None, new: MappingRow | None
+    ) -> None:
+        if old is not None:
+            self._mapping_lengths.remove(key)
+            if new is None or new.peer != old.peer:
+                held = self._held[old.peer]
+                del held[key]
+                if not held:
+                    del self._held[old.peer]
+        if new is not None:
+            self._mapping_lengths.add(key)
+            self._held.setdefault(new.peer, {})[key] = None
+
+    # What is there.
+
+    @property
+    def founded(self) -> bool:
+        """Whether the cluster was bootstrapped."""
+        return Meta.CLUSTER_ID in self.meta
+
+    @property
+    def clock(self) -> float:
+        """The replicated clock, seconds."""
+        return float(self.meta.get(Meta.CLOCK, 0.0))
+
+    @property
+    def revocation(self) -> int:
+        """The number of the last revocation, 0 before the first."""
+        return int(self.meta.get(Meta.REVOCATIONS, 0))
+
+    @property
+    def control_prefix(self) -> ipaddress.IPv6Network | None:
+        """The prefix of control addresses, None before the bootstrap."""
+        text = self.meta.get(Meta.CONTROL_PREFIX)
+        return ipaddress.IPv6Network(text) if isinstance(text, str) else None
+
+    @property
+    def overlay(self) -> tuple[IPNetwork, ...]:
+        """The overlay's prefixes."""
+        text = self.meta.get(Meta.OVERLAY, "")
+        return tuple(ipaddress.ip_network(each) for each in str(text).split())
+
+    def reserved(self) -> Iterator[IPNetwork]:
+        """Yield the prefixes that nobody may enrol: control, and around mesh addresses."""
+        control = self.control_prefix
+        if control is not None:
+            yield control
+        for row in self.servers.values():
+            length = MESH_LENGTH if len(row.mesh_address) == 16 else 32
+            yield ipaddress.ip_network((row.mesh_address, length), strict=False)
+
+    def peer_by_address(self, address: bytes) -> str | None:
+        """Return the name of the peer with that control address, revoked or not."""
+        return self._by_address.get(address)
+
+    def peer_by_key(self, key: bytes) -> str | None:
+        """Return the name of the peer with that control key, revoked or not."""
+        return self._by_key.get(key)
+
+    def owner(self, key: PrefixKey) -> tuple[PrefixKey, str] | None:
+        """Return the longest enrolled prefix that covers ``key``, and its peer."""
+        for wide in self._owner_lengths.covering(key):
+            if wide in self._owners:
+                return wide, self._owners[wide]
+        return None
+
+    def owners_over(self, key: PrefixKey) -> Iterator[str]:
+        """Yield the peers of all enrolled prefixes that cover ``key``, longest first."""
+        for wide in self._owner_lengths.covering(key):
+            if wide in self._owners:
+                yield self._owners[wide]
+
+    def held_by(self, name: str) -> tuple[tuple[PrefixKey, MappingRow], ...]:
+        """Return a peer's mappings in the order of their prefixes."""
+        keys = sorted(self._held.get(name, ()))
+        return tuple((key, self.mappings[key]) for key in keys)
+
+    def last_version(self, key: PrefixKey) -> int:
+        """Return the newest version that a mapping of ``key`` may have had before."""
+        version = NO_VERSION
+        for wide in self._version_lengths.covering(key):
+            version = newest(version, self.versions.get(wide, NO_VERSION))
+        return version
+
+    def resolve(self, instance: int, address: IPAddress) -> Found | None:
+        """Return the most specific mapping that holds an address."""
+        key = (instance, prefix_to_bytes(host_prefix(address)))
+        for wide in self._mapping_lengths.covering(key):
+            row = self.mappings.get(wide)
+            if row is not None:
+                return Found(instance, wide[1], row)
+        return None
+
+    def counts(self) -> Counts:
+        """Return sizes; the revoked ones are as many as revocations were."""
+        revoked = len(self.revocations)
+        return Counts(len(self.peers) - revoked, revoked, len(self.mappings), len(self.servers))
+
+    def rows(self) -> Iterator[tuple[Table, Key, Row]]:
+        """Yield every row, table by table."""
+        for table, rows in self.tables.items():
+            for key, row in rows.items():
+                yield table, key, row

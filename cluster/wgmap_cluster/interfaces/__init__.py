@@ -1,0 +1,1 @@
+"""A server's WireGuard interfaces: set up by differences, peers as the replicated tables say."""

@@ -1,0 +1,183 @@
+"""Keeps the peers of the control interface equal to the table of enrolled peers."""
+
+import asyncio
+import errno
+import time
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv6Address
+from pathlib import Path
+
+from wgmap import clock
+from wgmap.addresses import Endpoint, IPAddress
+from wgmap.log import Log
+from wgmap.wg.device import (
+    Device,
+    DeviceConfig,
+    DeviceError,
+    DeviceState,
+    PeerConfig,
+    PeerState,
+)
+from wgmap.wg.keys import PublicKey
+from wgmap_cluster.fsm.rows import PeerRow
+from wgmap_cluster.interfaces import saved as endpoints_file
+from wgmap_cluster.interfaces.plan import BATCH, ControlPlan, Silence, reachable
+from wgmap_cluster.interfaces.reading import INTERVAL_S, DeviceReader
+
+CACHED_S = 1.0  # how old a reading may be that says yes
+COUNT_CACHED_S = 2.0
+CHECK_S = 60.0  # how often the device itself is compared with the table
+RETRY_S = 0.2
+MAX_FAILURES = 5
+CALLS = 50  # handshakes that a rebooted server starts, ...
+CALL_PAUSE_S = 0.05  # ... and then a pause: a thousand a second
+_LOG = Log("interfaces")
+_GONE = {errno.ENODEV, errno.EBADF}
+
+
+class ControlPeers:
+    """The peers of one control device; give it the table, then ``run`` it."""
+
+    def __init__(self, device: Device, saved: Path | None = None) -> None:
+        """Take a device, and a file that keeps its peers' endpoints for after a reboot."""
+        self._device = device
+        self._reader = DeviceReader(device)
+        self._plan = ControlPlan()
+        self._saved = saved
+        self._written: dict[PublicKey, Endpoint] = {}
+        if saved is not None:
+            self._written = endpoints_file.load(saved)
+            self._plan.remember(self._written)
+        self._silence = Silence()
+        self._given = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._settled = asyncio.Event()
+
+    def replace(self, rows: Mapping[str, PeerRow]) -> None:
+        """Take the whole table of peers, at the start (nothing happens before) or after a restore.
+
+        Only a table that was restored: peers that it lacks are removed.
+        """
+        self._plan.replace(rows)
+        self._given.set()
+        self._woken()
+
+    def change(self, name: str, row: PeerRow | None) -> None:
+        """Take a committed change of the table; None: the row is gone."""
+        self._plan.change(name, row)
+        self._woken()
+
+    async def run(self) -> None:
+        """Keep the device equal to the table; raises DeviceError when it is gone or broken."""
+        await self._given.wait()
+        failures = 0
+        while True:
+            try:
+                await self._round()
+                failures = 0
+            except DeviceError as error:
+                failures += 1
+                if error.errno in _GONE or failures >= MAX_FAILURES:
+                    raise
+                await asyncio.sleep(RETRY_S * failures)
+
+    async def settled(self) -> None:
+        """Wait until everything that was told so far is on the device."""
+        await self._settled.wait()
+
+    async def is_outer(self, control: IPv6Address, rloc: IPAddress) -> bool:
+        """Tell whether ``rloc`` is the address from which that control tunnel reaches us.
+
+        A tunnel that moved just before it asked is seen where it is now: a no never comes from
+        a reading that was older than the question. Raises DeviceError.
+        """
+        recent = self._reader.recent(CACHED_S)
+        if recent is not None:
+            known = self._endpoint(control, recent.peers)
+            if known is not None and known.address == rloc:
+                return True
+        endpoint = await self.outer_endpoint(control)
+        return endpoint is not None and endpoint.address == rloc
+
+    def last_outer(self, control: IPv6Address) -> IPAddress | None:
+        """Return where that control tunnel was at the last reading, and have another one made.
+
+        For those who cannot wait: it may be some 50 ms old, or None before the first reading.
+        """
+        if (recent := self._reader.recent(INTERVAL_S)) is None:
+            self._reader.refresh()
+            recent = self._reader.recent(CHECK_S)
+        endpoint = None if recent is None else self._endpoint(control, recent.peers)
+        return None if endpoint is None else endpoint.address
+
+    async def outer_endpoint(self, control: IPv6Address) -> Endpoint | None:
+        """Return where that control tunnel is now, if it ever was up; raises DeviceError."""
+        return self._endpoint(control, (await self._reader.fresh()).peers)
+
+    async def reachable(self) -> int:
+        """Count the agents with a handshake younger than 180 s; raises DeviceError."""
+        state = self._reader.recent(COUNT_CACHED_S) or await self._reader.fresh()
+        return reachable(state, time.clock_gettime(time.CLOCK_REALTIME))
+
+    def _endpoint(
+        self, control: IPv6Address, peers: Mapping[PublicKey, PeerState]
+    ) -> Endpoint | None:
+        key = self._plan.key_of(control)
+        peer = None if key is None else peers.get(key)
+        return None if peer is None else peer.endpoint
+
+    def _woken(self) -> None:
+        self._settled.clear()
+        self._wake.set()
+
+    async def _round(self) -> None:
+        """Compare with the device itself, then follow the table until the next comparison."""
+        await self._check()
+        try:
+            async with asyncio.timeout(CHECK_S):
+                while True:
+                    self._wake.clear()
+                    await self._apply()
+                    self._settled.set()
+                    await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def _check(self) -> None:
+        state = await self._reader.fresh()
+        self._plan.observe(state)
+        now = clock.now()
+        self._silence.observe(now, state)
+        renewals = [
+            self._plan.renewal(state.peers[key]) for key in self._silence.due(now, BATCH // 2)
+        ]
+        changes = [peer for pair in renewals if pair is not None for peer in pair]
+        await self._configure([*changes, *self._plan.quieted(state)])
+        if self._saved is not None:
+            await asyncio.to_thread(self._save, self._saved, state)
+
+    def _save(self, path: Path, state: DeviceState) -> None:
+        endpoints = {key: p.endpoint for key, p in state.peers.items() if p.endpoint is not None}
+        # Right after a reboot the device knows less than the file.
+        endpoints = {**{k: e for k, e in self._written.items() if k in state.peers}, **endpoints}
+        if endpoints == self._written:
+            return
+        try:
+            endpoints_file.save(path, endpoints)
+        except OSError as error:
+            _LOG.warning("endpoints not saved", path=str(path), reason=error.strerror)
+            return
+        self._written = endpoints
+
+    async def _configure(self, changes: Sequence[PeerConfig]) -> None:
+        for start in range(0, len(changes), BATCH):
+            peers = tuple(changes[start : start + BATCH])
+            await self._device.configure(DeviceConfig(peers=peers))
+
+    async def _apply(self) -> None:
+        while batch := self._plan.batch(CALLS if self._plan.calling else BATCH):
+            await self._device.configure(DeviceConfig(peers=batch))
+            calling = self._plan.calling
+            self._plan.done(batch)
+            if calling:
+                await asyncio.sleep(CALL_PAUSE_S)

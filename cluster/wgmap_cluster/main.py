@@ -1,0 +1,78 @@
+"""wgmap-server: the daemon of a map server, its keys and its state."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from wgmap import __version__
+from wgmap.errors import ExitCode, WgmapError
+from wgmap_cluster.supervisor import keys
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: ExitCode = options.command(options)
+    except WgmapError as error:
+        print(f"wgmap-server: {error}", file=sys.stderr)
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        return int(ExitCode.FAILED)
+    return int(code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    # SUPPRESS: an option given before the subcommand is not reset by the subcommand's default.
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument("--json", action="store_true", help="answer in JSON")
+    parser = argparse.ArgumentParser(
+        prog="wgmap-server", description="A map server of wgmap.", parents=[common]
+    )
+    parser.add_argument("--version", action="version", version=f"wgmap {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", parents=[common], help="Run the server in the foreground.")
+    run.add_argument("--config", type=Path, required=True)
+    run.add_argument("--verbose", action="store_true", help="log details")
+    run.set_defaults(command=_run)
+    keygen = commands.add_parser(
+        "keygen", parents=[common], help="Make the keys that are missing; show the public ones."
+    )
+    keygen.add_argument("--dir", type=Path, required=True, help="the state directory")
+    keygen.set_defaults(command=_keygen)
+    check = commands.add_parser(
+        "check-state", parents=[common], help="Check a stopped server's state directory."
+    )
+    check.add_argument("dir", type=Path, metavar="DIR")
+    check.set_defaults(command=_check_state)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> ExitCode:
+    from wgmap_cluster.supervisor import supervisor  # noqa: PLC0415  # slow to import
+
+    supervisor.run(options.config, verbose=options.verbose)
+    return ExitCode.OK
+
+
+def _keygen(options: argparse.Namespace) -> ExitCode:
+    names = keys.make(options.dir)
+    if _wants_json(options):
+        print(json.dumps(names))
+    else:
+        print("\n".join(f'{name} = "{key}"' for name, key in names.items()))
+    return ExitCode.OK
+
+
+def _check_state(options: argparse.Namespace) -> ExitCode:
+    from wgmap_cluster.supervisor.state import check  # noqa: PLC0415  # slow to import
+
+    report = check(options.dir)
+    print(json.dumps(report.values) if _wants_json(options) else report.text)
+    return ExitCode.OK if report.sound else ExitCode.FAILED
+
+
+def _wants_json(options: argparse.Namespace) -> bool:
+    return getattr(options, "json", False)

@@ -1,0 +1,47 @@
+"""The small note that every server publishes about itself (``ReplicatedLog.publish``)."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import msgpack
+
+from wgmap_cluster.raft.interface import LogStatus, Role
+
+FORMAT = 1  # fields may be added at the end without a new one
+
+
+@dataclass(frozen=True, slots=True)
+class ServerNote:
+    """What other servers cannot know: sent unreliably, so it may be half a second old."""
+
+    applied: int  # index of the last command that this server applied
+    fresh: bool  # whether it answers with authority (the lease holds)
+    reachable_agents: int | None  # control peers with a recent handshake; None: not known
+    candidate: bool = False  # whether it is trying to become the leader
+
+    @classmethod
+    def of(cls, log: LogStatus, *, fresh: bool, reachable_agents: int | None) -> Self:
+        """Make the note of a server from its own view of the log."""
+        return cls(log.applied, fresh, reachable_agents, log.role is Role.CANDIDATE)
+
+    def encode(self) -> bytes:
+        """Write the note: msgpack ``[format, fields...]``."""
+        fields = [self.applied, self.fresh, self.reachable_agents, self.candidate]
+        data: bytes = msgpack.packb([FORMAT, *fields])
+        return data
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self | None:
+        """Read a note; None for none (b"") and for what is not understood.
+
+        A note only informs: one of a newer version must not break an older server.
+        """
+        try:
+            values = msgpack.unpackb(data)
+        except (ValueError, TypeError, msgpack.UnpackException):
+            return None
+        match values:
+            case [1, int(applied), bool(fresh), (int() | None) as reachable, bool(candidate), *_]:
+                return cls(applied, fresh, reachable, candidate)
+            case _:
+                return None

@@ -1,0 +1,214 @@
+"""Map-Registers: admitted, proposed one at a time for each peer, acknowledged when applied.
+
+An unchanged re-registration is answered from the state while the lease is fresh, and the peer
+counts as seen; without a lease nothing is acknowledged, and the agent goes to another server.
+"""
+
+import ipaddress
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from wgmap.addresses import IPAddress
+from wgmap.log import Log
+from wgmap.wg.device import DeviceError
+from wgmap_cluster.feed import Answer, Forward, Source
+from wgmap_cluster.fsm.commands import encode
+from wgmap_cluster.fsm.registration import classify, is_in_force
+from wgmap_cluster.fsm.results import Applied, Refused, Registered, Taken
+from wgmap_cluster.raft.interface import Outcome
+from wgmap_cluster.replica.admission import (
+    AdmissionError,
+    Admitted,
+    Claim,
+    admit,
+    as_address,
+    claim,
+    translate,
+)
+from wgmap_cluster.replica.core import Core
+from wgmap_cluster.replica.notify import answer
+
+MAX_IN_FLIGHT = 4096  # peers whose register is being committed; more: dropped and counted
+PROPOSAL_S = 1.5
+Reply: TypeAlias = Callable[[Answer], None]
+_LOG = Log("replica.registrations")
+
+
+class Outer(Protocol):
+    """Knows from where control tunnels come."""
+
+    async def is_outer(self, control: IPAddress, rloc: IPAddress) -> bool:
+        """Tell whether the tunnel of that control address comes from ``rloc`` now.
+
+        Raises DeviceError where the tunnels cannot be looked at.
+        """
+        ...
+
+
+@dataclass(slots=True)
+class Job:
+    """A register with the way back to who sent it."""
+
+    admitted: Admitted
+    source: Source
+    reply: Reply
+
+
+@dataclass(slots=True)
+class Lane:
+    """What is under way for one peer: the register being committed, and the one after it."""
+
+    current: Job
+    waiting: Job | None = None
+
+
+class Registrar:
+    """Handles the Map-Registers that responders forward."""
+
+    def __init__(
+        self,
+        core: Core,
+        *,
+        outer: Outer,
+        fresh: Callable[[], bool],
+        seen: Callable[[str], None],
+    ) -> None:
+        """``outer`` tells where a peer's control tunnel comes from (the RLOC rule needs it)."""
+        self._core = core
+        self._counters = core.counters
+        self._outer = outer
+        self._fresh = fresh
+        self._seen = seen
+        self._lanes: dict[Hashable, Lane] = {}
+        self._checking = 0
+
+    @property
+    def in_flight(self) -> int:
+        """How many registers are looked at, and peers have one being committed."""
+        return len(self._lanes) + self._checking
+
+    def handle(self, forward: Forward, reply: Reply) -> None:
+        """Take one datagram; the answer, if there is one, goes to ``reply``, now or later."""
+        self._counters.count("register.received")
+        try:
+            source = as_address(forward.source[0])
+            claimed = claim(self._core.machine.state, source, forward.datagram)
+        except AdmissionError as error:
+            self._refused(error)
+            return
+        if self._checking >= MAX_IN_FLIGHT:
+            self._counters.count("register.overload")
+            return
+        self._checking += 1
+        self._core.spawn(self._check(claimed, forward.source, reply))
+
+    async def _check(self, claimed: Claim, source: Source, reply: Reply) -> None:
+        """Look where the tunnel comes from, and admit the register or not."""
+        try:
+            control = ipaddress.ip_address(claimed.row.control_address)
+            addresses = claimed.addresses()
+            outer = [each for each in addresses if await self._outer.is_outer(control, each)]
+            admitted = admit(self._core.machine.state, claimed, outer)
+        except AdmissionError as error:
+            self._refused(error)
+        except DeviceError as error:
+            self._counters.count("register.tunnel_unknown")
+            _LOG.warning("cannot tell where a control tunnel comes from", error=error)
+        else:
+            self._admitted(Job(admitted, source, reply))
+        finally:
+            self._checking -= 1
+
+    def _refused(self, error: AdmissionError) -> None:
+        self._counters.count(f"register.refused.{error.refusal}")
+        _LOG.debug("register refused", reason=error.refusal, detail=error.detail)
+
+    def _admitted(self, job: Job) -> None:
+        admitted = job.admitted
+        if admitted.dropped:
+            self._counters.count("register.locators_dropped", admitted.dropped)
+        standing = self._standing(admitted)
+        if standing is None:
+            self._propose(job)
+        elif not self._fresh():
+            self._counters.count("register.not_fresh")
+        else:
+            self._counters.count(f"register.{standing.taken}")
+            self._seen(admitted.peer)
+            self._answer(job, standing)
+
+    def _standing(self, admitted: Admitted) -> Registered | None:
+        """Return what is answered without a log entry, None where one is needed."""
+        state, name, command = self._core.machine.state, admitted.peer, admitted.command
+        taken = classify(state, name, admitted.row, command)
+        if taken is Taken.APPLIED:
+            return None
+        if taken is Taken.REPEATED and not is_in_force(state, name, admitted.row, command):
+            return None
+        nonce = state.registrations[name].nonce
+        return Registered(name, taken, nonce, tuple((k[1], row) for k, row in state.held_by(name)))
+
+    def _propose(self, job: Job) -> None:
+        key = _lane(job.admitted)
+        lane = self._lanes.get(key)
+        if lane is not None:
+            self._counters.count("register.coalesced")
+            self._queue(lane, job)
+        elif len(self._lanes) >= MAX_IN_FLIGHT:
+            self._counters.count("register.overload")
+        else:
+            self._lanes[key] = Lane(job)
+            self._core.spawn(self._drive(key))
+
+    @staticmethod
+    def _queue(lane: Lane, job: Job) -> None:
+        """Join the register under way if it is the same; else be the next, if not older."""
+        if job.admitted.command == lane.current.admitted.command:
+            lane.current = job
+            return
+        waiting = lane.waiting
+        newer = waiting is None or job.admitted.message.nonce >= waiting.admitted.message.nonce
+        if newer or job.admitted.row.lisp_key:
+            lane.waiting = job
+
+    async def _drive(self, key: Hashable) -> None:
+        lane = self._lanes[key]
+        try:
+            while True:
+                proposal = await self._core.log.propose(
+                    encode(lane.current.admitted.command), PROPOSAL_S
+                )
+                if proposal.outcome is Outcome.APPLIED:
+                    self._applied(lane.current, proposal.result)
+                else:
+                    self._counters.count("register.not_committed")
+                if lane.waiting is None:
+                    return
+                lane.current, lane.waiting = lane.waiting, None
+        finally:
+            del self._lanes[key]
+
+    def _applied(self, job: Job, result: object) -> None:
+        assert isinstance(result, Applied)
+        match result.result:
+            case Registered() as registered:
+                self._counters.count("register.committed")
+                self._answer(job, registered)
+            case Refused(reason, detail):
+                self._counters.count(f"register.refused.{translate(reason)}")
+                _LOG.debug("register refused", reason=reason, detail=detail)
+            case other:
+                raise AssertionError(f"a register ended as {other!r}")
+
+    def _answer(self, job: Job, registered: Registered) -> None:
+        datagram = answer(job.admitted, registered)
+        if datagram is not None:
+            job.reply(Answer(job.source, datagram))
+
+
+def _lane(admitted: Admitted) -> Hashable:
+    """Give one lane to an agent, and one to each set of prefixes of a plain LISP client."""
+    if not admitted.row.lisp_key:
+        return admitted.peer
+    return admitted.peer, tuple(offer.prefix for offer in admitted.command.offers)

@@ -1,0 +1,270 @@
+"""Who is told of what, unasked: introductions, changes, withdrawals, revocations."""
+
+import random
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from wgmap.addresses import IPAddress, prefix_from_bytes
+from wgmap.lisp.codec import encode
+from wgmap.lisp.messages import LISP_PORT, Eid, MapRequest, RequestRecord
+from wgmap_cluster.fsm.rows import RevocationRow
+from wgmap_cluster.responder.actions import Action, Send
+from wgmap_cluster.responder.answers import Answers, Encoded, join, revocation, withdrawn
+from wgmap_cluster.responder.follower import SERVER_SET, Effects, Follower
+from wgmap_cluster.responder.limits import Limit
+from wgmap_cluster.responder.misses import Misses
+from wgmap_cluster.responder.pushes import Pushes
+from wgmap_cluster.responder.subscriptions import Subscriptions
+from wgmap_cluster.responder.table import Place, address_text
+from wgmap_cluster.responder.withdrawals import Withdrawals
+
+INTRODUCTION_ATTEMPTS = 8  # about 6 s: the requester asks again by then
+CHANGE_ATTEMPTS = 12  # about 18 s: whoever was away longer revalidates
+REVOCATION_ATTEMPTS = 20  # about 42 s
+SERVERS_TTL_MIN = 60
+MAX_OUT = 16_384  # pushes out at a time; introductions get three quarters of it
+MAX_BROADCASTS = 4096
+BUDGET = 256  # pushes of broadcasts started in one go
+PAUSE_S = 0.01  # before the next go
+MAX_SOLICITS = 8  # mappings of one subject that a plain client is asked to look at
+
+
+@dataclass(frozen=True, slots=True)
+class PushSettings:
+    """Rates a second and bursts."""
+
+    address: IPAddress
+    from_each: tuple[float, int] = (200.0, 400)  # introductions of one requester
+    to_each: tuple[float, int] = (500.0, 1000)  # introductions to one destination
+    changes_of_each: tuple[float, int] = (5.0, 20)  # of one subject; more are put together
+
+
+@dataclass(slots=True)
+class _Broadcast:
+    subject: str
+    agents: Iterator[str]
+    attempts: int
+
+
+class Announcer:
+    """Decides which agents are told; the pushes are repeated until acknowledged."""
+
+    def __init__(
+        self,
+        follower: Follower,
+        answers: Answers,
+        settings: PushSettings,
+        rng: random.Random,
+        counters: Counter[str],
+    ) -> None:
+        self._follower = follower
+        self._answers = answers
+        self._address = settings.address
+        self._rng = rng
+        self._counters = counters
+        self._from_each = Limit(*settings.from_each)
+        self._to_each = Limit(*settings.to_each)
+        self._changes_of_each = Limit(*settings.changes_of_each)
+        self._pushes = Pushes(rng, MAX_OUT)
+        self._subscriptions = Subscriptions(most_each=1 << 16, most=1 << 20)
+        self._misses = Misses()
+        self._withdrawals = Withdrawals()
+        self._broadcasts: deque[_Broadcast] = deque()
+        self._later: dict[str, float] = {}  # subject -> when its changes may be told again
+
+    # --------------------------------------------------------------------------- questions
+
+    def introduce(self, requester: str, owner: str, ttl_min: int, now: float) -> list[Action]:
+        """Note that a peer was told of another one, and tell the other one of it."""
+        if requester == owner:
+            return []
+        self._subscriptions.add(owner, requester, now + 60 * ttl_min)
+        tables = self._follower.tables
+        if not tables.places_of(requester) or not tables.takes_keys(owner):
+            return []
+        if not self._from_each.allows(requester, now):
+            self._counters["push.limited_requester"] += 1
+            return []
+        if not self._to_each.allows(owner, now):
+            self._counters["push.limited_destination"] += 1
+            return []
+        if len(self._pushes) >= MAX_OUT * 3 // 4:
+            self._counters["push.table_full"] += 1
+            return []
+        return self._push(requester, owner, now, INTRODUCTION_ATTEMPTS)
+
+    def missed(self, agent: str, instance: int, address: bytes, now: float) -> None:
+        """Note that an agent was told that nothing is known of an address."""
+        self._misses.add(instance, address, agent, now)
+
+    def asked_for_servers(self, agent: str, now: float) -> None:
+        """Note that an agent was told of the server set."""
+        self._subscriptions.add(SERVER_SET, agent, now + 60 * SERVERS_TTL_MIN)
+
+    def acknowledged(self, nonce: int, address: str) -> None:
+        """Take in a Map-Notify-Ack."""
+        known = self._pushes.acknowledged(nonce, address)
+        self._counters["push.acknowledged" if known else "push.unknown_ack"] += 1
+
+    def subjects(self) -> list[str]:
+        """Return everybody whom some agent was told of."""
+        return self._subscriptions.subjects()
+
+    # ----------------------------------------------------------------------------- changes
+
+    def changed(self, effects: Effects, now: float) -> list[Action]:
+        """Tell those whom a batch of changes concerns."""
+        for place, row in effects.withdrawn:
+            self._withdrawals.add(row.peer, place, withdrawn(place, row), now)
+        for place, peer in effects.appeared:
+            self._withdrawals.over(place)
+            self._tell_few(peer, self._misses.take(place, now))
+        for agent in effects.gone:
+            self._pushes.forget_agent(agent)
+        told = {row.peer for row in effects.revoked}
+        for revoked in effects.revoked:
+            self._tell_of_revocation(revoked, now)
+        for subject in effects.touched:
+            if subject not in told:
+                self._tell_of_change(subject, now)
+        for around, peer in effects.inside:
+            self._tell_few(peer, self._subscriptions.of(around, now))
+        return self._continue(now)
+
+    def _tell_of_revocation(self, row: RevocationRow, now: float) -> None:
+        for prefix, record in zip(row.prefixes, revocation(row), strict=False):
+            self._withdrawals.add(row.peer, Place(row.instance, prefix), record, now)
+        everybody = self._everybody(row.peer, row.instance, now)
+        # In front of everything, and whatever the queue holds: an operator waits for it.
+        self._broadcasts.appendleft(_Broadcast(row.peer, everybody, REVOCATION_ATTEMPTS))
+
+    def _tell_of_change(self, subject: str, now: float) -> None:
+        """Tell the holders of a subject, or a little later where that is too often or too much."""
+        agents = self._subscriptions.of(subject, now)
+        if not agents:
+            self._later.pop(subject, None)
+        elif self._is_full() or not self._changes_of_each.allows(subject, now):
+            self._counters["push.put_together"] += subject not in self._later
+            self._later[subject] = now + self._changes_of_each.every
+        else:
+            self._later.pop(subject, None)
+            self._broadcasts.append(_Broadcast(subject, iter(agents), CHANGE_ATTEMPTS))
+
+    def _tell_few(self, subject: str, agents: list[str]) -> None:
+        """Tell agents that do not hold the subject yet; they would ask where this is left out."""
+        if agents and self._is_full():
+            self._counters["push.broadcast_dropped"] += 1
+        elif agents:
+            self._broadcasts.append(_Broadcast(subject, iter(agents), CHANGE_ATTEMPTS))
+
+    def _is_full(self) -> bool:
+        return len(self._broadcasts) >= MAX_BROADCASTS
+
+    def _everybody(self, subject: str, instance: int, now: float) -> Iterator[str]:
+        """Yield the agents of an instance, those that hold the subject first."""
+        first = dict.fromkeys(self._subscriptions.of(subject, now))
+        yield from first
+        for name in self._follower.tables.registered_peers():
+            row = self._follower.tables.peers.get(name)
+            if row is not None and row.instance == instance and name not in first:
+                yield name
+
+    # -------------------------------------------------------------------------------- time
+
+    def tick(self, now: float) -> list[Action]:
+        """Repeat what is due, go on with broadcasts."""
+        again, given_up = self._pushes.repeat(now)
+        self._counters["push.repeated"] += len(again)
+        self._counters["push.given_up"] += given_up
+        for subject in [subject for subject, at in self._later.items() if at <= now]:
+            self._tell_of_change(subject, now)
+        self._subscriptions.sweep(now, 64)
+        return [Send((address, LISP_PORT), data) for address, data in again] + self._continue(now)
+
+    def next_due(self, now: float) -> float | None:
+        """Return when tick() has something to do."""
+        times = [*self._later.values()]
+        repeat = self._pushes.next_repeat()
+        if repeat is not None:
+            times.append(repeat)
+        if self._broadcasts:
+            times.append(now + PAUSE_S)
+        return min(times, default=None)
+
+    def gauges(self) -> dict[str, int]:
+        """Return how full the tables are."""
+        return {
+            "push.out": len(self._pushes),
+            "subscriptions": len(self._subscriptions),
+            "subscriptions.dropped": self._subscriptions.dropped,
+        }
+
+    def _continue(self, now: float) -> list[Action]:
+        actions: list[Action] = []
+        budget = min(BUDGET, MAX_OUT - len(self._pushes))
+        while self._broadcasts and budget > 0:
+            broadcast = self._broadcasts[0]
+            agent = next(broadcast.agents, None)
+            if agent is None:
+                self._broadcasts.popleft()
+            elif agent != broadcast.subject:
+                actions += self._push(broadcast.subject, agent, now, broadcast.attempts)
+                budget -= 1
+        return actions
+
+    # ----------------------------------------------------------------------------- pushing
+
+    def _push(self, subject: str, agent: str, now: float, attempts: int) -> list[Action]:
+        tables = self._follower.tables
+        row = tables.peers.get(agent)
+        if row is None or row.revoked:
+            return []
+        address = address_text(row.control_address)
+        if not tables.takes_keys(agent):
+            return self._solicit(subject, agent, address)
+        records = self._records_of(subject, row.instance, now)
+        if not records.count:
+            return []
+        datagram = self._pushes.start((subject, agent), address, records, now, attempts)
+        if datagram is None:
+            self._counters["push.table_full"] += 1
+            return []
+        self._subscribe(subject, agent, now)
+        self._counters["push.started"] += 1
+        return [Send((address, LISP_PORT), datagram)]
+
+    def _records_of(self, subject: str, instance: int, now: float) -> Encoded:
+        fresh = self._follower.is_fresh(now)
+        if subject == SERVER_SET:
+            return join(self._answers.servers(instance), authoritative=fresh)
+        gone = join(self._withdrawals.of(subject, now), authoritative=fresh)
+        there = self._answers.of_peer(subject)
+        there_now = there.fresh if fresh else there.stale
+        return Encoded(gone.count + there_now.count, gone.data + there_now.data)
+
+    def _subscribe(self, subject: str, agent: str, now: float) -> None:
+        mappings = self._follower.tables.mappings_of(subject)
+        ttl_min = max((row.ttl_min for _, row in mappings), default=0)
+        if ttl_min:
+            self._subscriptions.add(subject, agent, now + 60 * ttl_min)
+
+    def _solicit(self, subject: str, agent: str, address: str) -> list[Action]:
+        """Ask a plain LISP client to ask again: it knows no other kind of push."""
+        own = next(iter(self._follower.tables.places_of(agent)), None)
+        if own is None:
+            return []
+        places = self._follower.tables.places_of(subject)[:MAX_SOLICITS]
+        self._counters["push.solicited"] += len(places)
+        return [Send((address, LISP_PORT), self._solicitation(place, own)) for place in places]
+
+    def _solicitation(self, moved: Place, own: Place) -> bytes:
+        return encode(
+            MapRequest(
+                nonce=self._rng.getrandbits(64),
+                itr_rlocs=(self._address,),
+                records=(RequestRecord(Eid(prefix_from_bytes(own.prefix), own.instance)),),
+                source_eid=Eid(prefix_from_bytes(moved.prefix), moved.instance),
+                smr=True,
+            )
+        )

@@ -1,0 +1,149 @@
+"""From a Map-Request to the records and datagrams that answer it."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from wgmap.lisp.codec import map_reply_header
+from wgmap.lisp.messages import MapRequest, Record
+from wgmap_cluster.feed import Source
+from wgmap_cluster.fsm.rows import MappingRow
+from wgmap_cluster.responder import quick
+from wgmap_cluster.responder.answers import Answers, Encoded, join, plain
+from wgmap_cluster.responder.follower import Follower
+from wgmap_cluster.responder.table import Place
+
+MAX_COUNT = 255  # records of one message
+MAX_REPLY = 32 * 1024  # bytes; a longer answer travels in several datagrams
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that may be answered: by whom, and where the answer goes."""
+
+    requester: str
+    reply_to: Source
+    request: MapRequest
+
+
+@dataclass(slots=True)
+class Found:
+    """An answer, and what it was about."""
+
+    datagrams: list[bytes] = field(default_factory=list)
+    owners: dict[str, int] = field(default_factory=dict)  # peer -> TTL in minutes
+    missed: list[tuple[int, bytes]] = field(default_factory=list)
+    servers: bool = False  # the server set was asked for
+
+
+class Quick(NamedTuple):
+    """The answer to a usual request, and whose mapping it carries."""
+
+    datagram: bytes
+    owner: str
+    ttl_min: int
+
+
+class Lookup:
+    """Answers requests from the tables."""
+
+    def __init__(self, follower: Follower, answers: Answers) -> None:
+        self._follower = follower
+        self._answers = answers
+
+    def answer(self, asked: Asked, *, fresh: bool) -> Found:
+        """Return the Map-Replies to a request, authoritative ones if ``fresh``."""
+        found = Found()
+        if self._follower.tables.takes_keys(asked.requester):
+            parts = self._whole(asked.request, found, fresh)
+        else:
+            parts = self._plain(asked.request, found, fresh)
+        for count, data in _packets(parts):
+            found.datagrams.append(map_reply_header(asked.request.nonce, count) + data)
+        return found
+
+    def quickly(self, requester: str, data: bytes, *, fresh: bool) -> Quick | None:
+        """Answer the usual request with few operations; None: it is not that, or not simple."""
+        parsed = quick.parse(data)
+        tables = self._follower.tables
+        if parsed is None or tables.peers[requester].instance != 0:
+            return None
+        nonce, address = parsed
+        match = tables.match(0, address)
+        if match is None or not tables.takes_keys(requester) or self._answers.is_control(address):
+            return None
+        row = match[1]
+        records = self._answers.of_peer(row.peer)
+        if records.left_out:
+            return None
+        encoded = records.fresh if fresh else records.stale
+        if len(encoded.data) > MAX_REPLY:
+            return None
+        return Quick(quick.reply(nonce, encoded.count, encoded.data), row.peer, row.ttl_min)
+
+    def _whole(self, request: MapRequest, found: Found, fresh: bool) -> list[list[Encoded]]:
+        """Return every record of each peer that is asked for, to be sent together."""
+        parts: list[Encoded] = []
+        for instance, address in _asked(request):
+            match = self._match(instance, address, found)
+            if match is None:
+                parts.append(join(self._unmapped(instance, address, found), authoritative=fresh))
+                continue
+            place, row = match
+            records = self._answers.of_peer(row.peer)
+            if place in records.left_out:
+                parts.append(join([self._answers.part(place, address)], authoritative=fresh))
+            if row.peer not in found.owners:
+                parts.append(records.fresh if fresh else records.stale)
+            found.owners[row.peer] = max(row.ttl_min, found.owners.get(row.peer, 0))
+        return [parts]
+
+    def _plain(self, request: MapRequest, found: Found, fresh: bool) -> list[list[Encoded]]:
+        """Return one plain record for each EID, each to be sent alone."""
+        records: list[Record] = []
+        for instance, address in _asked(request):
+            match = self._match(instance, address, found)
+            if match is None:
+                records += self._unmapped(instance, address, found)
+            else:
+                place, row = match
+                found.owners[row.peer] = row.ttl_min
+                records.append(self._answers.part(place, address))
+        return [[join([plain(record)], authoritative=fresh)] for record in records]
+
+    def _match(
+        self, instance: int, address: bytes, found: Found
+    ) -> tuple[Place, MappingRow] | None:
+        if self._answers.is_control(address):
+            found.servers = True
+            return None
+        return self._follower.tables.match(instance, address)
+
+    def _unmapped(self, instance: int, address: bytes, found: Found) -> list[Record]:
+        servers = self._answers.servers(instance) if self._answers.is_control(address) else []
+        if servers:
+            return servers
+        found.missed.append((instance, address))
+        return [self._answers.negative(instance, address)]
+
+
+def _asked(request: MapRequest) -> list[tuple[int, bytes]]:
+    return [
+        (record.eid.instance, record.eid.prefix.network_address.packed)
+        for record in request.records
+    ]
+
+
+def _packets(parts: list[list[Encoded]]) -> list[tuple[int, bytes]]:
+    """Join records into as few messages as they fit in; no list shares one with another."""
+    packets: list[tuple[int, bytes]] = []
+    for together in parts:
+        count, data = 0, b""
+        for part in together:
+            full = count + part.count > MAX_COUNT or len(data) + len(part.data) > MAX_REPLY
+            if count and full:
+                packets.append((count, data))
+                count, data = 0, b""
+            count += part.count
+            data += part.data
+        packets.append((count, data))
+    return packets

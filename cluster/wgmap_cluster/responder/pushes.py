@@ -1,0 +1,103 @@
+"""Unsolicited Map-Notifies that are out: repeated until acknowledged, bounded."""
+
+import heapq
+import random
+from dataclasses import dataclass, field
+
+from wgmap.lisp.codec import map_notify_header
+from wgmap_cluster.responder.answers import Encoded
+
+FIRST_REPEAT_S = 0.05
+LAST_REPEAT_S = 3.0  # RFC 9301, section 5.7
+
+
+@dataclass(slots=True)
+class Push:
+    """One Map-Notify to one agent about one subject."""
+
+    subject: str
+    name: str  # of the agent that is told
+    address: str
+    datagram: bytes
+    left: int  # how often it may still be sent
+    wait: float = FIRST_REPEAT_S
+
+
+@dataclass(slots=True)
+class Pushes:
+    """The pushes that are out; one for each (subject, agent), a newer one takes its place.
+
+    ``most`` are out at a time; while it is full a new one is refused.
+    """
+
+    rng: random.Random
+    most: int
+    _by_nonce: dict[int, Push] = field(default_factory=dict)
+    _by_pair: dict[tuple[str, str], int] = field(default_factory=dict)
+    _due: list[tuple[float, int]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self._by_nonce)
+
+    def start(
+        self, pair: tuple[str, str], address: str, records: Encoded, now: float, attempts: int
+    ) -> bytes | None:
+        """Return the first datagram of a push of ``pair`` (subject, agent); None if refused."""
+        old = self._by_pair.get(pair)
+        if old is not None:
+            self._drop(old)
+        elif len(self._by_nonce) >= self.most:
+            return None
+        nonce = self.rng.getrandbits(64)
+        while nonce in self._by_nonce:
+            nonce = self.rng.getrandbits(64)
+        datagram = map_notify_header(nonce, records.count) + records.data
+        self._by_nonce[nonce] = Push(*pair, address, datagram, attempts - 1)
+        self._by_pair[pair] = nonce
+        heapq.heappush(self._due, (now + FIRST_REPEAT_S, nonce))
+        return datagram
+
+    def acknowledged(self, nonce: int, address: str) -> bool:
+        """Take in a Map-Notify-Ack; False where nothing is out to that address with its nonce."""
+        push = self._by_nonce.get(nonce)
+        if push is None or push.address != address:
+            return False
+        self._drop(nonce)
+        return True
+
+    def repeat(self, now: float) -> tuple[list[tuple[str, bytes]], int]:
+        """Return (address, datagram) of those to be sent again, and how many were given up."""
+        again: list[tuple[str, bytes]] = []
+        given_up = 0
+        while self._due and self._due[0][0] <= now:
+            _, nonce = heapq.heappop(self._due)
+            push = self._by_nonce.get(nonce)
+            if push is None:
+                continue
+            if push.left <= 0:
+                self._drop(nonce)
+                given_up += 1
+                continue
+            push.left -= 1
+            push.wait = min(2 * push.wait, LAST_REPEAT_S)
+            heapq.heappush(self._due, (now + push.wait, nonce))
+            again.append((push.address, push.datagram))
+        return again, given_up
+
+    def next_repeat(self) -> float | None:
+        """Return when repeat() has something to do."""
+        while self._due and self._due[0][1] not in self._by_nonce:
+            heapq.heappop(self._due)
+        return self._due[0][0] if self._due else None
+
+    def forget_agent(self, name: str) -> None:
+        """Let go of all pushes to an agent that is no longer enrolled."""
+        for nonce in [n for n, push in self._by_nonce.items() if push.name == name]:
+            self._drop(nonce)
+
+    def _drop(self, nonce: int) -> None:
+        push = self._by_nonce.pop(nonce)
+        del self._by_pair[push.subject, push.name]
+        if len(self._due) > 2 * self.most + 64:  # acknowledged ones linger there
+            self._due = [item for item in self._due if item[1] in self._by_nonce]
+            heapq.heapify(self._due)

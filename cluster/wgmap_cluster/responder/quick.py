@@ -1,0 +1,41 @@
+"""The one shape of Map-Request that nearly all are of, read without the codec.
+
+Agents in instance 0 ask for one host with no flag set. What is read here the codec reads as the
+same; everything else is None, and the codec's to judge.
+"""
+
+# Type 1 without flags, one ITR-RLOC, one record (RFC 9301, section 5.2).
+_HEAD = b"\x10\x00\x00\x01"
+_NONCE_END = 12
+_ADDRESS_BYTES = {b"\x00\x01": 4, b"\x00\x02": 16}  # by AFI
+_SOURCE_BYTES = {b"\x00\x00": 0, **_ADDRESS_BYTES}
+# What stands before the address of a host: reserved (with or without the N bit of RFC 9437),
+# mask length, AFI.
+_HOST_BYTES = {
+    bytes((flag, length)) + afi: size
+    for flag in (0x00, 0x80)
+    for length, afi, size in ((32, b"\x00\x01", 4), (128, b"\x00\x02", 16))
+}
+
+
+def parse(data: bytes) -> tuple[bytes, bytes] | None:
+    """Return nonce and address of a request of that shape."""
+    if data[:4] != _HEAD:
+        return None
+    source = _SOURCE_BYTES.get(data[12:14])
+    if source is None:
+        return None
+    at = 14 + source
+    locator = _ADDRESS_BYTES.get(data[at : at + 2])
+    if locator is None:
+        return None
+    at += 2 + locator
+    size = _HOST_BYTES.get(data[at : at + 4])
+    if size is None or len(data) != at + 4 + size:
+        return None
+    return data[4:_NONCE_END], data[at + 4 :]
+
+
+def reply(nonce: bytes, count: int, records: bytes) -> bytes:
+    """Return a Map-Reply without flags (RFC 9301, section 5.4); ``count`` is at most 255."""
+    return bytes((0x20, 0, 0, count)) + nonce + records

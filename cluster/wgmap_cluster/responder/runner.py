@@ -1,0 +1,111 @@
+"""The responder process: one UDP socket, one feed, one service between them."""
+
+import asyncio
+import gc
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from wgmap.clock import now
+from wgmap.log import Log
+from wgmap.udp import SocketAddress, UdpEndpoint
+from wgmap_cluster.feed import SOCKET_NAME, Connection, FeedError, ToReplica, connect
+from wgmap_cluster.responder.actions import Action, Send
+from wgmap_cluster.responder.service import MAX_DATAGRAM, Service
+
+# A push is repeated 50 ms after it went out: who looks this often is never late by more.
+LONGEST_SLEEP_S = 0.05
+SHORTEST_SLEEP_S = 0.005
+COLLECT_EVERY_S = 10.0
+_LOG = Log("responder")
+
+
+class Responder:
+    """Executes what the service decides."""
+
+    def __init__(self, service: Service, udp: socket.socket, state_dir: Path) -> None:
+        """Take over a bound, non-blocking UDP socket; the replica's is in the state directory."""
+        self._service = service
+        self._udp = UdpEndpoint(udp, self._datagram, max_datagram=MAX_DATAGRAM)
+        self._feed = state_dir / SOCKET_NAME
+        self._reading = False
+        self._connection: Connection | None = None
+        self._on_lease: Callable[[], None] | None = None
+
+    def on_first_lease(self, callback: Callable[[], None]) -> None:
+        """Call back once the tables are there and a leader vouched for them."""
+        self._on_lease = callback
+
+    async def run(self) -> NoReturn:
+        """Serve until cancelled."""
+        gc.collect()
+        gc.freeze()
+        gc.disable()  # a collection that walks the tables would stop every answer
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._tick())
+                tasks.create_task(self._collect())
+                tasks.create_task(self._follow())
+        finally:
+            self._udp.stop()
+        raise AssertionError("the tasks have no end")
+
+    async def _follow(self) -> NoReturn:
+        while True:
+            self._connection = await connect(self._feed)
+            _LOG.info("attached", index=self._service.index)
+            self._do(self._service.attached(now()))
+            try:
+                await self._listen(self._connection)
+            except FeedError as error:
+                _LOG.warning("detached", reason=error, index=self._service.index)
+            finally:
+                self._connection.close()
+                self._connection = None
+                self._service.detached()
+
+    async def _listen(self, connection: Connection) -> NoReturn:
+        while True:
+            message = await connection.receive()
+            if isinstance(message, ToReplica):
+                raise FeedError(f"{type(message).__name__} from a replica")
+            self._do(self._service.feed(message, now()))
+            self._start_reading()
+            if self._on_lease is not None and self._service.is_fresh(now()):
+                self._on_lease()
+                self._on_lease = None
+
+    def _start_reading(self) -> None:
+        """Read datagrams from when there are tables; until then the kernel keeps them.
+
+        Without tables nobody is known and nobody could be answered: so nothing that is asked
+        while a responder starts anew is lost.
+        """
+        if not self._reading and self._service.has_tables:
+            self._reading = True
+            self._udp.start()
+
+    async def _tick(self) -> NoReturn:
+        while True:
+            self._do(self._service.tick(now()))
+            due = self._service.next_tick(now())
+            wait = LONGEST_SLEEP_S if due is None else due - now()
+            await asyncio.sleep(min(max(wait, SHORTEST_SLEEP_S), LONGEST_SLEEP_S))
+
+    async def _collect(self) -> NoReturn:
+        """Collect what is new since the last time, and never look at it again."""
+        while True:
+            await asyncio.sleep(COLLECT_EVERY_S)
+            gc.collect()
+            gc.freeze()
+
+    def _datagram(self, data: bytes, source: SocketAddress) -> None:
+        self._do(self._service.datagram(data, (source[0], source[1]), now()))
+
+    def _do(self, actions: list[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Send):
+                self._udp.send(action.datagram, action.destination)
+            elif self._connection is None or not self._connection.offer(action.message):
+                self._service.counters["feed.left_out"] += 1

@@ -1,0 +1,67 @@
+"""Who was told of whom, and wants to hear of changes: soft state, for the TTL of what was told."""
+
+from collections import OrderedDict
+from itertools import islice
+
+
+class Subscriptions:
+    """For each subject (a peer, or the server set) the agents that hold its mapping.
+
+    At most ``most_each`` agents a subject and ``most`` in all: the oldest makes room for a new
+    one and counts as ``dropped``. Nothing here outlives the process; agents revalidate.
+    """
+
+    def __init__(self, most_each: int, most: int) -> None:
+        self._most_each = most_each
+        self._most = most
+        self._agents: dict[str, OrderedDict[str, float]] = {}
+        self._order: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self.dropped = 0
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def add(self, subject: str, agent: str, until: float) -> None:
+        """Have an agent told of changes of a subject until then."""
+        agents = self._agents.setdefault(subject, OrderedDict())
+        if agent not in agents:
+            self._make_room(agents, subject)
+        agents = self._agents.setdefault(subject, agents)
+        agents[agent] = until
+        agents.move_to_end(agent)
+        self._order[subject, agent] = None
+        self._order.move_to_end((subject, agent))
+
+    def of(self, subject: str, now: float) -> list[str]:
+        """Return the agents that are told of a subject; forgets those whose time is over."""
+        until = self._agents.get(subject, OrderedDict())
+        for agent in [agent for agent in until if until[agent] < now]:
+            self._remove(subject, agent)
+        return list(self._agents.get(subject, ()))
+
+    def subjects(self) -> list[str]:
+        """Return everybody whom some agent is told of."""
+        return list(self._agents)
+
+    def sweep(self, now: float, count: int) -> None:
+        """Look at the ``count`` oldest and forget those whose time is over."""
+        for subject, agent in list(islice(self._order, count)):
+            if self._agents[subject][agent] < now:
+                self._remove(subject, agent)
+            else:
+                self._order.move_to_end((subject, agent))
+
+    def _make_room(self, agents: OrderedDict[str, float], subject: str) -> None:
+        if len(agents) >= self._most_each:
+            self._remove(subject, next(iter(agents)))
+            self.dropped += 1
+        elif len(self._order) >= self._most:
+            self._remove(*next(iter(self._order)))
+            self.dropped += 1
+
+    def _remove(self, subject: str, agent: str) -> None:
+        del self._order[subject, agent]
+        agents = self._agents[subject]
+        del agents[agent]
+        if not agents:
+            del self._agents[subject]

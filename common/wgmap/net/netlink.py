@@ -1,0 +1,309 @@
+"""Links, addresses and routes of one network namespace, through rtnetlink."""
+
+import asyncio
+import errno
+import fcntl
+import ipaddress
+import socket
+import struct
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Self, TypeAlias
+
+from pyroute2 import AsyncIPRoute
+from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST
+from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.nlsocket import NetlinkRequest
+from pyroute2.netlink.rtnl import RTM_GETROUTE
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+from wgmap.addresses import IPAddress
+from wgmap.net.changes import ChangeListener
+from wgmap.net.errors import NetworkError
+from wgmap.net.plan import MAIN_TABLE, Difference, IPInterface, Route, route_difference
+from wgmap.net.rtnetlink import (
+    IPV6_DEFAULT_METRIC,
+    SCOPE_UNIVERSE,
+    delete_route,
+    parse_acknowledgements,
+    replace_route,
+)
+
+PROTOCOL = 87  # rtm_protocol of our routes: `ip route` shows "proto 87"; others' are not touched
+IN_FLIGHT = 64  # requests in one call: their answers fit the socket's receive buffer
+RECEIVE_BYTES = 64 * 1024
+NO_INDEX = 0x7FFFFFFF
+SIOCGIFINDEX = 0x8933
+RULE_PRIORITY = 4342
+IFA_F_NODAD = 0x02
+IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE = 0x08, 0x20, 0x40
+_INDEX_REQUEST = struct.Struct("=16si20x")  # ifreq: name, index
+_Encoder: TypeAlias = Callable[[Route, int, int, int], bytes]
+_Request: TypeAlias = tuple[Route, "partial[bytes]"]
+_VANISHED = {errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENODEV, errno.ENETDOWN}
+
+
+@dataclass(frozen=True, slots=True)
+class AddressState:
+    """An address of an interface; ``flags`` and ``scope`` as in ifaddrmsg (rtnetlink(7))."""
+
+    interface: str
+    address: IPInterface
+    scope: int
+    flags: int
+
+    @property
+    def usable(self) -> bool:
+        """Whether new connections may come from it: global, checked, not running out."""
+        refused = IFA_F_TENTATIVE | IFA_F_DADFAILED | IFA_F_DEPRECATED
+        return self.scope == SCOPE_UNIVERSE and not self.flags & refused
+
+
+class Network:
+    """The network namespace of the thread that enters it; use as ``async with Network()``.
+
+    Every method raises NetworkError with the kernel's errno.
+    """
+
+    def __init__(self) -> None:
+        self._netlink = AsyncIPRoute(strict_check=True)
+        self._sequence = 0
+        self._turn = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        # All sockets here: they are of the namespace in which they are made.
+        await self._netlink.setup_endpoint()
+        self._routes = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
+        )
+        self._inet = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._netlink.close()
+        self._routes.close()
+        self._inet.close()
+
+    # Links
+
+    def index(self, interface: str) -> int:
+        """Return an interface's index; raises NetworkError (ENODEV).
+
+        Asked of the kernel each time (1 us): an interface that was made anew has another one.
+        """
+        with _errors(f"interface {interface}"):
+            request = _INDEX_REQUEST.pack(interface.encode(), 0)
+            answer = fcntl.ioctl(self._inet, SIOCGIFINDEX, request)
+        index: int = _INDEX_REQUEST.unpack(answer)[1]
+        return index
+
+    async def up(self, interface: str, mtu: int | None = None) -> None:
+        """Set a link up, with an MTU where one is given."""
+        options = {} if mtu is None else {"mtu": mtu}
+        with _errors(f"{interface} up"):
+            index = self.index(interface)
+            await self._netlink.link("set", index=index, state="up", **options)
+
+    async def delete_link(self, interface: str) -> None:
+        """Delete a link; no error when there is none."""
+        with _errors(f"delete {interface}", {errno.ENODEV}):
+            await self._netlink.link("del", index=self.index(interface))
+
+    async def forbid_forwarding(self, interface: str) -> None:
+        """Drop what comes in by an interface and is not for this machine; idempotent.
+
+        A routing rule, because the sysctl ``forwarding`` of an IPv6 interface does not stop
+        forwarding. Rules name the interface, so they outlive it.
+        """
+        for family in (socket.AF_INET, socket.AF_INET6):
+            with _errors(f"rule for {interface}", {errno.EEXIST}):
+                await self._netlink.rule("add", **_no_forwarding(interface, family))
+
+    async def permit_forwarding(self, interface: str) -> None:
+        """Undo ``forbid_forwarding``; no error where there is nothing to undo."""
+        for family in (socket.AF_INET, socket.AF_INET6):
+            with _errors(f"rule for {interface}", {errno.ENOENT}):
+                await self._netlink.rule("del", **_no_forwarding(interface, family))
+
+    # Addresses
+
+    async def add_address(self, interface: str, address: IPInterface) -> None:
+        """Add an address; no error when it is there. IPv6: usable at once (nodad)."""
+        flags = {"flags": IFA_F_NODAD} if address.version == 6 else {}
+        with _errors(f"add {address} to {interface}", {errno.EEXIST}):
+            await self._netlink.addr("add", **self._address(interface, address), **flags)
+
+    async def delete_address(self, interface: str, address: IPInterface) -> None:
+        """Delete an address; no error when it is not there."""
+        with _errors(f"delete {address} from {interface}", _VANISHED):
+            await self._netlink.addr("del", **self._address(interface, address))
+
+    async def addresses(self) -> dict[str, tuple[AddressState, ...]]:
+        """Return all addresses of all interfaces; those without any are left out."""
+        found: dict[str, list[AddressState]] = {}
+        with _errors("list addresses"):
+            names = {
+                link["index"]: link.get_attr("IFLA_IFNAME")
+                async for link in await self._netlink.link("dump")
+            }
+            async for message in await self._netlink.addr("dump"):
+                # A link that came in between is in the next listing; its event is on the way.
+                if (name := names.get(message["index"])) is not None:
+                    found.setdefault(name, []).append(_address_state(name, message))
+        return {name: tuple(states) for name, states in found.items()}
+
+    # Routes
+
+    async def change_routes(
+        self, replace: Iterable[Route] = (), delete: Iterable[Route] = ()
+    ) -> None:
+        """Replace and delete routes, many in one system call.
+
+        A route to delete that is gone is no error. Where the kernel refuses some, the others
+        are changed all the same, and the first refusal is raised.
+        """
+        requests = [
+            (route, partial(encode, route, self._route_index(route, encode)))
+            for encode, routes in ((replace_route, replace), (delete_route, delete))
+            for route in routes
+        ]
+        refused: list[NetworkError] = []
+        async with self._turn:
+            for start in range(0, len(requests), IN_FLIGHT):
+                refused += await self._exchange(requests[start : start + IN_FLIGHT])
+        if refused:
+            raise refused[0]
+
+    async def _exchange(self, requests: Sequence[_Request]) -> list[NetworkError]:
+        waiting: dict[int, tuple[Route, bool]] = {}
+        data = bytearray()
+        for route, encode in requests:
+            self._sequence = (self._sequence + 1) & 0xFFFFFFFF
+            data += encode(PROTOCOL, self._sequence)
+            waiting[self._sequence] = route, encode.func is delete_route
+        refused = []
+        loop = asyncio.get_running_loop()
+        with _errors("change routes"):
+            # The kernel works while we send; the answers are there when that returns.
+            self._routes.send(data)
+            while waiting:
+                answer = await loop.sock_recv(self._routes, RECEIVE_BYTES)
+                for sequence, code in parse_acknowledgements(answer):
+                    # Not ours: left over from a change that was cancelled.
+                    if (request := waiting.pop(sequence, None)) and code:
+                        refused += self._refusal(*request, code)
+        return refused
+
+    def _refusal(self, route: Route, deleting: bool, code: int) -> list[NetworkError]:
+        if deleting and code in _VANISHED:
+            return []
+        return [NetworkError(f"route {route.prefix}", code)]
+
+    async def apply_routes(self, change: Difference[Route]) -> None:
+        """Apply what ``plan.route_difference`` found."""
+        await self.change_routes(change.add, change.delete)
+
+    async def routes(self, interface: str, table: int = MAIN_TABLE) -> list[Route]:
+        """Return our routes (PROTOCOL) over an interface; the kernel filters."""
+        with _errors(f"list routes of {interface}"):
+            index = self.index(interface)
+            families = (socket.AF_INET, socket.AF_INET6)
+            dumps = [await self._dump_routes(family, index, table) for family in families]
+        return [_route(interface, message) for dump in dumps for message in dump]
+
+    async def _dump_routes(self, family: int, index: int, table: int) -> list[Any]:
+        message = rtmsg()
+        message["family"], message["proto"] = family, PROTOCOL
+        message["attrs"] = [["RTA_OIF", index], ["RTA_TABLE", table]]
+        flags = NLM_F_REQUEST | NLM_F_DUMP
+        request = NetlinkRequest(self._netlink, message, msg_type=RTM_GETROUTE, msg_flags=flags)
+        await request.send()
+        try:
+            return [answer async for answer in request.response()]
+        except NetlinkError as error:
+            if error.code == errno.ENOENT:  # a table that was never used does not exist
+                return []
+            raise
+
+    async def set_routes(
+        self, interface: str, wanted: Sequence[Route], table: int = MAIN_TABLE
+    ) -> Difference[Route]:
+        """Make our routes over an interface in a table be these; returns what was changed."""
+        change = route_difference(wanted, await self.routes(interface, table))
+        await self.apply_routes(change)
+        return change
+
+    def changes(self) -> ChangeListener:
+        """Listen to changes from now on; our own routes are left out."""
+        return ChangeListener(PROTOCOL)
+
+    def _route_index(self, route: Route, encode: _Encoder) -> int:
+        try:
+            return self.index(route.interface)
+        except NetworkError:
+            if encode is not delete_route:
+                raise
+            return NO_INDEX  # no interface, no route: nothing will be found
+
+    def _address(self, interface: str, address: IPInterface) -> dict[str, Any]:
+        return {
+            "index": self.index(interface),
+            "address": str(address.ip),
+            "prefixlen": address.network.prefixlen,
+        }
+
+
+@contextmanager
+def _errors(what: str, ignored: Container[int] = ()) -> Iterator[None]:
+    try:
+        yield
+    except NetworkError as error:
+        if error.errno not in ignored:
+            raise
+    except (NetlinkError, OSError) as error:
+        code = error.code if isinstance(error, NetlinkError) else error.errno or errno.EIO
+        if code not in ignored:
+            raise NetworkError(what, code) from error
+
+
+def _no_forwarding(interface: str, family: int) -> dict[str, Any]:
+    # Priority 0 is the lookup of local addresses: those are reached all the same.
+    return {
+        "family": family,
+        "priority": RULE_PRIORITY,
+        "iifname": interface,
+        "action": "FR_ACT_BLACKHOLE",
+    }
+
+
+def _route(interface: str, message: Any) -> Route:
+    default = "0.0.0.0" if message["family"] == socket.AF_INET else "::"
+    address = ipaddress.ip_address(message.get_attr("RTA_DST") or default)
+    source = message.get_attr("RTA_PREFSRC")
+    metric = message.get_attr("RTA_PRIORITY") or 0
+    if address.version == 6 and metric == IPV6_DEFAULT_METRIC:
+        metric = 0
+    return Route(
+        prefix=ipaddress.ip_network((address, message["dst_len"])),
+        interface=interface,
+        source=None if source is None else _ip(source),
+        metric=metric,
+        table=message.get_attr("RTA_TABLE") or message["table"],
+    )
+
+
+def _ip(text: str) -> IPAddress:
+    return ipaddress.ip_address(text)
+
+
+def _address_state(interface: str, message: Any) -> AddressState:
+    # On a link with two ends IFA_ADDRESS is the other end's and IFA_LOCAL our own.
+    text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+    return AddressState(
+        interface,
+        ipaddress.ip_interface((text, message["prefixlen"])),
+        message["scope"],
+        message.get_attr("IFA_FLAGS") or message["flags"],
+    )

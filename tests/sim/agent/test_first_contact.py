@@ -1,0 +1,184 @@
+"""First contact under every single fault: the 5 s stall of WireGuard never shows."""
+
+from dataclasses import replace
+
+import pytest
+
+from support.agent_sim.lab import Lab
+from support.agent_sim.world import Fault
+from wgmap_agent.engine.settings import Settings
+
+DELAYS = (0.0, 0.002, 0.02, 0.08)  # one-way, seconds
+EXACT = 1e-6
+
+FAULTS: dict[str, tuple[Fault, ...]] = {
+    "none": (),
+    "push 30 ms late": (Fault("ctl.data.push", drop=False, late=0.03, count=3),),
+    "push 60 ms late": (Fault("ctl.data.push", drop=False, late=0.06, count=3),),
+    "push 100 ms late": (Fault("ctl.data.push", drop=False, late=0.1, count=3),),
+    "first push lost": (Fault("ctl.data.push"),),
+    "first push of every server lost": (Fault("ctl.data.push", count=3),),
+    "acks of the first pushes lost": (Fault("ctl.data.ack", count=3),),
+    "first initiation of the puller lost": (Fault("data.init", source="a1"),),
+    "first response lost": (Fault("data.response", source="a2"),),
+    "first initiation of the pushed side lost": (
+        Fault("ctl.data.push", drop=False, late=0.1, count=3),
+        Fault("data.init", source="a2"),
+    ),
+    "first reply lost": (Fault("ctl.data.reply"),),
+    "first replies of all lost": (Fault("ctl.data.reply", count=3),),
+    "first requests lost": (Fault("ctl.data.request", source="a1", count=3),),
+}
+
+
+def bound(delay: float) -> float:
+    """The longest that a first reply may take: 1 s and four round trips."""
+    return 1 + 8 * delay
+
+
+def lab_with(delay: float, faults: tuple[Fault, ...] = (), **options: object) -> Lab:
+    lab = Lab(delay=delay, **options)  # type: ignore[arg-type]
+    lab.start()
+    lab.world.faults += [replace(fault) for fault in faults]
+    return lab
+
+
+@pytest.mark.parametrize("delay", DELAYS)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_one_side_pulls(delay: float, fault: str) -> None:
+    for seed in range(3):
+        lab = lab_with(delay, FAULTS[fault], seed=seed)
+        first, second = lab.hosts
+        first.ping(second.eid)
+        assert lab.first_answer(first) <= bound(delay), lab.story()
+        lab.world.run(10)
+        lab.check_quiet()
+
+
+@pytest.mark.parametrize("delay", DELAYS)
+def test_without_faults_it_takes_three_round_trips(delay: float) -> None:
+    lab = lab_with(delay)
+    first, second = lab.hosts
+    first.ping(second.eid)
+    assert lab.first_answer(first) == pytest.approx(6 * delay, abs=EXACT), lab.story()
+
+
+@pytest.mark.parametrize("delay", DELAYS)
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("apart", [0.0, 0.01, 0.05, 0.15])
+def test_both_pull_at_once(delay: float, fault: str, apart: float) -> None:
+    lab = lab_with(delay, FAULTS[fault], seed=1)
+    first, second = lab.hosts
+    first.ping(second.eid)
+    lab.world.after(apart, lambda: second.ping(first.eid))
+    assert lab.first_answer(first) <= bound(delay), lab.story()
+    assert lab.first_answer(second) <= bound(delay), lab.story()
+    lab.world.run(10)
+    lab.check_quiet()
+
+
+@pytest.mark.parametrize("delay", DELAYS)
+@pytest.mark.parametrize("both", [False, True])
+def test_jitter_and_datagrams_out_of_order(delay: float, both: bool) -> None:
+    """Servers see the questions in different orders; pushes, answers and initiations race."""
+    for seed in range(10):
+        lab = lab_with(delay, seed=seed)
+        lab.world.jitter = delay / 2 + 0.005
+        first, second = lab.hosts
+        first.ping_every(0.03, second.eid, 20)
+        if both:
+            second.ping_every(0.03, first.eid, 20)
+        assert lab.first_answer(first) <= bound(delay), lab.story()
+        lab.world.run(10)
+        lab.check_quiet()
+
+
+@pytest.mark.parametrize("delay", DELAYS)
+def test_the_first_hundred_packets_are_not_lost(delay: float) -> None:
+    lab = lab_with(delay)
+    first, second = lab.hosts
+    for _ in range(120):
+        first.ping(second.eid)
+    lab.world.run(2)
+    assert list(first.app.answered) == list(first.app.sent)[:100]
+
+
+@pytest.mark.parametrize("delay", DELAYS)
+def test_held_packets_survive_a_kick(delay: float) -> None:
+    lab = lab_with(delay, FAULTS["first initiation of the puller lost"])
+    first, second = lab.hosts
+    for _ in range(100):
+        first.ping(second.eid)
+    lab.world.run(3)
+    assert len(first.app.answered) == 100, lab.story()
+
+
+@pytest.mark.parametrize("delay", DELAYS)
+@pytest.mark.parametrize("before", [0.0, 0.05, 0.2, 0.5, 1.0])
+def test_the_destination_was_just_restarted(delay: float, before: float) -> None:
+    """The time counts from when its agent runs: it must first have a control tunnel again."""
+    lab = lab_with(delay)
+    first, second = lab.hosts
+    second.reboot()
+    lab.world.run(before)
+    first.ping(second.eid)
+    assert lab.first_answer(first) <= bound(delay) + 1.5, lab.story()
+
+
+@pytest.mark.parametrize("delay", DELAYS)
+def test_the_destinations_key_changed(delay: float) -> None:
+    lab = lab_with(delay)
+    first, second = lab.hosts
+    first.ping(second.eid)
+    lab.first_answer(first)
+    lab.world.run(1)
+    second.reboot(new_key=bytes((9, 0)) + bytes(30))
+    assert lab.world.run(5, lab.is_settled)
+    first.app.answered.clear()
+    first.app.sent.clear()
+    first.ping_every(0.1, second.eid, 20)  # the first ones still go to the old key
+    assert lab.first_answer(first) <= bound(delay), lab.story()
+
+
+@pytest.mark.parametrize("delay", DELAYS)
+@pytest.mark.parametrize("dead", [1, 2])
+def test_dead_servers_cost_nothing(delay: float, dead: int) -> None:
+    lab = lab_with(delay)
+    for server in lab.servers[:dead]:
+        server.die()
+    first, second = lab.hosts
+    first.ping(second.eid)
+    assert lab.first_answer(first) == pytest.approx(6 * delay, abs=EXACT), lab.story()
+
+
+def test_no_server_at_all_refuses_the_senders_and_holds_nothing() -> None:
+    lab = lab_with(0.02)
+    for server in lab.servers:
+        server.die()
+    first, second = lab.hosts
+    for _ in range(5):
+        first.ping(second.eid)
+    lab.world.run(12)
+    assert first.app.refused == 5
+    lab.check_quiet()
+
+
+# ------------------------------------------------------------------------- the check can fail
+
+NAIVE = {
+    "nobody kicks": Settings(kick_s=1e9, kick_cap_s=1e9, fallback_s=1e9),
+    "both initiate": Settings(fallback_s=0.0, fallback_jitter_s=0.0, kick_s=1e9, kick_cap_s=1e9),
+}
+
+
+@pytest.mark.parametrize("kind", NAIVE)
+def test_a_naive_engine_shows_the_stall(kind: str) -> None:
+    """The same scenarios with the repairs switched off take 5 s and more."""
+    worst = 0.0
+    for fault in FAULTS.values():
+        lab = lab_with(0.02, fault, settings=NAIVE[kind])
+        first, second = lab.hosts
+        first.ping(second.eid)
+        second.ping(first.eid)
+        worst = max(worst, lab.first_answer(first), lab.first_answer(second))
+    assert worst > 5

@@ -1,0 +1,1 @@
+"""A deterministic simulation of agents: virtual time, WireGuard's handshakes, map servers."""

@@ -1,0 +1,70 @@
+"""A replicated log of one server in memory, for tests of what stands above the log."""
+
+import asyncio
+from collections.abc import Callable
+
+from wgmap_cluster.raft.interface import (
+    MAX_COMMAND_BYTES,
+    LogStatus,
+    Outcome,
+    Proposal,
+    Role,
+    StateMachine,
+)
+
+
+class MemoryLog:
+    """Commits at once; ``quorum`` False stands for a server that is cut off from the others.
+
+    ``gate`` holds proposals back while it is not set: they are neither applied nor refused yet.
+    """
+
+    def __init__(self, machine: StateMachine) -> None:
+        self.machine = machine
+        self.commands: list[bytes] = []
+        self.quorum = True
+        self.barriers = 0  # that were asked for
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.note = b""
+        self.restored: list[Callable[[], None]] = []
+
+    async def start(self) -> None:
+        for index, command in enumerate(self.commands, 1):
+            self.machine.apply(index, command)
+
+    async def stop(self) -> None:
+        self.quorum = False
+
+    async def propose(self, command: bytes, deadline_s: float = 1.5) -> Proposal:
+        if len(command) > MAX_COMMAND_BYTES:
+            raise ValueError("too large")
+        await asyncio.sleep(0)
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self.gate.wait()
+        except TimeoutError:
+            return Proposal(Outcome.UNKNOWN, reason="no quorum in time")
+        if not self.quorum:
+            return Proposal(Outcome.NOT_APPLIED, reason="no leader")
+        self.commands.append(command)
+        index = len(self.commands)
+        return Proposal(Outcome.APPLIED, index, self.machine.apply(index, command))
+
+    async def read_barrier(self, deadline_s: float = 1.0) -> int | None:
+        assert deadline_s > 0
+        self.barriers += 1
+        await asyncio.sleep(0)
+        return len(self.commands) if self.quorum else None
+
+    def status(self) -> LogStatus:
+        index = len(self.commands)
+        role = Role.LEADER if self.quorum else Role.CANDIDATE
+        return LogStatus(role, "ms1" if self.quorum else None, 1, index, index, index)
+
+    def publish(self, note: bytes) -> None:
+        assert len(note) <= 1024
+        self.note = note
+
+    def on_restored(self, callback: Callable[[], None]) -> None:
+        self.restored.append(callback)

@@ -1,0 +1,63 @@
+"""A WireGuard device in memory: keeps peers as a real one does, and can be made to refuse."""
+
+import asyncio
+import errno
+from dataclasses import replace
+
+from wgmap.wg.device import DeviceConfig, DeviceError, DeviceState, PeerConfig, PeerState
+
+
+class MemoryDevice:
+    """Behaves like a device: differences are applied, a prefix has one owner, removal is total."""
+
+    def __init__(self, name: str = "wg") -> None:
+        self.name = name
+        self.peers = dict[bytes, PeerState]()
+        self.log: list[DeviceConfig] = []
+        self.reads = 0
+        self.read_s = 0.0
+        self.refuses: int | None = None  # an errno
+
+    async def configure(self, config: DeviceConfig) -> None:
+        """Apply a difference."""
+        if self.refuses is not None:
+            raise DeviceError(self.name, self.refuses, "refused")
+        self.log.append(config)
+        for change in config.peers:
+            self._apply(change)
+
+    async def read(self) -> DeviceState:
+        """Return a snapshot, after ``read_s`` seconds."""
+        if self.refuses is not None:
+            raise DeviceError(self.name, self.refuses, "refused")
+        self.reads += 1
+        state = DeviceState(self.name, None, 0, {peer.key: peer for peer in self.peers.values()})
+        await asyncio.sleep(self.read_s)
+        return state
+
+    async def close(self) -> None:
+        """Refuse everything from now on."""
+        self.refuses = errno.EBADF
+
+    def _apply(self, change: PeerConfig) -> None:
+        if change.remove:
+            self.peers.pop(change.key, None)
+            return
+        known = self.peers.get(change.key)
+        if known is None and change.update_only:
+            return
+        peer = known or PeerState(change.key, None, (), 0, None, 0, 0)
+        if change.endpoint is not None:
+            peer = replace(peer, endpoint=change.endpoint)
+        if change.keepalive_s is not None:
+            peer = replace(peer, keepalive_s=change.keepalive_s)
+        if change.allowed_ips is not None:
+            self._take_from_others(change)
+            peer = replace(peer, allowed_ips=change.allowed_ips)
+        self.peers[change.key] = peer
+
+    def _take_from_others(self, change: PeerConfig) -> None:
+        for key, other in self.peers.items():
+            left = tuple(ip for ip in other.allowed_ips if ip not in (change.allowed_ips or ()))
+            if key != change.key and left != other.allowed_ips:
+                self.peers[key] = replace(other, allowed_ips=left)

@@ -1,0 +1,345 @@
+"""Map-Requests, Map-Registers and what is known of the servers."""
+
+import ipaddress
+import random
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pytest
+
+from support.agent_values import IDENTITY, SERVERS, UNDERLAY, locator, net, record
+from wgmap.lisp import codec
+from wgmap.lisp.messages import MapNotify, MapRegister, MapReply, MapRequest, Record
+from wgmap_agent.engine.counters import Counters
+from wgmap_agent.engine.registration import Registration
+from wgmap_agent.engine.requests import Requests
+from wgmap_agent.engine.servers import RoundTrip, Servers
+from wgmap_agent.engine.settings import Settings
+from wgmap_agent.engine.types import Action, Save, SavedState, Send
+
+TARGET = net("10.66.2.1/32")
+SETTINGS = Settings()
+
+
+class Asking:
+    """Requests with everything that they need."""
+
+    def __init__(self, settings: Settings = SETTINGS) -> None:
+        self.counters = Counters()
+        self.rng = random.Random(1)
+        self.servers = Servers(SERVERS, settings, self.rng)
+        self.servers.start(0.0)
+        self.requests = Requests(IDENTITY, self.servers, settings, self.rng, self.counters)
+
+    def ask(self, now: float = 0.0, *, refresh: bool = False) -> MapRequest:
+        """Ask all servers; return what they get."""
+        actions = self.requests.ask(now, TARGET, refresh=refresh)
+        assert sorted(a.server for a in actions if isinstance(a, Send)) == ["ms1", "ms2", "ms3"]
+        return sent_request(actions)
+
+
+def sent_request(actions: Sequence[Action]) -> MapRequest:
+    sends = [action for action in actions if isinstance(action, Send)]
+    assert len({action.datagram for action in sends}) == 1
+    message = codec.decode(sends[0].datagram)
+    assert isinstance(message, MapRequest)
+    return message
+
+
+def reply(request: MapRequest, *records: Record) -> MapReply:
+    return MapReply(request.nonce, records or (record(),))
+
+
+def test_a_question_says_who_asks_and_for_what() -> None:
+    request = Asking().ask()
+    assert request.itr_rlocs == (IDENTITY.control_address,)
+    assert request.records[0].eid.prefix == TARGET
+    assert request.records[0].eid.instance == IDENTITY.instance
+    assert request.source_eid is not None
+    assert request.source_eid.prefix.version == TARGET.version
+    assert not request.smr_invoked
+    assert Asking().ask(refresh=True).smr_invoked
+
+
+def test_nonces_use_all_64_bits() -> None:
+    asking = Asking()
+    nonces = []
+    for _ in range(64):
+        nonces.append(asking.ask().nonce)
+        asking.requests.forget(TARGET)
+    assert len(set(nonces)) == 64
+    assert max(nonce.bit_length() for nonce in nonces) == 64
+
+
+def test_any_authoritative_answer_wins_and_the_others_are_round_trips() -> None:
+    asking = Asking()
+    request = asking.ask()
+    answer = asking.requests.reply(0.01, "ms2", reply(request))
+    assert answer is not None
+    assert answer.authoritative
+    assert asking.requests.reply(0.02, "ms1", reply(request)) is None
+    assert asking.servers.get("ms1").rtt.smoothed == pytest.approx(0.02)
+    assert asking.counters["reply.extra"] == 1
+
+
+def test_one_question_a_target_and_a_refresh_replaces_a_plain_one() -> None:
+    asking = Asking()
+    asking.ask()
+    assert asking.requests.ask(0.0, TARGET) == []
+    assert sent_request(asking.requests.ask(0.0, TARGET, refresh=True)).smr_invoked
+    assert asking.requests.ask(0.0, TARGET, refresh=True) == []
+    assert len(asking.requests) == 1
+
+
+def test_questions_are_bounded() -> None:
+    asking = Asking(Settings(max_requests=1))
+    asking.ask()
+    assert asking.requests.ask(0.0, net("10.66.3.1/32")) == []
+    assert asking.counters["request.refused_too_many"] == 1
+
+
+def test_an_unsure_answer_waits_for_a_better_one() -> None:
+    asking = Asking()
+    request = asking.ask()
+    unsure = reply(request, record(authoritative=False))
+    assert asking.requests.reply(0.01, "ms1", unsure) is None
+    answer = asking.requests.reply(0.02, "ms2", reply(request))
+    assert answer is not None
+    assert answer.authoritative
+
+
+def test_an_unsure_answer_is_used_when_no_better_one_comes() -> None:
+    asking = Asking()
+    unsure = reply(asking.ask(), record(authoritative=False))
+    assert asking.requests.reply(0.01, "ms1", unsure) is None
+    due = asking.requests.deadline()
+    assert due is not None
+    assert due < 0.25
+    _, answers = asking.requests.due(due)
+    assert [(a.records, a.authoritative) for a in answers] == [(unsure.records, False)]
+
+
+def test_unsure_answers_of_all_servers_are_enough() -> None:
+    asking = Asking()
+    unsure = reply(asking.ask(), record(authoritative=False))
+    answers = [asking.requests.reply(0.01, name, unsure) for name in ("ms1", "ms2", "ms3")]
+    assert [answer is not None for answer in answers] == [False, False, True]
+
+
+def test_a_better_answer_still_counts_after_an_unsure_one_was_used() -> None:
+    asking = Asking()
+    request = asking.ask()
+    asking.requests.reply(0.01, "ms1", reply(request, record(authoritative=False)))
+    due = asking.requests.deadline()
+    assert due is not None
+    asking.requests.due(due)
+    answer = asking.requests.reply(due + 0.01, "ms2", reply(request))
+    assert answer is not None
+    assert answer.authoritative
+    assert asking.requests.reply(due + 0.02, "ms3", reply(request)) is None
+
+
+def test_an_answer_later_than_the_staleness_bound_is_unsure() -> None:
+    asking = Asking(Settings(server_silent_s=5))
+    request = asking.ask()
+    late = [asking.requests.reply(1.01, name, reply(request)) for name in ("ms1", "ms2", "ms3")]
+    assert late[:2] == [None, None]
+    assert late[2] is not None
+    assert not late[2].authoritative
+
+
+def test_repeats_grow_and_end() -> None:
+    asking = Asking()
+    asking.ask()
+    times = []
+    while (due := asking.requests.deadline()) is not None:
+        actions, answers = asking.requests.due(due)
+        times.append(due)
+        if answers:
+            assert actions == []
+            assert answers[0].records == ()
+    gaps = [b - a for a, b in pairwise(times)]
+    assert times[0] == SETTINGS.request_unknown_rtt_s
+    assert max(gaps) <= 1.1 * SETTINGS.request_cap_s
+    assert times[-1] == SETTINGS.request_give_up_s
+    assert 5 <= len(times) <= 12
+
+
+@pytest.mark.parametrize("nonce_offset", [1, -1])
+def test_replies_with_another_nonce_settle_nothing(nonce_offset: int) -> None:
+    asking = Asking()
+    request = asking.ask()
+    other = MapReply((request.nonce + nonce_offset) % (1 << 64), (record(),))
+    assert asking.requests.reply(0.01, "ms1", other) is None
+    assert asking.requests.reply(0.01, "ms1", MapReply(request.nonce, ())) is None
+    assert asking.requests.is_asking(TARGET)
+
+
+# -------------------------------------------------------------------------------------- servers
+
+
+def test_a_round_trip_is_smoothed_and_bounds_the_timeout() -> None:
+    rtt = RoundTrip()
+    assert rtt.timeout(0.25, 0.1) == 0.25
+    for _ in range(50):
+        rtt.sample(0.16)
+    assert rtt.smoothed == pytest.approx(0.16)
+    assert rtt.timeout(0.25, 0.1) == pytest.approx(0.26)
+
+
+def test_a_silent_server_loses_preference_and_gets_it_back() -> None:
+    servers = Asking().servers
+    best = servers.preferred(0.0)
+    servers.sent(0.0, best)
+    assert servers.preferred(0.9) == best
+    assert servers.preferred(1.1) != best
+    assert servers.is_silent(1.1, best)
+    assert servers.heard(1.2, best)
+    assert servers.preferred(1.2) == best
+
+
+def test_agents_spread_over_the_servers() -> None:
+    preferred = {
+        Servers(SERVERS, SETTINGS, random.Random(seed)).preferred(0.0) for seed in range(30)
+    }
+    assert preferred == {"ms1", "ms2", "ms3"}
+
+
+def test_probes_of_a_silent_server_back_off_and_measure() -> None:
+    servers = Asking().servers
+    times: list[float] = []
+    while len(times) < 8:
+        now = servers.deadline()
+        for server in servers.due_probes(now):
+            if server.info.name == "ms1":
+                times.append(now)
+            else:
+                servers.heard(now, server.info.name)
+    gaps = [b - a for a, b in pairwise(times)]
+    assert gaps[0] < 1.3
+    assert max(gaps) <= 1.2 * SETTINGS.probe_s
+    nonce = servers.get("ms1").probe_nonce
+    assert nonce is not None
+    assert servers.probe_answered(times[-1] + 0.05, "ms1", nonce)
+    assert servers.get("ms1").rtt.smoothed == pytest.approx(0.05)
+    assert not servers.probe_answered(times[-1] + 0.05, "ms1", nonce)
+
+
+# --------------------------------------------------------------------------------- registration
+
+
+class Registering:
+    """A registration with everything that it needs."""
+
+    def __init__(self, nonce: int = 0) -> None:
+        self.servers = Servers(SERVERS, SETTINGS, random.Random(1))
+        self.counters = Counters()
+        self.registration = Registration(
+            IDENTITY,
+            SavedState(nonce),
+            self.servers,
+            SETTINGS,
+            random.Random(2),
+            self.counters,
+        )
+
+    def notify(self, now: float, to: Send, nonce: int, *records: Record) -> list[Action] | None:
+        return self.registration.notify(now, to.server, MapNotify(nonce, records))
+
+
+def register_in(actions: Sequence[Action]) -> tuple[Send, MapRegister]:
+    (send,) = [action for action in actions if isinstance(action, Send)]
+    message = codec.decode(send.datagram)
+    assert isinstance(message, MapRegister)
+    return send, message
+
+
+def test_the_nonce_is_saved_before_it_is_sent() -> None:
+    actions = Registering(41).registration.change(0.0, UNDERLAY)
+    assert actions[0] == Save(SavedState(42))
+    _, register = register_in(actions)
+    assert register.nonce == 42
+    assert register.want_notify
+    assert [one.eid.prefix for one in register.records] == list(IDENTITY.prefixes)
+    assert {one.eid.instance for one in register.records} == {IDENTITY.instance}
+    (own,) = register.records[0].locators
+    assert (own.address, own.port, own.key) == (UNDERLAY[0], 51820, IDENTITY.data_key)
+
+
+def test_without_an_underlay_address_nothing_is_registered() -> None:
+    registering = Registering()
+    assert registering.registration.change(0.0, ()) == []
+    assert registering.registration.deadline() is None
+
+
+def test_silent_servers_are_passed_over() -> None:
+    registering = Registering()
+    asked = [register_in(registering.registration.change(0.0, UNDERLAY))[0].server]
+    for _ in range(5):
+        due = registering.registration.deadline()
+        assert due is not None
+        asked.append(register_in(registering.registration.due(due))[0].server)
+    assert set(asked[:3]) == {"ms1", "ms2", "ms3"}
+    assert registering.registration.nonce == 1
+
+
+def test_an_unchanged_register_repeats_its_bytes() -> None:
+    registering = Registering()
+    first, register = register_in(registering.registration.change(0.0, UNDERLAY))
+    assert registering.notify(0.1, first, 1, *register.records) == []
+    assert registering.registration.is_registered(0.1)
+    due = registering.registration.deadline()
+    assert due is not None
+    assert 40 < due <= 61
+    again, _ = register_in(registering.registration.due(due))
+    assert again.datagram == first.datagram
+
+
+def test_a_registration_ends_with_its_ttl() -> None:
+    registering = Registering()
+    first, register = register_in(registering.registration.change(0.0, UNDERLAY))
+    registering.notify(0.1, first, 1, *register.records)
+    assert registering.registration.is_registered(3599)
+    assert not registering.registration.is_registered(3601)
+
+
+def test_the_counter_is_recovered_from_a_greater_stored_nonce() -> None:
+    registering = Registering()
+    first, register = register_in(registering.registration.change(0.0, UNDERLAY))
+    actions = registering.notify(0.1, first, 500, *register.records)
+    assert actions is not None
+    assert actions[0] == Save(SavedState(501))
+    second, again = register_in(actions)
+    assert again.nonce == 501
+    assert again.records == register.records
+    assert registering.notify(0.2, second, 501, *register.records) == []
+    assert registering.registration.is_registered(0.2)
+
+
+def test_an_equal_nonce_with_another_content_is_not_ours() -> None:
+    registering = Registering()
+    first, _ = register_in(registering.registration.change(0.0, UNDERLAY))
+    stored = record("10.66.1.0/24", locator(IDENTITY.data_key, "192.0.2.99"))
+    actions = registering.notify(0.1, first, 1, stored)
+    assert actions is not None
+    assert register_in(actions)[1].nonce == 2
+    assert not registering.registration.is_registered(0.1)
+
+
+def test_an_old_answer_changes_nothing() -> None:
+    registering = Registering(10)
+    registering.registration.change(0.0, UNDERLAY)
+    moved = (ipaddress.ip_address("192.0.2.99"),)
+    send, register = register_in(registering.registration.change(0.1, moved))
+    old = record("10.66.1.0/24", locator(IDENTITY.data_key, "192.0.2.11"))
+    assert registering.notify(0.2, send, 11, old) == []
+    assert not registering.registration.is_registered(0.2)
+    assert register.nonce == 12
+
+
+def test_a_notify_of_a_server_that_was_not_asked_is_no_answer() -> None:
+    registering = Registering()
+    send, register = register_in(registering.registration.change(0.0, UNDERLAY))
+    others = [info.name for info in SERVERS if info.name != send.server]
+    notify = MapNotify(1, register.records)
+    assert registering.registration.notify(0.1, others[0], notify) is None

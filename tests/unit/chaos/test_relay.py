@@ -1,0 +1,92 @@
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wgmap_chaos.lab import relay
+from wgmap_chaos.lab.relay import QUEUE_FRAMES, Quality, RelayError, Wire
+
+
+def wire(delay_ms: float = 0.0, loss_percent: float = 0.0, pairs: int = 2) -> Wire:
+    return Wire(Quality(delay_ms, loss_percent), pairs, random.Random(1))
+
+
+def test_a_frame_is_due_after_the_delay_and_not_before() -> None:
+    one = wire(delay_ms=20)
+    one.accept(100.0, 1, b"frame")
+    assert one.next_due() == pytest.approx(100.020)
+    assert list(one.due(100.0199)) == []
+    assert list(one.due(100.0201)) == [(1, b"frame")]
+    assert one.next_due() is None
+
+
+def test_without_delay_frames_leave_at_once_and_in_order() -> None:
+    one = wire()
+    for number in range(10):
+        one.accept(5.0, number % 2, bytes([number]))
+    assert [frame[0] for _, frame in one.due(5.0)] == list(range(10))
+
+
+@given(st.lists(st.floats(0, 1), max_size=50), st.floats(0, 1000))
+def test_every_frame_comes_out_exactly_once(times: list[float], delay_ms: float) -> None:
+    one = wire(delay_ms=delay_ms)
+    for number, now in enumerate(sorted(times)):
+        one.accept(now, number % 2, bytes([number]))
+    assert Counter(frame[0] for _, frame in one.due(1.0 + delay_ms)) == Counter(range(len(times)))
+    assert len(one) == 0
+
+
+def test_the_share_that_is_lost_is_the_one_that_was_asked_for() -> None:
+    one = wire(loss_percent=30)
+    for _ in range(2000):
+        one.accept(0.0, 0, b"")
+    assert len(list(one.due(0.0))) + one.counters.lost == 2000
+    assert one.counters.lost == pytest.approx(600, abs=80)
+
+
+def test_all_and_nothing_can_be_lost() -> None:
+    everything, nothing = wire(loss_percent=100), wire(loss_percent=0)
+    for one in (everything, nothing):
+        for _ in range(500):
+            one.accept(0.0, 0, b"")
+    assert (len(everything), len(nothing)) == (0, 500)
+
+
+def test_a_full_queue_drops_the_newest_of_that_pair_only() -> None:
+    one = wire(delay_ms=1000)
+    for number in range(QUEUE_FRAMES + 3):
+        one.accept(0.0, 0, number.to_bytes(4, "big"))
+    one.accept(0.0, 1, b"other")
+    assert one.counters.overflowed == 3
+    kept = list(one.due(2.0))
+    assert len(kept) == QUEUE_FRAMES + 1
+    assert kept[-2:] == [(0, (QUEUE_FRAMES - 1).to_bytes(4, "big")), (1, b"other")]
+    one.accept(3.0, 0, b"again")
+    assert len(one) == 1
+
+
+def test_a_shorter_delay_applies_to_frames_that_come_later() -> None:
+    one = wire(delay_ms=1000)
+    one.accept(0.0, 0, b"slow")
+    one.quality = Quality(delay_ms=10)
+    one.accept(0.1, 0, b"fast")
+    assert [frame for _, frame in one.due(0.2)] == [b"fast"]
+    assert [frame for _, frame in one.due(1.0)] == [b"slow"]
+
+
+@pytest.mark.parametrize(
+    ("delay_ms", "loss_percent"),
+    [(-1, 0), (10_001, 0), (0, -0.1), (0, 100.1), (float("nan"), 0), (0, float("nan"))],
+)
+def test_impossible_qualities_are_refused(delay_ms: float, loss_percent: float) -> None:
+    with pytest.raises(RelayError, match="must be 0 to"):
+        Quality(delay_ms, loss_percent)
+
+
+@pytest.mark.parametrize("arguments", [["--control", "x", "only-one"], ["a:b"]])
+def test_usage_errors_end_with_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        relay.main(arguments)
+    assert ended.value.code == 2
