@@ -157,7 +157,7 @@ MUTANTS = (
     Mutant(
         "compaction in place",
         "wal.py",
-        'temporary = self.path.with_suffix(".new")',
+        'temporary = beside(self.path, ".new")',
         "temporary = self.path",
         test="test_defects.py::test_p4_a_kill_during_compaction_leaves_the_old_log_or_the_new_one",
     ),
