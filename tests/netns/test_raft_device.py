@@ -88,8 +88,10 @@ async def reaches(net: Net, device: str) -> bool:
 async def written(server: ServerProcess, timeout_s: float = 20.0) -> None:
     """Write until a proposal is applied."""
     async with asyncio.timeout(timeout_s):
-        while (await server.call("propose", command="x"))["outcome"] != "applied":
+        proposal = await server.call("propose", command="x")
+        while proposal["outcome"] != "applied":
             await asyncio.sleep(0.05)
+            proposal = await server.call("propose", command="x")
 
 
 async def link_local(net: Net) -> str:

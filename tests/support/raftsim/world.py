@@ -79,10 +79,13 @@ class Server:
 
 
 class _Wire:
-    def __init__(self, network: Network, name: str) -> None:
-        self._network, self._name = network, name
+    def __init__(self, world: "World", name: str) -> None:
+        self._world, self._network, self._name = world, world.network, name
 
     def send(self, name: str, frame: bytes) -> None:
+        node = self._world.servers[self._name].node
+        unsynced = node is not None and bool(node.wal._buffer)
+        self._world.checks.require(not unsynced, f"{self._name} sends what it has not synced")
         self._network.send(self._name, name, frame)
 
     def flush(self) -> None:
@@ -124,7 +127,7 @@ class World:
         try:
             server.node = RaftNode(
                 server.name, self.members, Path("/"), Machine(server.name, self.checks),
-                _Wire(self.network, server.name), disk=server.disk, settings=SETTINGS,
+                _Wire(self, server.name), disk=server.disk, settings=SETTINGS,
                 rng=Random(self.rng.random()), background=self._background,
             )  # fmt: skip
         except PowerLossError:
