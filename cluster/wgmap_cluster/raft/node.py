@@ -7,6 +7,7 @@ server or to a caller, that a loss of power could take back.
 """
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,6 +179,7 @@ class RaftNode(Library):
         appended = self.proposals.dispatch()  # counted by this leader in the next tick, synced
         if self.reads.pump() or self._has_news():
             self.send_entries()
+        self._feed()
         self._housekeeping()
         self.wal.sync()  # the point before which nothing leaves
         self._flush()
@@ -275,12 +277,23 @@ class RaftNode(Library):
         """See Library; one server gets at most a window ahead of what it takes."""
         self.heartbeat_sent()
         self._told = (self.commit, self.wal.last)
-        if not self.leading:
-            return
+        if self.leading:
+            self.leading_side.hungry.clear()
+            self._send_to({node.id for node in self.leading_side.targets()}, least=-math.inf)
+
+    def _feed(self) -> None:
+        """Send on, between heartbeats, to those that have taken what they were sent."""
+        hungry, self.leading_side.hungry = self.leading_side.hungry, set()
+        if self.leading and hungry:
+            self._send_to(hungry, least=1)
+
+    def _send_to(self, names: set[str], least: float) -> None:
+        """Send to those that have room for ``least`` bytes; 0 or less: a heartbeat at any rate."""
         for node in self.leading_side.targets():
-            if self._wire.connected(node.id):
+            if node.id in names and self._wire.connected(node.id):
                 room = self.settings.window_bytes - self._wire.backlog(node.id)
-                self.leading_side.send(node, room)
+                if room >= least:
+                    self.leading_side.send(node, room)
 
     def apply_committed(self) -> None:
         """See Library; a bounded number in one tick."""
