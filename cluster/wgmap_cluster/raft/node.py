@@ -472,6 +472,7 @@ class RaftNode(Library):
     def close(self) -> None:
         """Sync, end all proposals and close the files."""
         self.proposals.end_all("this server stops")
+        self.reads.end_all()
         self.leading_side.stop_leading()
         self.snapshots.drop_incoming()
         self.wal.flush_commit()
@@ -483,6 +484,7 @@ class RaftNode(Library):
     def abandon(self) -> None:
         """End all proposals as unknown and touch the disk no more: it failed."""
         self.proposals.end_all("the log failed")
+        self.reads.end_all()
         self.wal.close()
         self._outbox.clear()
         ended, self.proposals.ended = self.proposals.ended, []
