@@ -303,6 +303,8 @@ class RaftNode(Library):
             result = self._apply(entry)
             self.applied = entry[1]
             self.proposals.applied(entry[1], entry[2], result)
+            if entry[0][:1] == MEMBERS:
+                self._set_members()
 
     def _apply(self, entry: Entry) -> object:
         """Apply one entry; P10: an exception must not wedge one server and not the others."""
@@ -376,6 +378,7 @@ class RaftNode(Library):
     # Servers.
     def _set_members(self) -> None:
         self.membership.refresh(self.wal.entries)
+        self.membership.committed = self.membership.at(self.wal.entries, self.commit)
         self.set_voters(self.membership.others())
         self.elections.member = any(m.name == self.name for m in self.membership.members)
         self._set_learner()
