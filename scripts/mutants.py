@@ -56,6 +56,7 @@ MUTANTS = (
         "reads.py",
         "elif self._leading.confirmed(batch.term, batch.number):",
         "elif batch.number:",
+        test="test_reads.py::test_a_read_needs_answers_given_after_it_was_asked",
     ),
     Mutant(
         "read before the term's first commit",
