@@ -18,7 +18,9 @@ def main(argv: list[str] | None = None) -> int:
         report = command(Client(options.socket), options)
         if report.warning:
             print(f"wgmap: {report.warning}", file=sys.stderr)
-        print(json.dumps(report.value, indent=2) if options.json else report.text, flush=True)
+        said = json.dumps(report.value, indent=2) if options.json else report.text
+        if not report.silent:
+            print(said, flush=True)
     except WgmapError as error:
         print(f"wgmap: {error}", file=sys.stderr)
         return error.exit_code
