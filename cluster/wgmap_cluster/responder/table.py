@@ -35,6 +35,7 @@ class Tables:
         self.peers: dict[str, PeerRow] = {}
         self.servers: dict[str, ServerRow] = {}
         self.revocations: dict[int, RevocationRow] = {}
+        self.last_revocation = 0
         self.overlay: tuple[bytes, ...] = ()
         self.control_prefix = b""
         self.cluster_id: Row | None = None
@@ -56,6 +57,7 @@ class Tables:
                 _put(self.servers, key, row if isinstance(row, ServerRow) else None)
             case Table.REVOCATIONS if isinstance(key, int):
                 _put(self.revocations, key, row if isinstance(row, RevocationRow) else None)
+                self.last_revocation = max(self.last_revocation, key)
             case Table.META if isinstance(key, str):
                 self._set_meta(key, row)
             case _:
