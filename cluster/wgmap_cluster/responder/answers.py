@@ -13,6 +13,7 @@ from wgmap_cluster.responder.space import apart, holds
 from wgmap_cluster.responder.table import Place, Tables
 
 MAX_RECORDS = 128  # of one peer in one answer
+MAX_REVOKED = 8  # records of one revocation: the key in any of them takes the whole peer away
 MAX_CACHED = 1 << 16  # peers whose records are kept encoded; the oldest makes room
 PLAIN_TTL_MIN = 60  # plain LISP clients mis-time more than 68 minutes
 UNKNOWN_TTL_MIN = 1
@@ -143,21 +144,25 @@ def plain(record: Record) -> Record:
 
 
 def withdrawn(place: Place, row: MappingRow) -> Record:
-    """Return the withdrawal of a mapping: TTL 0, its key revoked."""
-    record = mapping_record(place.instance, place.prefix, row)
-    locators = tuple(_revoked(at.address, row.key) for at in record.locators if row.key)
-    return Record(record.eid, locators, 0, authoritative=True, version=row.version)
+    """Return the withdrawal of a mapping: TTL 0. Its key is not revoked: it may come back."""
+    eid = Eid(prefix_from_bytes(place.prefix), place.instance)
+    return Record(eid, (), 0, authoritative=True, version=row.version)
 
 
 def revocation(row: RevocationRow) -> list[Record]:
-    """Return the withdrawal of everything that a revoked peer could have had."""
-    return [_revoked_prefix(row, prefix) for prefix in row.prefixes[:MAX_RECORDS]]
+    """Return what makes agents drop a revoked peer, and never take its key again.
+
+    Nothing where it never registered a key: then nobody holds it.
+    """
+    if not row.key:
+        return []
+    return [_revoked_prefix(row, prefix) for prefix in row.prefixes[:MAX_REVOKED]]
 
 
 def _revoked_prefix(row: RevocationRow, prefix: bytes) -> Record:
     network = prefix_from_bytes(prefix)
     nowhere = ipaddress.ip_address(bytes(len(prefix) - 1))
-    locators = (_revoked(nowhere, row.key),) if row.key else ()
+    locators = (_revoked(nowhere, row.key),)
     return Record(Eid(network, row.instance), locators, 0, authoritative=True)
 
 

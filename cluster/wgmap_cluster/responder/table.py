@@ -36,6 +36,7 @@ class Tables:
         self.peers: dict[str, PeerRow] = {}
         self.servers: dict[str, ServerRow] = {}
         self.revocations: dict[int, RevocationRow] = {}
+        self.last_revocation = 0
         self.overlay: tuple[bytes, ...] = ()
         self.instances: dict[int, InstanceRow] = {}
         self.control_prefix = b""
@@ -58,6 +59,7 @@ class Tables:
                 _put(self.servers, key, row if isinstance(row, ServerRow) else None)
             case Table.REVOCATIONS if isinstance(key, int):
                 _put(self.revocations, key, row if isinstance(row, RevocationRow) else None)
+                self.last_revocation = max(self.last_revocation, key)
             case Table.INSTANCES if isinstance(key, int):
                 _put(self.instances, key, row if isinstance(row, InstanceRow) else None)
             case Table.META if isinstance(key, str):
