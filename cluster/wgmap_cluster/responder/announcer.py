@@ -137,6 +137,8 @@ class Announcer:
 
     def changed(self, effects: Effects, now: float) -> list[Action]:
         """Tell those whom a batch of changes concerns."""
+        for old, new in effects.renamed.items():
+            self._subscriptions.rename(old, new)
         for place, row in effects.withdrawn:
             self._withdrawals.add(row.peer, place, withdrawn(place, row), now)
         for place, peer in effects.appeared:

@@ -87,13 +87,14 @@ class Answers:
 
     def negative(self, instance: int, address: bytes) -> Record:
         """Return the negative record of an address without a mapping, as wide as it is true."""
-        inside = [wide for wide in self._tables.overlay if holds(wide, address)]
+        overlay = self._tables.overlay_of(instance)
+        inside = [wide for wide in overlay if holds(wide, address)]
         space = self._tables.space(instance)
         within = max((wide[0] for wide in inside), default=0)
         length = space.empty_around(address, within)[0] if space else within
         if not inside:
-            length = max(length, *(apart(o, address) for o in self._fences()), 0)
-        unknown = inside or not self._tables.overlay  # without an overlay nothing is outside
+            length = max(length, *(apart(o, address) for o in self._fences(overlay)), 0)
+        unknown = inside or not overlay  # without an overlay nothing is outside
         return Record(
             Eid(_network(address, length), instance),
             ttl_min=UNKNOWN_TTL_MIN if unknown else OUTSIDE_TTL_MIN,
@@ -101,8 +102,8 @@ class Answers:
             authoritative=True,
         )
 
-    def _fences(self) -> list[bytes]:
-        prefixes = (*self._tables.overlay, self._tables.control_prefix)
+    def _fences(self, overlay: tuple[bytes, ...]) -> list[bytes]:
+        prefixes = (*overlay, self._tables.control_prefix)
         return [prefix for prefix in prefixes if prefix]
 
     def is_control(self, address: bytes) -> bool:

@@ -21,6 +21,7 @@ class Effects:
     appeared: list[tuple[Place, str]] = field(default_factory=list)  # new mapping, its peer
     inside: list[tuple[str, str]] = field(default_factory=list)  # (peer around, new peer)
     revoked: dict[int, RevocationRow] = field(default_factory=dict)  # by number
+    renamed: dict[str, str] = field(default_factory=dict)  # what it serves stays the same
     gone: dict[str, None] = field(default_factory=dict)  # agents no longer enrolled
 
 
@@ -45,6 +46,9 @@ def _is_gone(row: Row | None) -> bool:
 def _mapping(tables: Tables, place: Place, row: MappingRow | None, effects: Effects) -> None:
     old = tables.mapping(place)
     if old == row:
+        return
+    if old is not None and row is not None and row._replace(peer=old.peer) == old:
+        effects.renamed[old.peer] = row.peer
         return
     if old is not None:
         effects.touched[old.peer] = None

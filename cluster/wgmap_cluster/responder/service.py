@@ -248,7 +248,10 @@ class Service:
     def _changed(self, effects: Effects, now: float) -> list[Action]:
         for peer in (*effects.touched, *effects.around):
             self._answers.forget(peer)
-        return self._announcer.changed(effects, now)
+        actions = self._announcer.changed(effects, now)
+        if effects.revoked:  # an operator waits until no server answers with it
+            actions.append(Tell(ResponderNote(self._note(now))))
+        return actions
 
     def _barrier(self, now: float) -> list[Action]:
         number = self._refreshes.barrier(now)

@@ -12,6 +12,7 @@ from support.tables import (
     key,
     mapped,
     notifies,
+    prefix,
     replies,
     revocation,
     sent,
@@ -19,9 +20,10 @@ from support.tables import (
     unmapped,
 )
 from wgmap.lisp.codec import decode, encode
+from wgmap.lisp.messages import Action as MapReplyAction
 from wgmap.lisp.messages import MapNotify, MapNotifyAck, MapRequest
 from wgmap_cluster.feed import Changes
-from wgmap_cluster.fsm.rows import Change, MappingRow
+from wgmap_cluster.fsm.rows import Change, InstanceRow, MappingRow, Table
 from wgmap_cluster.responder.actions import Action
 from wgmap_cluster.responder.announcer import (
     CHANGE_ATTEMPTS,
@@ -282,6 +284,36 @@ def _host(n: int) -> Change:
     change = mapped("a9", f"10.66.{n >> 8 | 128}.{n & 255}/32")
     assert isinstance(change.row, MappingRow)
     return change._replace(row=change.row._replace(peer=f"a{n}"))
+
+
+def _renamed(change: Change, name: str) -> Change:
+    assert isinstance(change.row, MappingRow)
+    return change._replace(row=change.row._replace(peer=name))
+
+
+def test_a_renamed_peer_is_no_news_and_its_changes_still_reach_those_who_hold_it() -> None:
+    network = settled()
+    rename = (
+        Change(Table.PEERS, "a2", None),
+        enrolled("a2")._replace(key="b2"),
+        _renamed(mapped("a2", "10.66.2.1/32"), "b2"),
+    )
+    assert told(network.change(*rename), "a1") == []
+    assert told(network.tick(10), "a1") == []
+    newer = _renamed(mapped("a2", "10.66.2.1/32", version=2), "b2")
+    (push,) = told(network.change(newer), "a1")
+    assert (prefixes(push), push.records[0].version) == ({"10.66.2.1/32"}, 2)
+    newer = mapped("a1", "10.66.1.1/32", version=2)
+    assert len(told(network.change(newer), "a2")) == 1, "as an agent it goes on too"
+
+
+def test_the_overlay_of_an_instance_decides_what_goes_natively() -> None:
+    other = Change(Table.INSTANCES, 7, InstanceRow((prefix("172.16.0.0/12"),)))
+    network = Network(*THREE, enrolled("a7", "172.16.0.0/12", instance=7), other)
+    (inside,) = replies(network.ask("a7", "172.16.9.9/32", instance=7))
+    (outside,) = replies(network.ask("a7", "10.66.2.1/32", instance=7))
+    actions = [reply.records[0].action for reply in (inside, outside)]
+    assert actions == [MapReplyAction.SEND_MAP_REQUEST, MapReplyAction.NATIVELY_FORWARD]
 
 
 # ------------------------------------------------------------------------------------ copies
