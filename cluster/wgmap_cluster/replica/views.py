@@ -234,7 +234,7 @@ def lisp_auth_name(row: PeerRow) -> str | None:
 
 
 def locator_views(locators: Iterable[LocatorRow]) -> list[LocatorView]:
-    """Show endpoints, best first."""
+    """Show endpoints in the order of their peer."""
     return [
         {
             "address": str(ipaddress.ip_address(locator.address)),
