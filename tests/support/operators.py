@@ -30,9 +30,11 @@ class Cluster:
     socket: Path
     fresh: bool = True
     agents: int | None = 4
+    answers: bool = True  # a responder is attached, and has everything
 
     def note(self) -> ServerNote:
-        return ServerNote(self.log.index, self.fresh, self.agents)
+        served = self.log.index if self.answers else None
+        return ServerNote(self.log.index, self.fresh, self.agents, served=served)
 
     async def apply(self, command: Command) -> None:
         await self.log.propose(encode(command))

@@ -74,7 +74,7 @@ class NewPeer(NamedTuple):
 
 
 class Offer(NamedTuple):
-    """One mapping of a Register: a prefix, its locators best first, its TTL (0 withdraws)."""
+    """One mapping of a Register: a prefix, locators in its peer's order, a TTL (0 withdraws)."""
 
     prefix: bytes
     locators: tuple[LocatorRow, ...]

@@ -80,7 +80,7 @@ class InstanceRow(NamedTuple):
 
 
 class LocatorRow(NamedTuple):
-    """One endpoint of a mapping, best first."""
+    """One endpoint of a mapping; a mapping keeps them in the order of its peer."""
 
     address: bytes
     port: int

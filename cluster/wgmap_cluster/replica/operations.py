@@ -7,10 +7,11 @@ is allowed is decided where it is applied, so that every server decides alike.
 import asyncio
 import ipaddress
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from wgmap.addresses import IPAddress, IPNetwork, prefix_to_bytes
+from wgmap.clock import now
 from wgmap.errors import (
     ChangedError,
     ConfigError,
@@ -170,15 +171,22 @@ class Operations:
         }
 
     async def revoke_peer(self, name: str, operator: str, wall: str) -> RevokedView:
-        """Shut a peer out; returns when every server has applied it, or after 2 S.
+        """Shut a peer out; returns when every server answers by it, or after 2 S.
 
         S is the staleness bound: after twice that time a server which has not applied it gives
         no answer with authority any more.
         """
+        began = now()
         _, proposal = await self._do(Revoke(name, Origin(self._name, operator, wall)))
         unconfirmed = await self._spread(proposal.index, 2 * self._staleness_s)
         confirmed = [server for server in self._servers() if server not in unconfirmed]
-        return {"name": name, "confirmed": confirmed, "unconfirmed": unconfirmed}
+        took_s = round(now() - began, 3)
+        return {
+            "name": name,
+            "took_s": took_s,
+            "confirmed": confirmed,
+            "unconfirmed": unconfirmed,
+        }
 
     def revocations(self, since: int = 0, most: int = MAX_REVOCATIONS) -> RevocationsView:
         """Say what was revoked after number ``since``, oldest first, at most ``most`` of them.
@@ -289,7 +297,7 @@ class Operations:
         return _done(proposal.result), proposal
 
     async def _spread(self, index: int, wait_s: float) -> list[str]:
-        """Wait until every server has applied ``index``; return those that have not in time."""
+        """Wait until every server answers by ``index``; return those that do not in time."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait_s
         while (behind := self._behind(index)) and loop.time() < deadline:  # noqa: ASYNC110
@@ -323,10 +331,18 @@ class Operations:
         return sorted({self._name, *self._machine.state.servers, *self._log.status().others})
 
     def _behind(self, index: int) -> list[str]:
-        """Return the servers that are not known to have applied the command at ``index``."""
+        """Return the servers that are not known to answer by the command at ``index``."""
         others = self._log.status().others
-        names = [server for server in self._servers() if server != self._name]
-        return [server for server in names if _applied(others.get(server)) < index]
+        return [server for server in self._servers() if self._served(server, others) < index]
+
+    def _served(self, server: str, others: Mapping[str, MemberStatus]) -> int:
+        """Return the index that replica and responders of a server are known to have."""
+        if server == self._name:
+            note: ServerNote | None = self._note()
+        else:
+            member = others.get(server)
+            note = ServerNote.decode(member.note) if member is not None else None
+        return -1 if note is None or note.served is None else min(note.applied, note.served)
 
     def _server_view(self, server: str, log: LogStatus) -> ServerView:
         if server == self._name:
@@ -383,11 +399,6 @@ def _role(server: str, leader: str | None, note: ServerNote | None) -> str:
         return Role.LEADER.value
     candidate = note is not None and note.candidate
     return Role.CANDIDATE.value if candidate else Role.FOLLOWER.value
-
-
-def _applied(member: MemberStatus | None) -> int:
-    note = ServerNote.decode(member.note) if member is not None else None
-    return note.applied if note is not None else -1
 
 
 def _server_view(name: str, state: str, note: ServerNote | None) -> ServerView:

@@ -64,7 +64,10 @@ class Replica:
     def note(self) -> ServerNote:
         """Return what this server tells others about itself, as of now."""
         return ServerNote.of(
-            self.log.status(), fresh=self.lease.fresh(), reachable_agents=self._reachable
+            self.log.status(),
+            fresh=self.lease.fresh(),
+            reachable_agents=self._reachable,
+            served=self.feeder.served(),
         )
 
     def operations(self) -> Operations:

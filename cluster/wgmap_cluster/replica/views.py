@@ -128,9 +128,10 @@ class AddedView(TypedDict):
 
 
 class RevokedView(TypedDict):
-    """The answer to ``wgmap peer revoke``: which servers have applied it."""
+    """The answer to ``wgmap peer revoke``: which servers have applied it, and serve by it."""
 
     name: str
+    took_s: float  # until all had confirmed, or the wait was over
     confirmed: list[str]
     unconfirmed: list[str]
 
@@ -233,7 +234,7 @@ def lisp_auth_name(row: PeerRow) -> str | None:
 
 
 def locator_views(locators: Iterable[LocatorRow]) -> list[LocatorView]:
-    """Show endpoints, best first."""
+    """Show endpoints in the order of their peer."""
     return [
         {
             "address": str(ipaddress.ip_address(locator.address)),

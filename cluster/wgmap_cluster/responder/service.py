@@ -91,25 +91,46 @@ class Service:
     # --------------------------------------------------------------------------- datagrams
 
     def datagram(self, data: bytes, source: Source, now: float) -> list[Action]:
-        """Take in a datagram from port 4342."""
+        """Take in a datagram from port 4342, and serve it at once."""
+        return self.serve(data, source, now) if self.admits(data, source, now) else []
+
+    def admits(self, data: bytes, source: Source, now: float) -> bool:
+        """Say whether a datagram is to be served: not too long, of a peer, within its limits.
+
+        Cheap, and asked before anything waits: a flood from one peer takes nobody's place.
+        """
+        reason = self._refusal(data, source, now)
+        if reason is not None:
+            self.counters[f"refused.{reason}"] += 1
+        return reason is None
+
+    def _refusal(self, data: bytes, source: Source, now: float) -> str | None:
+        if len(data) > MAX_DATAGRAM:
+            return "oversized"
+        peer = self._follower.tables.peer_at(source[0])
+        if _is_register(data):
+            limited = self._registers and not self._registers.allows(peer or _ANYBODY, now)
+            return "register_limited" if limited else None
+        if peer is None:
+            return "unknown_source"
+        return "limited" if self._requests and not self._requests.allows(peer, now) else None
+
+    def serve(self, data: bytes, source: Source, now: float) -> list[Action]:
+        """Serve a datagram that was admitted."""
         try:
-            return self._datagram(data, source, now)
+            return self._serve(data, source, now)
         except _RefusedError as refused:
             self.counters[f"refused.{refused}"] += 1
         except CodecError:
             self.counters["refused.malformed"] += 1
         return []
 
-    def _datagram(self, data: bytes, source: Source, now: float) -> list[Action]:
-        if len(data) > MAX_DATAGRAM:
-            raise _RefusedError("oversized")
+    def _serve(self, data: bytes, source: Source, now: float) -> list[Action]:
         peer = self._follower.tables.peer_at(source[0])
-        if data and data[0] >> 4 == _MAP_REGISTER:
+        if _is_register(data):
             return self._register(data, source, peer, now)
-        if peer is None:
+        if peer is None:  # it was revoked while its datagram waited
             raise _RefusedError("unknown_source")
-        if self._requests and not self._requests.allows(peer, now):
-            raise _RefusedError("limited")
         self._heard.add(peer, now)
         fresh = self._follower.is_fresh(now)
         quick = self._lookup.quickly(peer, data, fresh=fresh)
@@ -136,8 +157,6 @@ class Service:
 
     def _register(self, data: bytes, source: Source, peer: str | None, now: float) -> list[Action]:
         """Hand a Map-Register on: the replica decides who it is from and what it does."""
-        if self._registers and not self._registers.allows(peer or _ANYBODY, now):
-            raise _RefusedError("register_limited")
         if not self._attached:
             raise _RefusedError("register_no_replica")
         self.counters["register.forwarded"] += 1
@@ -248,7 +267,10 @@ class Service:
     def _changed(self, effects: Effects, now: float) -> list[Action]:
         for peer in (*effects.touched, *effects.around):
             self._answers.forget(peer)
-        return self._announcer.changed(effects, now)
+        actions = self._announcer.changed(effects, now)
+        if effects.revoked:  # an operator waits until no server answers with it
+            actions.append(Tell(ResponderNote(self._note(now))))
+        return actions
 
     def _barrier(self, now: float) -> list[Action]:
         number = self._refreshes.barrier(now)
@@ -296,6 +318,10 @@ class Service:
             **self._announcer.gauges(),
         }
         return {name: value for name, value in self.counters.items() if value} | gauges
+
+
+def _is_register(data: bytes) -> bool:
+    return bool(data) and data[0] >> 4 == _MAP_REGISTER
 
 
 def _mark(xtr: XtrId | None) -> bytes:

@@ -59,7 +59,7 @@ class Tables:
                 _put(self.servers, key, row if isinstance(row, ServerRow) else None)
             case Table.REVOCATIONS if isinstance(key, int):
                 _put(self.revocations, key, row if isinstance(row, RevocationRow) else None)
-                self.last_revocation = max(self.last_revocation, key)
+                self._note_revocation(key, row)
             case Table.INSTANCES if isinstance(key, int):
                 _put(self.instances, key, row if isinstance(row, InstanceRow) else None)
             case Table.META if isinstance(key, str):
@@ -90,6 +90,12 @@ class Tables:
         _put(self.peers, name, row)
         if row is not None and not row.revoked:
             self._by_address[address_text(row.control_address)] = name
+
+    def _note_revocation(self, number: int, row: Row | None) -> None:
+        if row is not None:
+            self.last_revocation = max(self.last_revocation, number)
+        elif number == self.last_revocation:  # the state came back from a backup
+            self.last_revocation = max(self.revocations, default=0)
 
     def _set_meta(self, key: str, row: Row | None) -> None:
         if key == Meta.OVERLAY:
