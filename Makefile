@@ -1,5 +1,5 @@
 # Two commands do everything: `make demo` and `make test`. The others are for people who work on it.
-.PHONY: all setup demo test test-kernel check fuzz format clean mutants bench-log
+.PHONY: all setup demo test test-kernel test-matrix check fuzz format clean mutants bench-log
 
 PYTEST ?= .venv/bin/pytest
 FUZZ_SECONDS ?= 60
@@ -31,6 +31,10 @@ fuzz: setup
 # The kernel's WireGuard, in an emulated machine with the distribution's kernel (5 minutes).
 test-kernel: setup
 	tests/kernel/test.sh
+
+# First contact under every fault, delay and lateness, over real WireGuard (10 minutes).
+test-matrix: setup
+	@scripts/as-root .venv/bin/python -m wgmap_chaos.contacts
 
 format: setup
 	.venv/bin/ruff check --fix .

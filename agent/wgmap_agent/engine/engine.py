@@ -9,7 +9,7 @@ import random
 from ipaddress import IPv6Address
 from typing import assert_never
 
-from wgmap.addresses import IPAddress
+from wgmap.addresses import Endpoint, IPAddress
 from wgmap.lisp import codec
 from wgmap.lisp.mark import Mark, marked
 from wgmap.lisp.messages import (
@@ -121,6 +121,13 @@ class Engine:
             self.counters.add("datagram.unexpected_type")
             return []
         return self._message(now, server, message)
+
+    def initiation(self, now: float, source: Endpoint, at: float) -> list[Action]:
+        """Take in that ``source`` sent a handshake initiation to the data port, at ``at``.
+
+        Whose it is nobody knows, and it may be forged: it only makes us initiate sooner.
+        """
+        return self._plane.initiation(now, source, at)
 
     def peers_read(
         self, now: float, tunnel: Tunnel, state: DeviceState, wall: float

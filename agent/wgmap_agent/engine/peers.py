@@ -40,6 +40,7 @@ class Peer:
     check_at: float | None  # when its handshake is judged; None: it stands
     renew_at: float  # when its mapping is asked for again
     fallback_at: float = 0.0  # when the passive side initiates after all
+    tried_at: float = 0.0  # when we initiated last
     kick_at: float = 0.0  # when an initiation that brought nothing at all counts as lost
     kicks: int = 0
     held_back: bool = False  # no routes yet: what is sent to it must come to us, not initiate

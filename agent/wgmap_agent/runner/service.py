@@ -21,6 +21,7 @@ from wgmap_agent.engine.types import Action, Identity, ServerInfo, Tunnel
 from wgmap_agent.runner import interfaces, keys, walltime
 from wgmap_agent.runner.controlsocket import ControlSocket, Datagram
 from wgmap_agent.runner.executor import Executor, Hands, SourceFinder
+from wgmap_agent.runner.initiations import Initiation, Initiations
 from wgmap_agent.runner.injector import Injector
 from wgmap_agent.runner.links import Links, Rules
 from wgmap_agent.runner.lost import InterfaceLostError, Presence, is_lost
@@ -129,6 +130,7 @@ class _Agent:
         self.executor = self._executor(stack, devices)
         self.pump.add(tun, self.engine.packet)
         self.pump.add(self.control, self._datagram)
+        self.initiations = stack.enter_context(Initiations(config.data.port))
         self.links = Links(self.network, config)
 
     def _control_socket(self) -> ControlSocket:
@@ -163,6 +165,7 @@ class _Agent:
             with self.network.changes() as changes, _signals(self.pump.stop):
                 underlay = await self.links.underlay()
                 self.pump.take(self.engine.start(clock.now(), underlay))
+                self.initiations.start(self._initiation)
                 async with _background(
                     self.pump,
                     self.links.watch(changes, present.check, self._moved),
@@ -185,6 +188,9 @@ class _Agent:
 
     def _datagram(self, now: float, datagram: Datagram) -> list[Action]:
         return self.engine.datagram(now, datagram.source, datagram.data)
+
+    def _initiation(self, one: Initiation) -> None:
+        self.pump.take(self.engine.initiation(clock.now(), one.source, one.at))
 
     def _failed(self, action: Action, error: WgmapError) -> None:
         if is_lost(error):

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from support.agent_sim.host import DATA_PORT, READ_S
 from support.agent_sim.lab import Lab
 from support.agent_sim.world import Fault
+from wgmap.addresses import Endpoint
 from wgmap_agent.engine.settings import Settings
 
 DELAYS = (0.0, 0.002, 0.02, 0.08)  # one-way, seconds
@@ -61,6 +63,49 @@ def test_without_faults_it_takes_three_round_trips(delay: float) -> None:
     first, second = lab.hosts
     first.ping(second.eid)
     assert lab.first_answer(first) == pytest.approx(6 * delay, abs=EXACT), lab.story()
+
+
+@pytest.mark.parametrize("delay", DELAYS)
+@pytest.mark.parametrize("late", [0.001, 0.01, 0.03, 0.1])
+def test_an_initiation_that_overtakes_the_push_costs_little(delay: float, late: float) -> None:
+    """The pushed side knows that it came, and initiates as soon as it knows whose it was."""
+    push = Fault("ctl.data.push", drop=False, late=delay + late, count=3)
+    lab = lab_with(delay, (push,))
+    first, second = lab.hosts
+    first.ping(second.eid)
+    race = lab.settings.race_s + READ_S if late <= lab.settings.certain_s else 0.0
+    assert lab.first_answer(first) <= 8 * delay + late + race + EXACT, lab.story()
+    lab.world.run(10)
+    lab.check_quiet()
+
+
+@pytest.mark.parametrize("far", DELAYS)
+def test_the_servers_are_beside_the_puller(far: float) -> None:
+    """Push and initiation have the same way to go: whatever holds the push up, it comes second."""
+    lab = lab_with(0.0)
+    first, second = lab.hosts
+    lab.world.delays[frozenset(("a1", "a2"))] = far
+    for server in lab.servers:
+        lab.world.delays[frozenset(("a2", server.info.name))] = far
+    lab.world.faults.append(Fault("ctl.data.push", drop=False, late=0.004, count=3))
+    first.ping(second.eid)
+    assert lab.first_answer(first) <= 6 * far + 0.004 + EXACT, lab.story()
+    lab.world.run(10)
+    lab.check_quiet()
+
+
+@pytest.mark.parametrize("delay", DELAYS)
+def test_forged_initiations_cost_at_most_a_kick(delay: float) -> None:
+    """Whoever knows the puller's endpoint and the moment can make the two initiations cross."""
+    lab = lab_with(delay)
+    first, second = lab.hosts
+    source = Endpoint(first.underlay[0], DATA_PORT)
+    for step in range(40):
+        lab.world.after(step * delay / 8, lambda: second.data.overhear(source))
+    first.ping(second.eid)
+    assert lab.first_answer(first) <= bound(delay), lab.story()
+    lab.world.run(10)
+    lab.check_quiet()
 
 
 @pytest.mark.parametrize("delay", DELAYS)
