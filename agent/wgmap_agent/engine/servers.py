@@ -185,6 +185,8 @@ class Servers:
         server.lost = False
         server.waiting_since = server.owes_since = None
         server.probes = 0
+        if server.rtt.smoothed is None:
+            return returned  # the probe measures it
         server.probe_at = now + self._settings.probe_s * self._rng.uniform(0.8, 1.2)
         return returned
 

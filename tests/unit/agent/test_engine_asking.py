@@ -184,9 +184,9 @@ def measured(settings: Settings = SETTINGS) -> Asking:
     """Three servers that were heard and are RTT away."""
     asking = Asking(settings)
     for info in SERVERS:
-        asking.servers.heard(0.0, info.name)
         for _ in range(30):
             asking.servers.sample(info.name, RTT)
+        asking.servers.heard(0.0, info.name)
     return asking
 
 
