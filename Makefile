@@ -19,7 +19,7 @@ demo: setup
 	@scripts/as-root .venv/bin/python -m wgmap_chaos.demo
 
 test: check
-	$(PYTEST)
+	$(PYTEST) --durations=15
 
 # Coverage-guided; the fuzzer itself is installed only here. Finds stay in .fuzz/.
 fuzz: setup

@@ -55,7 +55,7 @@ class DataPlane:
         self.handshakes = Handshakes(identity.data_key, settings, rng)
         self.moves = Moves(settings, rng)
         self.negative = Negative(settings)
-        self.reader = Reader(identity, counters)
+        self.reader = Reader(identity, counters, servers.revocations)
         self.rng = rng
         self.families: frozenset[int] = frozenset()  # IP versions of our own underlay
         self._probes = 0
@@ -322,6 +322,7 @@ class DataPlane:
 
     def _withdrawals(self, reading: Reading) -> list[Action]:
         actions: list[Action] = []
+        self.servers.revocations.remember(reading.revoked)
         for key in reading.revoked:
             if key in self.data.peers:
                 self.counters.add("peer.revoked")

@@ -9,6 +9,7 @@ import random
 
 from wgmap.addresses import IPAddress
 from wgmap.lisp import codec
+from wgmap.lisp.mark import UNKNOWN, Mark, marked
 from wgmap.lisp.messages import Eid, Locator, MapNotify, MapRegister, Record
 from wgmap_agent.engine.counters import Counters
 from wgmap_agent.engine.servers import Servers
@@ -48,6 +49,10 @@ class Registration:
     def nonce(self) -> int:
         """Return the nonce of the present register."""
         return self._nonce
+
+    def saved(self) -> SavedState:
+        """Return what must be on disk."""
+        return SavedState(self._nonce, self._servers.revocations.number)
 
     def is_registered(self, now: float) -> bool:
         """Say whether the present content is acknowledged and not past its TTL."""
@@ -110,12 +115,13 @@ class Registration:
 
     def _renumber(self, now: float, nonce: int) -> list[Action]:
         self._nonce = nonce
-        self._datagram = codec.encode(MapRegister(nonce, self._records, want_notify=True))
+        unmarked = Mark(UNKNOWN, 0).xtr()
+        self._datagram = codec.encode(MapRegister(nonce, self._records, xtr=unmarked))
         self._acknowledged = None
         self._tries = 0
         self._sent.clear()
         self._timeout = self._first_timeout()
-        return [Save(SavedState(nonce)), *self._send(now)]
+        return [Save(self.saved()), *self._send(now)]
 
     def _first_timeout(self) -> float:
         """Return the first wait: a commit takes round trips between servers, an answer none."""
@@ -133,4 +139,4 @@ class Registration:
         self._next_at = now + self._timeout
         self._timeout = min(self._timeout * 1.5, self._settings.register_cap_s)
         self._counters.add("register.sent")
-        return [Send(name, self._datagram)]
+        return [Send(name, marked(self._datagram, self._servers.mark(name)))]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from wgmap.addresses import IPNetwork, host_prefix
 from wgmap.lisp import codec
+from wgmap.lisp.mark import UNKNOWN, Mark, marked
 from wgmap.lisp.messages import Eid, MapReply, MapRequest, Record, RequestRecord
 from wgmap_agent.engine.counters import Counters
 from wgmap_agent.engine.hedging import Hedging
@@ -260,7 +261,8 @@ class Requests:
         for server in servers:
             pending.asked.setdefault(server.info.name, now)
             self._servers.sent(now, server.info.name, quick=not pending.refresh)
-            actions.append(Send(server.info.name, datagram))
+            mark = self._servers.mark(server.info.name)
+            actions.append(Send(server.info.name, marked(datagram, mark)))
         return actions
 
     def _fresh_nonce(self) -> int:
@@ -273,7 +275,10 @@ class Requests:
 def question(
     identity: Identity, target: IPNetwork, nonce: int, *, refresh: bool = False
 ) -> MapRequest:
-    """Make a Map-Request for one prefix; ``refresh`` sets the s bit (a linearizable answer)."""
+    """Make a Map-Request for one prefix; ``refresh`` sets the s bit (a linearizable answer).
+
+    Its mark is the servers' to be filled in (``marked``).
+    """
     own = next((one for one in identity.prefixes if one.version == target.version), None)
     return MapRequest(
         nonce=nonce,
@@ -281,4 +286,5 @@ def question(
         records=(RequestRecord(Eid(target, identity.instance)),),
         source_eid=None if own is None else Eid(host_prefix(host_in(own)), identity.instance),
         smr_invoked=refresh,
+        xtr=Mark(UNKNOWN, 0).xtr(),
     )

@@ -5,6 +5,8 @@ import statistics
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 
+from wgmap.lisp.mark import UNKNOWN, Mark
+from wgmap_agent.engine.revocations import Revocations
 from wgmap_agent.engine.settings import Settings
 from wgmap_agent.engine.types import ServerInfo, ServerStatus
 
@@ -59,6 +61,7 @@ class Server:
     avoid_until: float = float("-inf")  # it was passed over: asked behind the others until then
     lapses: int = 0  # how often, not long ago
     lost: bool = False  # its silence was told
+    incarnation: bytes = UNKNOWN  # of its responder, as it told last
 
 
 class Servers:
@@ -69,8 +72,14 @@ class Servers:
     """
 
     def __init__(
-        self, infos: tuple[ServerInfo, ...], settings: Settings, rng: random.Random
+        self,
+        infos: tuple[ServerInfo, ...],
+        settings: Settings,
+        rng: random.Random,
+        revocation: int | None = None,
     ) -> None:
+        """``revocation``: number of the last one that is known (see Revocations)."""
+        self.revocations = Revocations(revocation)
         self._settings = settings
         self._rng = rng
         shuffled = list(infos[: settings.max_servers])
@@ -189,6 +198,16 @@ class Servers:
             return returned  # the probe measures it
         server.probe_at = now + self._settings.probe_s * self._rng.uniform(0.8, 1.2)
         return returned
+
+    def mark(self, name: str) -> Mark:
+        """Return what goes into the I field of everything that is sent to a server."""
+        return self.revocations.mark(self._servers[name].incarnation)
+
+    def told(self, name: str, incarnation: bytes) -> bool:
+        """Note a server's incarnation; True where it had another one: it knows nobody any more."""
+        server = self._servers[name]
+        former, server.incarnation = server.incarnation, incarnation
+        return former not in (UNKNOWN, incarnation)
 
     def sample(self, name: str, value: float) -> None:
         """Take in a round trip of a server."""

@@ -70,7 +70,10 @@ class Replica:
     def operations(self) -> Operations:
         """Return what operators may do."""
         server = self._config.server
-        return Operations(server.name, self.machine, self.log, self.note, server.staleness_s)
+        return Operations(
+            *(server.name, self.machine, self.log, self.note, server.staleness_s),
+            state_dir=server.state_dir,
+        )
 
     async def run(self, *others: Part) -> None:
         """Open the log and serve, with ``others`` beside; raises LogError, OSError, groups."""

@@ -8,7 +8,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from wgmap.lisp.codec import decode
-from wgmap.lisp.messages import CodecError, Encapsulated, MapNotifyAck, MapRequest
+from wgmap.lisp.mark import MARK_BYTES, Mark
+from wgmap.lisp.messages import CodecError, Encapsulated, MapNotifyAck, MapRequest, XtrId
 from wgmap_cluster.feed import (
     Answer,
     Attach,
@@ -37,6 +38,8 @@ MAX_DATAGRAM = 16 * 1024
 MAX_REQUEST_RECORDS = 32
 NOTE_EVERY_S = 1.0
 _MAP_REGISTER = 3  # the type in the first four bits
+_REGISTER_I = 0x02  # in the first byte: an I field is the end of the datagram
+_UNAUTHENTICATED = bytes(4)  # key id, algorithm and length where the tunnel is the proof
 _ANYBODY = ""  # the limit that all who are not enrolled share
 
 
@@ -114,7 +117,8 @@ class Service:
             self.counters["request.received"] += 1
             self.counters["answer.fresh" if fresh else "answer.stale"] += 1
             pushes = self._announcer.introduce(peer, quick.owner, quick.ttl_min, now)
-            return [*pushes, Send(source, quick.datagram)]
+            news = self._announcer.compare(peer, quick.mark, now)
+            return [*pushes, Send(source, quick.datagram), *news]
         return self._read(data, source, peer, now)
 
     def _read(self, data: bytes, source: Source, peer: str, now: float) -> list[Action]:
@@ -124,9 +128,9 @@ class Service:
             case Encapsulated(source_port=port, message=request):
                 # The outer source is who asks (and proved it); the inner port is where it listens.
                 return self._request(Asked(peer, (source[0], port), request), now)
-            case MapNotifyAck(nonce=nonce):
+            case MapNotifyAck(nonce=nonce, xtr=xtr):
                 self._announcer.acknowledged(nonce, source[0])
-                return []
+                return self._announcer.compare(peer, _mark(xtr), now)
             case _:
                 raise _RefusedError("unexpected_type")
 
@@ -136,16 +140,21 @@ class Service:
             raise _RefusedError("register_limited")
         if not self._attached:
             raise _RefusedError("register_no_replica")
-        if peer is not None:
-            self._heard.add(peer, now)
         self.counters["register.forwarded"] += 1
-        return [Tell(Forward(source, data))]
+        forward = Tell(Forward(source, data))
+        if peer is None:
+            return [forward]
+        self._heard.add(peer, now)
+        marked = data[0] & _REGISTER_I and data[12:16] == _UNAUTHENTICATED
+        mark = data[-MARK_BYTES:] if marked and len(data) >= 16 + MARK_BYTES else b""
+        return [forward, *self._announcer.compare(peer, mark, now)]
 
     def _request(self, asked: Asked, now: float) -> list[Action]:
         self._check(asked)
         self.counters["request.received"] += 1
         if not asked.request.smr_invoked:
-            return self._answer(asked, now, fresh=self._follower.is_fresh(now))
+            answer = self._answer(asked, now, fresh=self._follower.is_fresh(now))
+            return answer + self._announcer.compare(asked.requester, _mark(asked.request.xtr), now)
         if not self._attached:
             raise _RefusedError("refresh_no_replica")
         if not self._refreshes.add(asked):
@@ -287,3 +296,7 @@ class Service:
             **self._announcer.gauges(),
         }
         return {name: value for name, value in self.counters.items() if value} | gauges
+
+
+def _mark(xtr: XtrId | None) -> bytes:
+    return b"" if xtr is None else Mark.of(xtr).encode()

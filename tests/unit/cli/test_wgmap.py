@@ -226,7 +226,10 @@ async def test_status(cluster: Cluster) -> None:
             server("ms3", "unreachable", None, None, None),
         ],
         "peers": 0,
+        "revoked": 0,
+        "revocation": 0,
         "mappings": 0,
+        "restoring": False,
     }
     lines = (await wgmap(cluster, "status")).out.splitlines()
     assert lines[-1].split() == ["ms3", "unreachable", "-", "-", "-"]

@@ -15,7 +15,8 @@ from wgmap.wg.keys import PublicKey
 from wgmap_cluster.fsm.machine import Machine
 from wgmap_cluster.raft.interface import Role
 from wgmap_cluster.replica.notes import ServerNote
-from wgmap_cluster.replica.operations import Enrolment, Operations
+from wgmap_cluster.replica.operations import Operations
+from wgmap_cluster.replica.requests import Enrolment
 
 WALL = "2026-11-22T18:00:00+00:00"
 A1 = Enrolment(
