@@ -103,7 +103,7 @@ class _Agent:
         await walltime.reached(store.last_wall)
         who = identity(config, control_key, data_key)
         rng = random.Random()  # noqa: S311  # jitter and nonces; tunnels authenticate
-        settings = Settings(never_stood_s=config.agent.pending_s)
+        settings = Settings.configured(config.agent.unanswered_s, config.agent.pending_s)
         self = cls(config, Engine(who, store.load(), rng, settings), who, store)
         await self._open(stack, control_key, data_key)
         return self
