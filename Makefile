@@ -1,5 +1,5 @@
 # Two commands do everything: `make demo` and `make test`. The others are for people who work on it.
-.PHONY: all setup demo test test-kernel check fuzz format clean mutants bench-log bench-first-contact
+.PHONY: all setup demo test test-kernel test-matrix check fuzz format clean mutants bench-log bench-moves bench-first-contact
 
 PYTEST ?= .venv/bin/pytest
 FUZZ_SECONDS ?= 60
@@ -19,7 +19,7 @@ demo: setup
 	@scripts/as-root .venv/bin/python -m wgmap_chaos.demo
 
 test: check
-	$(PYTEST)
+	$(PYTEST) --durations=15
 
 # Coverage-guided; the fuzzer itself is installed only here. Finds stay in .fuzz/.
 fuzz: setup
@@ -31,6 +31,10 @@ fuzz: setup
 # The kernel's WireGuard, in an emulated machine with the distribution's kernel (5 minutes).
 test-kernel: setup
 	tests/kernel/test.sh
+
+# First contact under every fault, delay and lateness, over real WireGuard (10 minutes).
+test-matrix: setup
+	@scripts/as-root .venv/bin/python -m wgmap_chaos.contacts
 
 format: setup
 	.venv/bin/ruff check --fix .
@@ -48,6 +52,10 @@ bench-log: setup
 # it is installed.
 bench-first-contact: setup
 	@scripts/as-root .venv/bin/python bench/first_contact.py
+
+# Endpoints that move, beside WireGuard alone (about 10 minutes): docs/evaluation/moves.md.
+bench-moves: setup
+	@scripts/as-root .venv/bin/python -m wgmap_chaos.moves
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .fuzz

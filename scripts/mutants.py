@@ -56,6 +56,7 @@ MUTANTS = (
         "reads.py",
         "elif self._leading.confirmed(batch.term, batch.number):",
         "elif batch.number:",
+        test="test_reads.py::test_a_read_needs_answers_given_after_it_was_asked",
     ),
     Mutant(
         "read before the term's first commit",
@@ -157,7 +158,7 @@ MUTANTS = (
     Mutant(
         "compaction in place",
         "wal.py",
-        'temporary = self.path.with_suffix(".new")',
+        'temporary = beside(self.path, ".new")',
         "temporary = self.path",
         test="test_defects.py::test_p4_a_kill_during_compaction_leaves_the_old_log_or_the_new_one",
     ),

@@ -3,13 +3,13 @@
 import argparse
 import asyncio
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from wgmap import __version__, config, log
-from wgmap.errors import ExitCode, WgmapError
+from wgmap.errors import ExitCode
+from wgmap.program import finish
 from wgmap_agent.config import AgentConfig, AgentSection
 from wgmap_agent.runner import keys, present, statussocket
 
@@ -19,14 +19,7 @@ DEFAULT_SOCKET: Path = AgentSection.model_fields["socket"].default
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
     options = _parser().parse_args(arguments)
-    try:
-        code: ExitCode = options.command(options)
-    except WgmapError as error:
-        print(f"wgmap-agent: {error}", file=sys.stderr)
-        return int(error.exit_code)
-    except KeyboardInterrupt:
-        return int(ExitCode.FAILED)
-    return int(code)
+    return finish("wgmap-agent", lambda: options.command(options))
 
 
 def _parser() -> argparse.ArgumentParser:

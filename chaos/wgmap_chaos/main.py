@@ -4,8 +4,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from wgmap.errors import WgmapError
+from wgmap.errors import ExitCode
+from wgmap.program import finish
 from wgmap_chaos.lab import cli as lab
+from wgmap_chaos.logchaos import cli as log
 
 
 def parser() -> argparse.ArgumentParser:
@@ -13,18 +15,19 @@ def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(prog="wgmap-chaos", description=__doc__)
     groups = whole.add_subparsers(required=True, metavar="GROUP")
     lab.add_commands(groups)
+    log.add_commands(groups)
     return whole
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     options = parser().parse_args(arguments)
-    try:
+
+    def work() -> int:
         options.run(options)
-    except WgmapError as error:
-        print(f"wgmap-chaos: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+        return ExitCode.OK
+
+    return finish("wgmap-chaos", work)
 
 
 if __name__ == "__main__":

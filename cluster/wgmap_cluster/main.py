@@ -2,26 +2,19 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from wgmap import __version__
-from wgmap.errors import ExitCode, WgmapError
+from wgmap.errors import ExitCode
+from wgmap.program import finish
 from wgmap_cluster.supervisor import keys
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
     options = _parser().parse_args(arguments)
-    try:
-        code: ExitCode = options.command(options)
-    except WgmapError as error:
-        print(f"wgmap-server: {error}", file=sys.stderr)
-        return int(error.exit_code)
-    except KeyboardInterrupt:
-        return int(ExitCode.FAILED)
-    return int(code)
+    return finish("wgmap-server", lambda: options.command(options))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,6 +16,7 @@ class WgmapError(Exception):
     """Base of every error that is shown to people as one line."""
 
     exit_code = ExitCode.FAILED
+    position: int | None = None  # which of several items is at fault, from 0
 
 
 class ConfigError(WgmapError):
@@ -30,6 +31,14 @@ class NotFoundError(WgmapError):
 
 class ConflictError(WgmapError):
     """The request contradicts what is there (a name taken, prefixes that overlap)."""
+
+
+class LimitError(ConflictError):
+    """A configured limit would be passed; an operator can raise it."""
+
+
+class ChangedError(ConflictError):
+    """It was changed since it was looked at; look again and decide anew."""
 
 
 class UnavailableError(WgmapError):

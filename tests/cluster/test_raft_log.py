@@ -8,8 +8,10 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from support.raftlog import Cluster, eventually
-from wgmap_cluster.raft.interface import MAX_COMMAND_BYTES, Outcome
+from support.raftlog import Cluster, ListMachine, eventually, free_ports, loopback_members
+from wgmap_cluster.raft.disk import OutFile, RealDisk
+from wgmap_cluster.raft.interface import MAX_COMMAND_BYTES, LogError, Member, Outcome
+from wgmap_cluster.raft.log import RaftLog
 from wgmap_cluster.raft.node import ApplyFailed
 
 
@@ -166,3 +168,76 @@ async def test_a_server_that_knows_nothing_of_the_others_is_not_let_in(three: Cl
         writer.close()
     assert (await leader.propose(b"x")).outcome is Outcome.APPLIED
     assert leader.status().term == term
+
+
+class FullDisk(RealDisk):
+    """Fails every sync once ``full`` is set."""
+
+    full = False
+
+    def append(self, path: Path) -> OutFile:
+        return FullFile(super().append(path), self)
+
+
+class FullFile:
+    def __init__(self, file: OutFile, disk: FullDisk) -> None:
+        self._file, self._disk = file, disk
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+
+    def sync(self) -> None:
+        if self._disk.full:
+            raise LogError("raft.wal: cannot sync: No space left on device")
+        self._file.sync()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+async def test_a_failure_is_told_once_and_nothing_hangs(tmp_path: Path) -> None:
+    failures: list[LogError] = []
+    disk = FullDisk()
+    member = loopback_members(1)
+    log = RaftLog("ms1", member, tmp_path, ListMachine(), disk=disk, on_fatal=failures.append)
+    await log.start()
+    assert (await log.propose(b"kept")).outcome is Outcome.APPLIED
+    disk.full = True
+    waiting = [asyncio.ensure_future(log.propose(b"x")) for _ in range(5)]
+    assert {p.outcome for p in await asyncio.gather(*waiting)} == {Outcome.UNKNOWN}
+    assert [str(failure) for failure in failures] == [
+        "raft.wal: cannot sync: No space left on device"
+    ]
+    assert (await log.propose(b"y")).outcome is Outcome.NOT_APPLIED
+    assert await log.read_barrier() is None
+    with pytest.raises(LogError, match="No space left"):
+        log.status()
+    await log.stop()
+
+
+async def test_callers_are_not_left_waiting_by_a_stop(three: Cluster) -> None:
+    leader = await three.leader()
+    name = next(name for name, log in three.logs.items() if log is leader)
+    await three.stop(*(other for other in list(three.logs) if other != name))
+    read = asyncio.ensure_future(leader.read_barrier(30.0))
+    proposal = asyncio.ensure_future(leader.propose(b"x", 30.0))
+    await asyncio.sleep(0)
+    await three.stop(name)
+    assert await asyncio.wait_for(read, 1) is None
+    assert (await asyncio.wait_for(proposal, 1)).outcome is not Outcome.APPLIED
+
+
+async def test_ipv6_addresses_work(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    log = RaftLog("ms1", [Member("ms1", f"[::1]:{port}")], tmp_path, ListMachine())
+    await log.start()
+    assert (await log.propose(b"x")).outcome is Outcome.APPLIED
+    _, writer = await asyncio.open_connection("::1", port)
+    writer.close()
+    await log.stop()
+
+
+@pytest.mark.parametrize("address", ["ms1.example:4343", "::1:4343", "10.0.0.1", "[10.0.0.1]:1"])
+def test_only_literals_are_addresses(address: str, tmp_path: Path) -> None:
+    with pytest.raises(LogError, match="ms1"):
+        RaftLog("ms1", [Member("ms1", address)], tmp_path, ListMachine())

@@ -4,6 +4,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 mkdir -p build/kernel
-tests/kernel/run.sh build/kernel "cd $(pwd) && export WGMAP_TEST_PATIENCE=10 && uname -r &&
+tests/kernel/run.sh build/kernel "cd $(pwd) && export WGMAP_TIME_SCALE=10 && uname -r &&
     .venv/bin/python -u -m pytest -p no:cacheprovider -v -k kernel --timeout 900 \
         tests/netns/wg tests/netns/interfaces" 2>&1 | tee build/kernel/test.log

@@ -46,9 +46,19 @@ class ClusterLog(MemoryLog):
         """Return what was set."""
         return LogStatus(self.role, self.leader, 3, self.index, self.index, self.index, self.others)
 
-    def hear(self, name: str, applied: int, *, fresh: bool = True, agents: int = 0) -> None:
-        """Have another server's note arrive."""
-        note = ServerNote(applied, fresh, agents).encode()
+    def hear(
+        self,
+        name: str,
+        applied: int,
+        *,
+        fresh: bool = True,
+        agents: int = 0,
+        served: int | None = None,
+    ) -> None:
+        """Have another server's note arrive; its responder has the same unless told otherwise."""
+        note = ServerNote(
+            applied, fresh, agents, served=applied if served is None else served
+        ).encode()
         self.others[name] = MemberStatus(name, connected=True, note=note, heard_s=0.0)
 
     def lose(self, name: str) -> None:

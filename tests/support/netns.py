@@ -27,7 +27,7 @@ from typing import Any
 NAMESPACES = Path("/run/netns")
 WIREGUARD_SOCKETS = Path("/var/run/wireguard")
 CLONE_NEWNET = 0x40000000
-PATIENCE = float(os.environ.get("WGMAP_TEST_PATIENCE", "1"))
+PATIENCE = float(os.environ.get("WGMAP_TIME_SCALE", "1"))
 NAME_BYTES = 15  # IFNAMSIZ - 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -172,7 +172,7 @@ def netbed(prefix: str) -> Iterator[Netbed]:
 def wait_until(condition: Callable[[], bool], what: str, deadline_s: float = 10) -> None:
     """Wait on a condition, looking every 10 ms; AssertionError after the deadline.
 
-    All deadlines here are for a machine; an emulated one sets WGMAP_TEST_PATIENCE (a factor).
+    All deadlines here are for a machine; an emulated one sets WGMAP_TIME_SCALE (a factor).
     """
     end = time.monotonic() + deadline_s * PATIENCE
     while not condition():

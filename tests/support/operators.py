@@ -14,6 +14,7 @@ from wgmap_cluster.fsm.commands import Command, encode
 from wgmap_cluster.fsm.machine import Machine
 from wgmap_cluster.replica.notes import ServerNote
 from wgmap_cluster.replica.operations import Operations
+from wgmap_cluster.supervisor import keys
 
 STALENESS_S = 0.2
 WGMAP = Path(sys.executable).with_name("wgmap")
@@ -29,9 +30,11 @@ class Cluster:
     socket: Path
     fresh: bool = True
     agents: int | None = 4
+    answers: bool = True  # a responder is attached, and has everything
 
     def note(self) -> ServerNote:
-        return ServerNote(self.log.index, self.fresh, self.agents)
+        served = self.log.index if self.answers else None
+        return ServerNote(self.log.index, self.fresh, self.agents, served=served)
 
     async def apply(self, command: Command) -> None:
         await self.log.propose(encode(command))
@@ -53,7 +56,7 @@ async def until(condition: Callable[[], bool], deadline_s: float = 5.0) -> None:
             await asyncio.sleep(0.005)
 
 
-async def found(socket: Path, servers: int = 3) -> Cluster:
+async def found(socket: Path, servers: int = 3, state_dir: Path | None = None) -> Cluster:
     """Make a cluster whose other servers follow; nothing listens yet."""
     machine = Machine()
     log = ClusterLog(machine)
@@ -62,7 +65,9 @@ async def found(socket: Path, servers: int = 3) -> Cluster:
     def note() -> ServerNote:
         return cluster.note()
 
-    operations = Operations("ms1", machine, log, note, STALENESS_S)
+    if state_dir is not None:
+        keys.make(state_dir)
+    operations = Operations("ms1", machine, log, note, STALENESS_S, state_dir)
     cluster = Cluster(machine, log, operations, socket)
     for number in range(2, servers + 1):
         log.followers.add(f"ms{number}")
@@ -71,9 +76,11 @@ async def found(socket: Path, servers: int = 3) -> Cluster:
 
 
 @asynccontextmanager
-async def serving(socket: Path, servers: int = 3) -> AsyncIterator[Cluster]:
+async def serving(
+    socket: Path, servers: int = 3, state_dir: Path | None = None
+) -> AsyncIterator[Cluster]:
     """Serve a cluster's operations on ``socket``."""
-    cluster = await found(socket, servers)
+    cluster = await found(socket, servers, state_dir)
     server = AdminServer(cluster.operations, socket)
     await server.start()
     try:

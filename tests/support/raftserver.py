@@ -47,6 +47,7 @@ async def main() -> None:
     servers = [Member(*member) for member in json.loads(members)]
     log = RaftLog(
         name, servers, Path(state_dir), machine, on_fatal=end,
+        bind_device=os.environ.get("RAFT_DEVICE"),
         settings=Settings(**json.loads(settings)),
     )  # fmt: skip
     try:

@@ -39,7 +39,7 @@ class Net:
     def run(self, names: str, rounds: int = 30) -> None:
         for _ in range(rounds):
             for name in names:
-                self.servers[name].step()
+                self.servers[name].heartbeat()
             time.sleep(0.0012)
             for sender in names:
                 for receiver in names:
@@ -71,7 +71,7 @@ class Server(SyncObj):  # type: ignore[misc]
             "autoTick": False, "journalFile": path + ".journal", "fullDumpFile": path + ".dump",
             "useFork": False, "raftMinTimeout": 1000, "raftMaxTimeout": 2000,
             "connectionTimeout": 3000, "leaderFallbackTimeout": 5000,
-            "appendEntriesPeriod": 0.001, **changes,
+            "appendEntriesPeriod": 0.2, **changes,
         }  # fmt: skip
         self.wire = Wire(net, name)
         others = [Node(other) for other in names if other != name]

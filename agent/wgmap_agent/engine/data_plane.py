@@ -2,11 +2,12 @@
 
 import random
 
-from wgmap.addresses import IPAddress, IPNetwork, host_prefix
+from wgmap.addresses import Endpoint, IPAddress, IPNetwork, host_prefix
 from wgmap.lisp.messages import Record
 from wgmap.wg.device import PeerConfig
 from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine import packets
+from wgmap_agent.engine.arrivals import Arrivals
 from wgmap_agent.engine.contact import FirstContact
 from wgmap_agent.engine.counters import Counters
 from wgmap_agent.engine.data_peers import DataPeers, Installed
@@ -56,9 +57,10 @@ class DataPlane:
         self.data = DataPeers(settings, counters)
         self.contact = FirstContact(settings, counters)
         self.handshakes = Handshakes(identity.data_key, settings, rng)
+        self.arrivals = Arrivals()
         self.moves = Moves(settings, rng)
         self.negative = Negative(settings)
-        self.reader = Reader(identity, counters)
+        self.reader = Reader(identity, counters, servers.revocations)
         self.rng = rng
         self.families: frozenset[int] = frozenset()  # IP versions of our own underlay
         self._probes = 0
@@ -148,6 +150,7 @@ class DataPlane:
         if installed is None:
             return []
         self._stamp(installed)
+        installed.peer.told_by = answer.server
         if installed.peer.recovery is not None and answer.authoritative:
             installed.peer.recovery.answered = True
         actions = installed.actions()
@@ -233,6 +236,7 @@ class DataPlane:
         if installed.created:
             self.counters.add("push.new_peer")
             self._begin(now, peer)
+            actions += self._missed(now, peer)
         else:
             actions += self._push_to_known(now, installed)
         actions += self._displaced(installed)
@@ -242,6 +246,30 @@ class DataPlane:
             self.counters.add("peer.key_changed")
             actions += self.requests.ask(now, self.data.table.prefixes(peer.key)[0])
         return actions + self._found(now, installed, offer)
+
+    def initiation(self, now: float, source: Endpoint, at: float) -> list[Action]:
+        """Take in that an initiation came to the data port."""
+        self.arrivals.note(at, source)
+        for peer in reversed(self.data.unsettled.values()):
+            if peer.since < at - self.settings.race_s:
+                break  # in the order of their installation
+            if peer.endpoint == source and peer.phase is Phase.PASSIVE:
+                return self._missed(now, peer)
+        return []
+
+    def _missed(self, now: float, peer: Peer) -> list[Action]:
+        """Initiate with a new peer whose own initiation came before the device had the peer."""
+        came = self.arrivals.last(now, peer.endpoint)
+        if came is None or peer.phase is not Phase.PASSIVE:
+            return []
+        if came < peer.since - self.settings.certain_s:
+            self.counters.add("peer.came_early")
+            return self.start(now, peer)
+        # The device may have handled it just before or just after: its counters tell.
+        self.counters.add("peer.came_in_between")
+        peer.fallback_at = min(peer.fallback_at, max(now, came + self.settings.race_s))
+        peer.check_at = peer.fallback_at
+        return []
 
     def _role(self, key: PublicKey, *, both: bool) -> Role:
         if not both:
@@ -330,6 +358,7 @@ class DataPlane:
 
     def _withdrawals(self, reading: Reading) -> list[Action]:
         actions: list[Action] = []
+        self.servers.revocations.remember(reading.revoked)
         for key in reading.revoked:
             if key in self.data.peers:
                 self.counters.add("peer.revoked")
@@ -351,6 +380,9 @@ class DataPlane:
 
     def remove(self, key: PublicKey) -> list[Action]:
         """Remove a peer with its routes; what is held for it is refused."""
+        peer = self.data.peers.get(key)
+        if peer is not None:
+            self.arrivals.forget(peer.endpoint)
         return self.data.remove(key) + self.contact.all_of(key, Event.PEER_GONE)
 
     def release(self, peer: Peer) -> list[Action]:

@@ -9,8 +9,9 @@ import random
 from ipaddress import IPv6Address
 from typing import assert_never
 
-from wgmap.addresses import IPAddress
+from wgmap.addresses import Endpoint, IPAddress
 from wgmap.lisp import codec
+from wgmap.lisp.mark import Mark, marked
 from wgmap.lisp.messages import (
     CodecError,
     MapNotify,
@@ -37,6 +38,7 @@ from wgmap_agent.engine.types import (
     PeerStatus,
     ReadPeers,
     RefreshEndpoints,
+    Save,
     SavedState,
     Send,
     Tunnel,
@@ -67,7 +69,7 @@ class Engine:
         self._identity = identity
         self._settings = settings
         self._rng = rng
-        self._servers = Servers(identity.servers, settings, rng)
+        self._servers = Servers(identity.servers, settings, rng, saved.revocation)
         self._control = ControlTunnels(self._servers, settings, rng, self.counters)
         self._registration = Registration(
             identity, saved, self._servers, settings, rng, self.counters
@@ -120,6 +122,13 @@ class Engine:
             return []
         return self._message(now, server, message)
 
+    def initiation(self, now: float, source: Endpoint, at: float) -> list[Action]:
+        """Take in that ``source`` sent a handshake initiation to the data port, at ``at``.
+
+        Whose it is nobody knows, and it may be forged: it only makes us initiate sooner.
+        """
+        return self._plane.initiation(now, source, at)
+
     def peers_read(
         self, now: float, tunnel: Tunnel, state: DeviceState, wall: float
     ) -> list[Action]:
@@ -151,7 +160,7 @@ class Engine:
 
     def timer(self, now: float) -> list[Action]:
         """Do what is due."""
-        actions = self._retries.due(now, SavedState(self._registration.nonce))
+        actions = self._retries.due(now, self._registration.saved())
         if self._move_at is not None and self._move_at <= now:
             actions += self._move(now, changed=self._move_changed)
         actions += self._registration.due(now)
@@ -160,6 +169,10 @@ class Engine:
         for answer in answers:
             actions += self._answered(now, answer)
         actions += self._plane.contact.expire(now)
+        silent = self._servers.newly_silent(now)
+        if silent:
+            self.counters.add("server.lost", len(silent))
+            self._renewals.lost(now, silent)
         actions += self._renewals.due(now)
         actions += self._probe_servers(now)
         actions += self._readings.due(now, Tunnel.CONTROL, self._control.deadline())
@@ -252,27 +265,43 @@ class Engine:
         return actions
 
     def _notify(self, now: float, name: str, notify: MapNotify) -> list[Action]:
-        if notify.records and all(map(self._plane.reader.is_own, notify.records)):
+        own = bool(notify.records) and all(map(self._plane.reader.is_own, notify.records))
+        if own:
             actions = self._registration.notify(now, name, notify)
             if actions is not None:
                 return actions
         self.counters.add("push.received")
-        ack = codec.encode(MapNotifyAck(notify.nonce, notify.records))
-        return [*self._plane.push(now, notify.records), Send(name, ack)]
+        actions = self._plane.push(now, notify.records)
+        if notify.xtr is not None and not own:  # the answer to a register repeats our own mark
+            actions += self._told(now, name, Mark.of(notify.xtr))
+        return [*actions, Send(name, self._acknowledgement(name, notify))]
+
+    def _told(self, now: float, name: str, mark: Mark) -> list[Action]:
+        """Take in what a server says of itself, and up to which number it told revocations."""
+        if self._servers.told(name, mark.incarnation):
+            # Its responder is a new one: who asked for what died with the former.
+            self.counters.add("server.new_incarnation")
+            self._renewals.all_soon(now)
+        known = self._servers.revocations.told(mark)
+        return [Save(self._registration.saved())] if known else []
+
+    def _acknowledgement(self, name: str, notify: MapNotify) -> bytes:
+        """Make a Map-Notify-Ack; to news it says what is known now, so that more can follow."""
+        ack = codec.encode(MapNotifyAck(notify.nonce, notify.records, xtr=notify.xtr))
+        return ack if notify.xtr is None else marked(ack, self._servers.mark(name))
 
     # ------------------------------------------------------------------------------------ timers
 
     def _probe_servers(self, now: float) -> list[Action]:
         """Ask servers that were not heard for long: for our own prefix, which any can answer."""
-        if self._servers.newly_lost(now):
-            # It may be the only one that knows what we asked for, and would have pushed changes.
-            self.counters.add("server.lost")
-            self._renewals.all_soon(now)
         actions: list[Action] = []
         for server in self._servers.due_probes(now):
             self._servers.sent(now, server.info.name)
             self.counters.add("server.probed")
-            actions.append(Send(server.info.name, self._probe(server.probe_nonce or 0)))
+            probe = marked(
+                self._probe(server.probe_nonce or 0), self._servers.mark(server.info.name)
+            )
+            actions.append(Send(server.info.name, probe))
         return actions
 
     def _probe(self, nonce: int) -> bytes:

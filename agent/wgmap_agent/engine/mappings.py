@@ -5,7 +5,7 @@ locators that no WireGuard peer can be made of. Only servers can push; these che
 confused server from turning our traffic elsewhere.
 """
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 
@@ -73,9 +73,13 @@ def is_inside(prefix: IPNetwork, wide: IPNetwork) -> bool:
 class Reader:
     """Reads records for one agent and counts what it refuses."""
 
-    def __init__(self, identity: Identity, counters: Counters) -> None:
+    def __init__(
+        self, identity: Identity, counters: Counters, revoked: Container[PublicKey] = ()
+    ) -> None:
+        """``revoked``: keys that are refused whoever offers them."""
         self._identity = identity
         self._counters = counters
+        self._revoked = revoked
 
     def read(self, records: Iterable[Record], families: frozenset[int]) -> Reading:
         """Sort records out; ``families``: IP versions of our own underlay (empty: any)."""
@@ -97,6 +101,8 @@ class Reader:
             return reason
         revoked = {PublicKey(one.key) for one in record.locators if one.key and one.key_revoked}
         reading.revoked |= revoked - {self._identity.data_key}
+        if revoked and not record.version:
+            return None  # the key alone counts: the prefix may be somebody else's by now
         if record.ttl_min == 0 or revoked:
             reading.withdrawn.append(Withdrawn(record.eid.prefix, record.version))
             return None
@@ -125,6 +131,8 @@ class Reader:
         key = PublicKey(locator.key)
         if key == self._identity.data_key:
             return "own_key"
+        if key in self._revoked:
+            return "revoked_key"
         endpoint = Endpoint(locator.address, locator.port)
         offer = reading.peers.setdefault(key, PeerOffer(key, endpoint))
         ttl_s = record.ttl_min * 60.0

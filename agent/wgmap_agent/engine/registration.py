@@ -9,6 +9,7 @@ import random
 
 from wgmap.addresses import IPAddress
 from wgmap.lisp import codec
+from wgmap.lisp.mark import UNKNOWN, Mark, marked
 from wgmap.lisp.messages import Eid, Locator, MapNotify, MapRegister, Record
 from wgmap_agent.engine.counters import Counters
 from wgmap_agent.engine.servers import Servers
@@ -49,6 +50,10 @@ class Registration:
         """Return the nonce of the present register."""
         return self._nonce
 
+    def saved(self) -> SavedState:
+        """Return what must be on disk."""
+        return SavedState(self._nonce, self._servers.revocations.number)
+
     def is_registered(self, now: float) -> bool:
         """Say whether the present content is acknowledged and not past its TTL."""
         ttl_s = self._identity.ttl_min * 60.0
@@ -78,7 +83,7 @@ class Registration:
             self._counters.add("register.counter_recovered")
             return self._renumber(now, min(notify.nonce + 1, MAX_NONCE))
         if notify.nonce == self._nonce:
-            self._acknowledge(now, server)
+            self._acknowledge(now)
         return []
 
     def due(self, now: float) -> list[Action]:
@@ -100,9 +105,8 @@ class Registration:
             if record.locators
         )
 
-    def _acknowledge(self, now: float, server: str) -> None:
-        if self._tries == 1:
-            self._servers.sample(server, now - self._sent[server])
+    def _acknowledge(self, now: float) -> None:
+        # Not taken as a round trip of the server: a commit takes some between servers as well.
         self._acknowledged = now
         self._tries = 0
         self._timeout = self._first_timeout()
@@ -111,12 +115,13 @@ class Registration:
 
     def _renumber(self, now: float, nonce: int) -> list[Action]:
         self._nonce = nonce
-        self._datagram = codec.encode(MapRegister(nonce, self._records, want_notify=True))
+        unmarked = Mark(UNKNOWN, 0).xtr()
+        self._datagram = codec.encode(MapRegister(nonce, self._records, xtr=unmarked))
         self._acknowledged = None
         self._tries = 0
         self._sent.clear()
         self._timeout = self._first_timeout()
-        return [Save(SavedState(nonce)), *self._send(now)]
+        return [Save(self.saved()), *self._send(now)]
 
     def _first_timeout(self) -> float:
         """Return the first wait: a commit takes round trips between servers, an answer none."""
@@ -134,4 +139,4 @@ class Registration:
         self._next_at = now + self._timeout
         self._timeout = min(self._timeout * 1.5, self._settings.register_cap_s)
         self._counters.add("register.sent")
-        return [Send(name, self._datagram)]
+        return [Send(name, marked(self._datagram, self._servers.mark(name)))]

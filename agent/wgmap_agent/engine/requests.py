@@ -1,21 +1,18 @@
-"""Map-Requests: hedged, then repeated to all servers with growing timeouts; any answer wins.
+"""Map-Requests: to the preferred server, then to the others, repeated; any answer wins.
 
-The preferred server is asked first, the next ones when its answer is later than its round trips
-usually are: asking all at once would cost three times the work, and on a small machine the time
-as well. A refresh goes to all at once, and so does everything while nothing was measured.
-
-An answer with A=0 (the server is out of touch with the quorum) is used only when no A=1 answer
-comes within a short while or every server has answered.
+An answer with A=0 (the server is out of touch with the quorum) has the others asked at once, and
+is used only when no A=1 answer comes within a short while or every server has answered.
 """
 
 import random
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from wgmap.addresses import IPNetwork, host_prefix
 from wgmap.lisp import codec
+from wgmap.lisp.mark import UNKNOWN, Mark, marked
 from wgmap.lisp.messages import Eid, MapReply, MapRequest, Record, RequestRecord
 from wgmap_agent.engine.counters import Counters
+from wgmap_agent.engine.hedging import Hedging
 from wgmap_agent.engine.packets import host_in
 from wgmap_agent.engine.servers import Server, Servers
 from wgmap_agent.engine.settings import Settings
@@ -35,11 +32,12 @@ class Pending:
     repeat_at: float
     timeout: float
     attempts: int = 1
-    hedge_at: float | None = None  # when the next server is asked that was not yet
+    others_at: float | None = None  # when the servers that were not asked yet are
     asked: dict[str, float] = field(default_factory=dict)  # server -> first sent
     answered: set[str] = field(default_factory=set)
     unsure: tuple[Record, ...] = ()  # an A=0 answer, kept for want of a better one
     unsure_at: float | None = None  # when it is used
+    out_of_touch: set[str] = field(default_factory=set)  # who gave an A=0 answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +48,7 @@ class Answer:
     records: tuple[Record, ...]
     authoritative: bool
     refresh: bool
+    server: str | None = None  # who gave it; it pushes changes from now on
 
 
 class Requests:
@@ -68,6 +67,7 @@ class Requests:
         self._settings = settings
         self._rng = rng
         self._counters = counters
+        self._hedging = Hedging(servers, settings)
         self._pending: dict[int, Pending] = {}
         self._nonces: dict[IPNetwork, int] = {}
         # Settled questions whose other answers may still come: they are round trips as well.
@@ -96,7 +96,9 @@ class Requests:
         self._pending[nonce] = pending
         self._nonces[target] = nonce
         self._counters.add("request.asked")
-        return self._begin(now, pending)
+        choice = self._hedging.first(now, refresh=refresh)
+        pending.others_at = choice.others_at
+        return self._send(now, pending, choice.servers)
 
     def reply(self, now: float, server: str, reply: MapReply) -> Answer | None:
         """Take in a Map-Reply; returns an answer where it settles a question."""
@@ -107,9 +109,12 @@ class Requests:
             self._counters.add("reply.empty")
             return None
         self._sample(now, server, pending)
+        self._judge_others(now, pending)
         if self._is_sure(now, pending, reply):
+            self._pass_over(now, *pending.out_of_touch)
             pending.unsure = ()
-            return self._settle(pending, reply.records, authoritative=True)
+            return self._settle(pending, reply.records, authoritative=True, server=server)
+        pending.out_of_touch.add(server)
         return self._keep_unsure(now, pending, reply.records)
 
     def _extra(self, now: float, server: str, reply: MapReply) -> Answer | None:
@@ -123,7 +128,7 @@ class Requests:
         if not settled.unsure or not self._is_sure(now, settled, reply):
             return None
         settled.unsure = ()
-        return Answer(settled.target, reply.records, authoritative=True, refresh=settled.refresh)
+        return Answer(settled.target, reply.records, True, settled.refresh, server)
 
     def _is_sure(self, now: float, pending: Pending, reply: MapReply) -> bool:
         """Say whether an answer counts as authoritative.
@@ -136,10 +141,33 @@ class Requests:
         return bool(reply.records) and sure and in_time
 
     def _sample(self, now: float, server: str, pending: Pending) -> None:
-        """Take a round trip where the question went out once (Karn)."""
-        if pending.attempts == 1 and server in pending.asked and server not in pending.answered:
+        """Take a round trip where the question went out once (Karn) and waited for no leader."""
+        once = pending.attempts == 1 and not pending.refresh
+        if once and server in pending.asked and server not in pending.answered:
             self._servers.sample(server, now - pending.asked[server])
         pending.answered.add(server)
+
+    def _judge_others(self, now: float, pending: Pending) -> None:
+        """Pass over the servers whose answer is late while another's is there."""
+        if pending.refresh:
+            return
+        late = (
+            name
+            for name, since in pending.asked.items()
+            if name not in pending.answered and self._servers.knows(name)
+            if now - since > self._servers.patience(name)
+        )
+        self._pass_over(now, *late)
+
+    def _pass_over(self, now: float, *names: str) -> None:
+        """Take preference from servers; what only they were asked is asked of others at once."""
+        for name in names:
+            if not self._servers.passed_over(now, name):
+                continue
+            self._counters.add("server.passed_over")
+            for pending in self._pending.values():
+                if pending.others_at is not None and name in pending.asked:
+                    pending.others_at = now
 
     def forget(self, target: IPNetwork) -> None:
         """Let a question go that nobody waits for any more."""
@@ -159,8 +187,8 @@ class Requests:
                 answers.append(self._settle(pending, (), authoritative=False))
             elif pending.repeat_at <= now:
                 actions += self._repeat(now, pending)
-            elif pending.hedge_at is not None and pending.hedge_at <= now:
-                actions += self._hedge(now, pending)
+            elif pending.others_at is not None and pending.others_at <= now:
+                actions += self._ask_others(now, pending)
         return actions, answers
 
     def deadline(self) -> float | None:
@@ -169,7 +197,7 @@ class Requests:
 
     def _due_at(self, pending: Pending) -> float:
         over = pending.started + self._settings.request_give_up_s
-        times = (pending.repeat_at, over, pending.unsure_at, pending.hedge_at)
+        times = (pending.repeat_at, over, pending.unsure_at, pending.others_at)
         return min(time for time in times if time is not None)
 
     def _keep_unsure(
@@ -178,28 +206,27 @@ class Requests:
         # A positive A=0 answer says more than a negative one.
         if not pending.unsure or any(record.locators for record in records):
             pending.unsure = records
-        if not self._may_still_answer(now, pending):
+        everybody = set(self._servers.names(now))
+        silent = {name for name in everybody if self._servers.is_silent(now, name)}
+        if pending.answered | silent >= everybody:
             return self._settle(pending, pending.unsure, authoritative=False)
+        if not everybody <= set(pending.asked):
+            pending.others_at = now
         if pending.unsure_at is None:
             wait = self._settings.better_answer_s + 2 * self._servers.rtt()
             pending.unsure_at = now + wait
-        if pending.hedge_at is not None:
-            pending.hedge_at = now
         return None
 
-    def _may_still_answer(self, now: float, pending: Pending) -> bool:
-        """Say whether some server has not answered that is not known to be silent."""
-        names = (server.info.name for server in self._servers.all())
-        return any(
-            name not in pending.answered and not self._servers.is_silent(now, name)
-            for name in names
-        )
-
     def _settle(
-        self, pending: Pending, records: tuple[Record, ...], *, authoritative: bool
+        self,
+        pending: Pending,
+        records: tuple[Record, ...],
+        *,
+        authoritative: bool,
+        server: str | None = None,
     ) -> Answer:
         self._drop(pending)
-        return Answer(pending.target, records, authoritative, pending.refresh)
+        return Answer(pending.target, records, authoritative, pending.refresh, server)
 
     def _drop(self, pending: Pending) -> None:
         del self._pending[pending.nonce]
@@ -213,45 +240,29 @@ class Requests:
         pending.timeout = min(pending.timeout * 2, self._settings.request_cap_s)
         pending.repeat_at = now + pending.timeout * self._rng.uniform(0.9, 1.1)
         self._counters.add("request.repeated")
-        pending.hedge_at = None
+        pending.others_at = None
         return self._send(now, pending, self._servers.all())
 
-    def _begin(self, now: float, pending: Pending) -> list[Action]:
-        first = self._servers.get(self._servers.preferred(now))
-        delay = None if pending.refresh else self._hedge_delay(first)
-        if delay is None:
-            return self._send(now, pending, self._servers.all())
-        pending.hedge_at = now + delay
-        return self._send(now, pending, (first,))
-
-    def _hedge_delay(self, server: Server) -> float | None:
-        """Return how late the answer of a server may be; None where that is not known."""
-        if server.rtt.smoothed is None:
-            return None
-        return server.rtt.timeout(0.0, self._settings.hedge_floor_s)
-
-    def _hedge(self, now: float, pending: Pending) -> list[Action]:
-        """Ask the next server, or where the answer was unsure all that are left."""
-        names = [name for name in self._servers.names(now) if name not in pending.asked]
-        if pending.unsure:
-            chosen, names = names, []
-        else:
-            chosen, names = names[:1], names[1:]
-        servers = [self._servers.get(name) for name in chosen]
-        delays = [self._hedge_delay(server) or 0.0 for server in servers]
-        pending.hedge_at = now + min(delays) if names else None
+    def _ask_others(self, now: float, pending: Pending) -> list[Action]:
+        """Ask every server that was not asked yet, within the budget of hedges."""
+        pending.others_at = None
+        if not pending.out_of_touch and not self._hedging.take(now, set(pending.asked)):
+            self._counters.add("request.hedge_refused")
+            return []
         self._counters.add("request.hedged")
-        return self._send(now, pending, servers)
+        others = (one for one in self._servers.all() if one.info.name not in pending.asked)
+        return self._send(now, pending, tuple(others))
 
-    def _send(self, now: float, pending: Pending, servers: Iterable[Server]) -> list[Action]:
+    def _send(self, now: float, pending: Pending, servers: tuple[Server, ...]) -> list[Action]:
         datagram = codec.encode(
             question(self._identity, pending.target, pending.nonce, refresh=pending.refresh)
         )
         actions: list[Action] = []
         for server in servers:
             pending.asked.setdefault(server.info.name, now)
-            self._servers.sent(now, server.info.name)
-            actions.append(Send(server.info.name, datagram))
+            self._servers.sent(now, server.info.name, quick=not pending.refresh)
+            mark = self._servers.mark(server.info.name)
+            actions.append(Send(server.info.name, marked(datagram, mark)))
         return actions
 
     def _fresh_nonce(self) -> int:
@@ -264,7 +275,10 @@ class Requests:
 def question(
     identity: Identity, target: IPNetwork, nonce: int, *, refresh: bool = False
 ) -> MapRequest:
-    """Make a Map-Request for one prefix; ``refresh`` sets the s bit (a linearizable answer)."""
+    """Make a Map-Request for one prefix; ``refresh`` sets the s bit (a linearizable answer).
+
+    Its mark is the servers' to be filled in (``marked``).
+    """
     own = next((one for one in identity.prefixes if one.version == target.version), None)
     return MapRequest(
         nonce=nonce,
@@ -272,4 +286,5 @@ def question(
         records=(RequestRecord(Eid(target, identity.instance)),),
         source_eid=None if own is None else Eid(host_prefix(host_in(own)), identity.instance),
         smr_invoked=refresh,
+        xtr=Mark(UNKNOWN, 0).xtr(),
     )

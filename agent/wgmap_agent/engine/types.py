@@ -73,6 +73,7 @@ class SavedState:
     """What the runner keeps on disk for the engine between runs."""
 
     nonce: int = 0  # last nonce of a Map-Register
+    revocation: int | None = None  # number of the last revocation that is known
 
 
 # ------------------------------------------------------------------------------------ actions

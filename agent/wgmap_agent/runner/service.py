@@ -18,11 +18,13 @@ from wgmap.wg.device import Device, DeviceState
 from wgmap.wg.keys import PrivateKey
 from wgmap_agent.config import AgentConfig
 from wgmap_agent.engine.engine import Engine
+from wgmap_agent.engine.settings import Settings
 from wgmap_agent.engine.types import Action, Identity, ServerInfo, Tunnel
 from wgmap_agent.runner import interfaces, keys, walltime
 from wgmap_agent.runner.contacts import Contacts
 from wgmap_agent.runner.controlsocket import ControlSocket, Datagram
 from wgmap_agent.runner.executor import Executor, Hands, SourceFinder
+from wgmap_agent.runner.initiations import Initiation, Initiations
 from wgmap_agent.runner.injector import Injector
 from wgmap_agent.runner.links import Links, Rules
 from wgmap_agent.runner.lost import InterfaceLostError, Presence, is_lost
@@ -104,7 +106,8 @@ class _Agent:
         await walltime.reached(store.last_wall)
         who = identity(config, control_key, data_key)
         rng = random.Random()  # noqa: S311  # jitter and nonces; tunnels authenticate
-        self = cls(config, Engine(who, store.load(), rng), who, store)
+        settings = Settings.configured(config.agent.unanswered_s, config.agent.pending_s)
+        self = cls(config, Engine(who, store.load(), rng, settings), who, store)
         await self._open(stack, control_key, data_key)
         return self
 
@@ -132,6 +135,7 @@ class _Agent:
         self.executor = self._executor(stack, devices)
         self.pump.add(tun, self.engine.packet)
         self.pump.add(self.control, self._datagram)
+        self.initiations = stack.enter_context(Initiations(config.data.port))
         self.links = Links(self.network, config)
 
     def _control_socket(self) -> ControlSocket:
@@ -167,6 +171,7 @@ class _Agent:
             with self.network.changes() as changes, _signals(self.pump.stop):
                 underlay = await self.links.underlay()
                 self.pump.take(self.engine.start(clock.now(), underlay))
+                self.initiations.start(self._initiation)
                 async with _background(
                     self.pump,
                     self.links.watch(changes, present.check, self._moved),
@@ -191,6 +196,9 @@ class _Agent:
 
     def _datagram(self, now: float, datagram: Datagram) -> list[Action]:
         return self.engine.datagram(now, datagram.source, datagram.data)
+
+    def _initiation(self, one: Initiation) -> None:
+        self.pump.take(self.engine.initiation(clock.now(), one.source, one.at))
 
     def _failed(self, action: Action, error: WgmapError) -> None:
         if is_lost(error):

@@ -86,7 +86,7 @@ class Store:
 
 def encode(state: SavedState) -> bytes:
     """Write a state as the bytes of the file; raises StateError when it is too long."""
-    body: bytes = msgpack.packb({"nonce": state.nonce})
+    body: bytes = msgpack.packb({"nonce": state.nonce, "revocation": state.revocation})
     if len(body) > MAX_STATE_BYTES:
         msg = f"{len(body)} bytes of state are over {MAX_STATE_BYTES}"
         raise StateError(msg)
@@ -121,7 +121,12 @@ def _from_map(fields: dict[str, Any]) -> SavedState:
     nonce = fields.get("nonce")
     if not isinstance(nonce, int) or not 0 <= nonce < 1 << 64:
         raise StateError("the nonce is missing or out of range")
-    return SavedState(nonce=nonce)
+    revocation = fields.get("revocation")  # absent where an earlier version wrote the file
+    if revocation is not None and (
+        not isinstance(revocation, int) or not 0 <= revocation < 1 << 32
+    ):
+        raise StateError("the number of the last revocation is out of range")
+    return SavedState(nonce, revocation)
 
 
 # --------------------------------------------------------------------------------- file system

@@ -6,27 +6,44 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from wgmap.errors import ConfigError, ConflictError, NotFoundError, UnavailableError, WgmapError
+from wgmap.errors import (
+    ChangedError,
+    ConfigError,
+    ConflictError,
+    NotFoundError,
+    UnavailableError,
+    WgmapError,
+)
 
 CONTENT_TYPE = "application/problem+json"
+# In this order: a special error before the general one.
 STATUSES: dict[type[WgmapError], HTTPStatus] = {
     ConfigError: HTTPStatus.BAD_REQUEST,
     NotFoundError: HTTPStatus.NOT_FOUND,
+    ChangedError: HTTPStatus.PRECONDITION_FAILED,
     ConflictError: HTTPStatus.CONFLICT,
     UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def problem(status: int, detail: str) -> web.Response:
-    """Make an answer that says what went wrong."""
-    body = {
+def problem(status: int, detail: str, position: int | None = None) -> web.Response:
+    """Make an answer that says what went wrong, and with which item of several."""
+    body: dict[str, str | int] = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": int(status),
         "detail": detail,
     }
+    if position is not None:
+        body["position"] = position
     return web.Response(status=status, text=json.dumps(body), content_type=CONTENT_TYPE)
+
+
+def status_of(error: WgmapError) -> HTTPStatus:
+    """Return the HTTP status of an error."""
+    found = (status for kind, status in STATUSES.items() if isinstance(error, kind))
+    return next(found, HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 @web.middleware
@@ -35,8 +52,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     try:
         return await handler(request)
     except WgmapError as error:
-        status = STATUSES.get(type(error), HTTPStatus.INTERNAL_SERVER_ERROR)
-        return problem(status, str(error))
+        return problem(status_of(error), str(error), error.position)
     except web.HTTPError as error:
         answer = problem(error.status, f"{request.method} {request.path}: {error.reason}")
         if "Allow" in error.headers:

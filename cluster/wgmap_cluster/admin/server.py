@@ -4,33 +4,45 @@
     GET  /v1/peers                  all peers, one array
     GET  /v1/peers/{name}           one peer with its mappings
     POST /v1/peers/{name}/revoke    shut a peer out; says which servers have applied it
+    POST /v1/peers/import           enrol a batch, all or nothing; errors have a "position"
+    PATCH /v1/peers/{name}          change a peer; If-Match: its revision (the ETag of GET)
     GET  /v1/status                 the cluster as this server sees it
     GET  /v1/resolve?eid=&instance= the mapping of an EID
+    GET  /v1/audit?since=&limit=    what operators did
+    GET  /v1/revocations?since=     what was revoked after that number
+    GET  /v1/instances              the virtual networks
+    PATCH /v1/instances/{instance}  set an overlay or a limit
+    GET  /v1/events?follow=1        what happens, as JSON lines (``streams``)
+    GET  /v1/backup?seal_to=        a backup (``streams``)
+    POST /v1/restore                a backup into an empty cluster (``streams``)
 
 Errors are problem+json (``problems``). A body has at most MAX_BODY_BYTES.
 """
 
 import asyncio
 import json
-import pwd
-import socket
-import struct
-from datetime import UTC, datetime
 from http import HTTPStatus
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from wgmap.errors import ConfigError
 from wgmap_cluster.admin import bodies, unix_socket
+from wgmap_cluster.admin.callers import operator, wall_time
 from wgmap_cluster.admin.problems import problems
+from wgmap_cluster.admin.streams import Streams
 from wgmap_cluster.replica.operations import Operations
+
+if TYPE_CHECKING:
+    import socket
 
 SHUTDOWN_S = 3.0
 KEEPALIVE_S = 15.0  # of a connection without requests
+MAX_NUMBER = (1 << 63) - 1
+MAX_AUDIT = 10_000  # rows in one answer
 LIST_BATCH = 200  # peers written before other work gets its turn
-_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
 class AdminServer:
@@ -41,6 +53,7 @@ class AdminServer:
         self._path = path
         self._listener: socket.socket | None = None
         self._runner: web.AppRunner | None = None
+        self._watch: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Listen; raises ConfigError where the socket cannot be had."""
@@ -51,9 +64,14 @@ class AdminServer:
         await runner.setup()
         self._runner = runner
         await web.SockSite(runner, self._listener).start()
+        self._watch = asyncio.create_task(self._operations.events.watch())
 
     async def stop(self) -> None:
         """Finish what is being answered, for at most SHUTDOWN_S; idempotent."""
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.cancel()
+        self._operations.events.close()
         listener, self._listener = self._listener, None
         runner, self._runner = self._runner, None
         if listener is not None:
@@ -69,7 +87,14 @@ class AdminServer:
                 web.get("/v1/peers", self._list_peers),
                 web.get("/v1/peers/{name}", self._show_peer),
                 web.post("/v1/peers/{name}/revoke", self._revoke_peer),
+                web.post("/v1/peers/import", self._import_peers),
+                web.patch("/v1/peers/{name}", self._set_peer),
                 web.get("/v1/status", self._status),
+                web.get("/v1/audit", self._audit),
+                web.get("/v1/revocations", self._revocations),
+                web.get("/v1/instances", self._instances),
+                web.patch("/v1/instances/{instance}", self._set_instance),
+                *Streams(self._operations).routes(),
                 web.get("/v1/resolve", self._resolve),
             ]
         )
@@ -77,7 +102,7 @@ class AdminServer:
 
     async def _add_peer(self, request: web.Request) -> web.Response:
         enrolment = bodies.parse(await request.read(), bodies.PeerBody).enrolment()
-        added = await self._operations.add_peer(enrolment, _operator(request), _wall_time())
+        added = await self._operations.add_peer(enrolment, operator(request), wall_time())
         status = HTTPStatus.CREATED if added["changed"] else HTTPStatus.OK
         return web.json_response(added, status=status)
 
@@ -97,15 +122,51 @@ class AdminServer:
         return response
 
     async def _show_peer(self, request: web.Request) -> web.Response:
-        return web.json_response(self._operations.peer(request.match_info["name"]))
+        view = self._operations.peer(request.match_info["name"])
+        return web.json_response(view, headers={"ETag": f'"{view["revision"]}"'})
+
+    async def _set_peer(self, request: web.Request) -> web.Response:
+        revision = bodies.parse_revision(request.headers.get("If-Match"))
+        change = bodies.parse(await request.read(), bodies.SetPeerBody).change(revision)
+        name = request.match_info["name"]
+        view = await self._operations.set_peer(name, change, operator(request), wall_time())
+        return web.json_response(view, headers={"ETag": f'"{view["peer"]["revision"]}"'})
+
+    async def _import_peers(self, request: web.Request) -> web.Response:
+        body = bodies.parse(await request.read(), bodies.ImportBody)
+        enrolments = [peer.enrolment() for peer in body.peers]
+        who = (operator(request), wall_time())
+        return web.json_response(await self._operations.import_peers(enrolments, *who))
 
     async def _revoke_peer(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
-        revoked = await self._operations.revoke_peer(name, _operator(request), _wall_time())
+        revoked = await self._operations.revoke_peer(name, operator(request), wall_time())
         return web.json_response(revoked)
 
     async def _status(self, _request: web.Request) -> web.Response:
         return web.json_response(self._operations.status())
+
+    async def _audit(self, request: web.Request) -> web.Response:
+        query = _query(request, "since", "limit")
+        since = query.get("since")
+        after = None if since is None else bodies.parse_number(since, "since", MAX_NUMBER)
+        most = bodies.parse_number(query.get("limit", "100"), "limit", MAX_AUDIT)
+        return web.json_response(self._operations.audit(after, most))
+
+    async def _revocations(self, request: web.Request) -> web.Response:
+        since = _query(request, "since").get("since", "0")
+        number = bodies.parse_number(since, "since", MAX_NUMBER)
+        return web.json_response(self._operations.revocations(number))
+
+    async def _instances(self, _request: web.Request) -> web.Response:
+        return web.json_response(self._operations.instances())
+
+    async def _set_instance(self, request: web.Request) -> web.Response:
+        instance = bodies.parse_instance(request.match_info["instance"])
+        body = bodies.parse(await request.read(), bodies.InstanceBody)
+        who = (operator(request), wall_time())
+        view = await self._operations.set_instance(instance, body.overlay, body.max_mappings, who)
+        return web.json_response(view)
 
     async def _resolve(self, request: web.Request) -> web.Response:
         unknown = set(request.query) - {"eid", "instance"}
@@ -116,19 +177,9 @@ class AdminServer:
         return web.json_response(await self._operations.resolve(instance, eid))
 
 
-def _operator(request: web.Request) -> str:
-    """Name who asks, for the audit, from the socket's credentials; "" once it hung up."""
-    connection = request.get_extra_info("socket")
-    if connection is None:
-        return ""
-    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    _, uid, _ = _CREDENTIALS.unpack(raw)
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"uid {uid}"
-
-
-def _wall_time() -> str:
-    """Return what the audit shows; nothing is decided by it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def _query(request: web.Request, *known: str) -> dict[str, str]:
+    """Return the query; raises ConfigError for what is not known."""
+    unknown = sorted(set(request.query) - set(known))
+    if unknown:
+        raise ConfigError(f"{request.path} does not take {unknown[0]!r}")
+    return dict(request.query)

@@ -1,6 +1,7 @@
 """The command line of ``wgmap``: what is wrong here ends with exit code 2."""
 
 import argparse
+import importlib
 import ipaddress
 import os
 from collections.abc import Callable
@@ -10,11 +11,14 @@ from typing import TypeVar
 from wgmap.addresses import IPNetwork
 from wgmap.wg.keys import PublicKey
 from wgmap_cluster.cli import commands
+from wgmap_cluster.cli.client import Client
 from wgmap_cluster.cli.commands import Command
 
 SOCKET_VARIABLE = "WGMAP_SOCKET"
 DEFAULT_SOCKET = Path("/run/wgmap/admin.sock")
 MAX_INSTANCE = (1 << 32) - 1
+MAX_PEER_LIMIT = 64
+_PEER_VALUES = ("name_new", "prefix", "endpoint_allow", "control_key", "lisp_key", "limit")
 T = TypeVar("T")
 
 
@@ -31,6 +35,19 @@ def parse(argv: list[str] | None = None) -> tuple[Command, argparse.Namespace]:
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if options.command is commands.peer_set:
+        wanted = (*_PEER_VALUES, "no_endpoint_allow", "lisp_auth")
+        if not any(getattr(options, name) not in (None, False) for name in wanted):
+            parser.error("nothing to change")
+        return
+    if options.command is commands.instance_set and not (
+        options.no_overlay or options.overlay or options.max_mappings is not None
+    ):
+        parser.error("nothing to change")
+    if (getattr(options, "unseal_with", None) is None) != (
+        getattr(options, "keys_to", None) is None
+    ):
+        parser.error("--unseal-with and --keys-to go together")
     if getattr(options, "lisp_auth", None) is not None and options.lisp_key is None:
         parser.error("--lisp-auth without --lisp-key")
 
@@ -45,11 +62,14 @@ def _value(read: Callable[[str], T], what: str) -> Callable[[str], T]:
     return convert
 
 
-def _instance(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= MAX_INSTANCE:
-        raise ValueError(f"0 to {MAX_INSTANCE}")
-    return number
+def _number(most: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        number = int(text)
+        if not 0 <= number <= most:
+            raise ValueError(f"0 to {most}")
+        return number
+
+    return convert
 
 
 def _network(text: str) -> IPNetwork:
@@ -104,18 +124,141 @@ def _parser() -> argparse.ArgumentParser:
     _add_peer_commands(top.level("peer", "enrol, list, show and revoke peers"))
     top.add("status", "show the cluster as this server sees it", commands.status)
     _add_resolve(top)
+    _add_instance_commands(top.level("instance", "virtual networks with their own address space"))
+    _add_record_commands(top)
+    _add_archive_commands(top)
     server = top.level("server", "change the set of servers")
     server.add("transfer-leader", "have another server lead", commands.transfer_leader)
     return parser
 
 
 def _add_peer_commands(peer: _Level) -> None:
+    _add_peer_set(peer.add("set", "change a peer", commands.peer_set))
+    bulk = peer.add("import", "enrol many peers from a file of JSON lines", _later("bulk"))
+    bulk.add_argument("file", type=Path, metavar="FILE", help="- for the standard input")
     _add_peer_add(peer.add("add", "enrol a peer, print its configuration", commands.peer_add))
     peer.add("list", "list all peers", commands.peer_list)
     show = peer.add("show", "show one peer with its mappings", commands.peer_show)
     show.add_argument("name", metavar="NAME")
     revoke = peer.add("revoke", "shut a peer out for good", commands.peer_revoke)
     revoke.add_argument("name", metavar="NAME")
+
+
+def _later(module: str, name: str = "") -> Command:
+    """Import a command's module only when it is used: a command line must start fast."""
+
+    def run(client: Client, options: argparse.Namespace) -> commands.Report:
+        found = importlib.import_module(f"wgmap_cluster.cli.{module}")
+        command: Command = getattr(found, name or "peer_import")
+        return command(client, options)
+
+    return run
+
+
+def _add_limit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--limit",
+        type=_value(_number(MAX_PEER_LIMIT), "a limit"),
+        metavar="N",
+        help=f"most prefixes and mappings at one time (0: the default, {MAX_PEER_LIMIT})",
+    )
+
+
+def _add_peer_set(parser: argparse.ArgumentParser) -> None:
+    prefix = _value(_network, "a prefix")
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--name", dest="name_new", metavar="NEW", help="rename it")
+    parser.add_argument(
+        *("--prefix",),
+        type=prefix,
+        action="append",
+        metavar="PREFIX",
+        help="in place of all its EID prefixes (repeatable)",
+    )
+    endpoints = parser.add_mutually_exclusive_group()
+    endpoints.add_argument(
+        *("--endpoint-allow",),
+        type=prefix,
+        action="append",
+        metavar="PREFIX",
+        help="in place of all its underlay prefixes (repeatable)",
+    )
+    endpoints.add_argument("--no-endpoint-allow", action="store_true", help="allow none")
+    parser.add_argument(
+        *("--control-key",),
+        type=_value(PublicKey.parse, "a key"),
+        metavar="KEY",
+        help="its mappings go, and it starts anew with this key",
+    )
+    parser.add_argument("--lisp-key", metavar="SECRET")
+    parser.add_argument("--lisp-auth", choices=("sha256", "sha1"))
+    _add_limit(parser)
+    parser.add_argument(
+        *("--if-revision",),
+        type=_value(_number((1 << 63) - 1), "a revision"),
+        metavar="N",
+        help="only if that is its revision (see: wgmap peer show)",
+    )
+
+
+def _add_instance_commands(instance: _Level) -> None:
+    instance.add("list", "list the instances", commands.instance_list)
+    change = instance.add("set", "set an overlay or a limit", commands.instance_set)
+    change.add_argument(
+        "instance", type=_value(_number(MAX_INSTANCE), "an instance id"), metavar="N"
+    )
+    overlay = change.add_mutually_exclusive_group()
+    overlay.add_argument(
+        *("--overlay",),
+        type=_value(_network, "a prefix"),
+        nargs="+",
+        action="extend",
+        metavar="PREFIX",
+        help="what agents route into tunnels",
+    )
+    overlay.add_argument("--no-overlay", action="store_true", help="the cluster's again")
+    change.add_argument(
+        *("--max-mappings",),
+        type=_value(_number((1 << 32) - 1), "a number"),
+        metavar="N",
+        help="0: the default",
+    )
+
+
+def _add_record_commands(top: _Level) -> None:
+    audit = top.add("audit", "show what operators did", commands.audit)
+    number = _value(_number((1 << 63) - 1), "a number")
+    audit.add_argument(
+        "--limit", type=_value(_number(10_000), "a number"), default=100, metavar="N"
+    )
+    audit.add_argument("--since", type=number, metavar="N", help="only what came after number N")
+    events = top.add("events", "show what happens in the cluster", _later("follow", "events"))
+    events.add_argument("--follow", action="store_true", help="go on with what comes")
+
+
+def _add_archive_commands(top: _Level) -> None:
+    backup = top.add("backup", "write a backup of the cluster", _later("archives", "backup"))
+    backup.add_argument("file", type=Path, metavar="FILE")
+    backup.add_argument(
+        *("--seal-to",),
+        type=_value(PublicKey.parse, "a key"),
+        metavar="KEY",
+        help="put this server's private keys in, sealed to this public key (wg genkey | wg pubkey)",
+    )
+    restore = top.add(
+        "restore", "put a backup into an empty cluster", _later("archives", "restore")
+    )
+    restore.add_argument("file", type=Path, metavar="FILE")
+    restore.add_argument(
+        "--revoke", type=Path, metavar="FILE", help="names of peers that the backup still trusts"
+    )
+    restore.add_argument(
+        *("--unseal-with",),
+        type=Path,
+        metavar="FILE",
+        help="private key: only take the servers' keys out of the backup",
+    )
+    restore.add_argument("--keys-to", type=Path, metavar="DIR", help="where these go")
 
 
 def _add_peer_add(parser: argparse.ArgumentParser) -> None:
@@ -148,6 +291,7 @@ def _add_peer_add(parser: argparse.ArgumentParser) -> None:
         help="underlay prefix that its endpoints may lie in (repeatable)",
     )
     _add_instance(parser)
+    _add_limit(parser)
     parser.add_argument("--lisp-key", metavar="SECRET", help="of a plain LISP client")
     parser.add_argument("--lisp-auth", choices=("sha256", "sha1"), help="default: sha256")
 
@@ -159,5 +303,5 @@ def _add_resolve(top: _Level) -> None:
 
 
 def _add_instance(parser: argparse.ArgumentParser) -> None:
-    number = _value(_instance, "an instance id")
+    number = _value(_number(MAX_INSTANCE), "an instance id")
     parser.add_argument("--instance", type=number, default=0, metavar="N", help="default: 0")

@@ -3,20 +3,31 @@
 import http.client
 import json
 import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from wgmap.errors import ConfigError, ConflictError, NotFoundError, UnavailableError, WgmapError
+from wgmap.errors import (
+    ChangedError,
+    ConfigError,
+    ConflictError,
+    NotFoundError,
+    UnavailableError,
+    WgmapError,
+)
 
 TIMEOUT_S = 30.0
 REVOKE_TIMEOUT_S = 150.0  # twice the largest staleness bound, and some
+PIECE = 64 * 1024
 MAX_ANSWER = 256 * 1024 * 1024  # bytes; a hundred thousand peers are some 30 MB
 _ERRORS: dict[int, type[WgmapError]] = {
     HTTPStatus.BAD_REQUEST: ConfigError,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: ConfigError,
     HTTPStatus.NOT_FOUND: NotFoundError,
     HTTPStatus.CONFLICT: ConflictError,
+    HTTPStatus.PRECONDITION_FAILED: ChangedError,
     HTTPStatus.SERVICE_UNAVAILABLE: UnavailableError,
 }
 
@@ -48,13 +59,48 @@ class Client:
         """Send a JSON body and return the JSON answer; raises WgmapError."""
         return self._request("POST", path, json.dumps(body or {}).encode(), timeout_s)
 
-    def _request(self, method: str, path: str, body: bytes | None, timeout_s: float) -> Any:
-        headers = {"Content-Type": "application/json"} if body is not None else {}
+    def patch(self, path: str, body: dict[str, Any], revision: int | None = None) -> Any:
+        """Change what is at ``path``, with ``revision`` only that one; raises WgmapError."""
+        headers = {} if revision is None else {"If-Match": f'"{revision}"'}
+        return self._request("PATCH", path, json.dumps(body).encode(), TIMEOUT_S, headers)
+
+    def send(self, path: str, pieces: Iterable[bytes], timeout_s: float) -> Any:
+        """Send a body in pieces and return the JSON answer; raises WgmapError."""
+        with self._asked("POST", path, pieces, timeout_s, {}) as response:
+            return _answer(response.status, response.read(MAX_ANSWER))
+
+    def receive(self, path: str, timeout_s: float = TIMEOUT_S) -> Iterator[bytes]:
+        """Yield what is at ``path`` as it comes; raises WgmapError."""
+        with self._asked("GET", path, None, timeout_s, {}) as response:
+            if response.status >= HTTPStatus.BAD_REQUEST:
+                _answer(response.status, response.read(MAX_ANSWER))
+            while piece := response.read1(PIECE):
+                yield piece
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        timeout_s: float,
+        headers: dict[str, str] | None = None,
+    ) -> Any:
+        kind = {"Content-Type": "application/json"} if body is not None else {}
+        with self._asked(method, path, body, timeout_s, {**kind, **(headers or {})}) as response:
+            return _answer(response.status, response.read(MAX_ANSWER))
+
+    @contextmanager
+    def _asked(
+        self,
+        method: str,
+        path: str,
+        body: bytes | Iterable[bytes] | None,
+        timeout_s: float,
+        headers: dict[str, str],
+    ) -> Iterator[http.client.HTTPResponse]:
         connection = _Connection(self._path, timeout_s)
         try:
-            connection.request(method, path, body, headers)
-            response = connection.getresponse()
-            return _answer(response.status, response.read(MAX_ANSWER))
+            yield _ask(connection, method, path, body, headers)
         except TimeoutError as error:
             raise UnavailableError(f"{self._path}: no answer in {timeout_s:.0f} s") from error
         except OSError as error:
@@ -73,4 +119,24 @@ def _answer(status: int, data: bytes) -> Any:
     if status < HTTPStatus.BAD_REQUEST:
         return value
     detail = value.get("detail") if isinstance(value, dict) else None
-    raise _ERRORS.get(status, WgmapError)(str(detail or f"the server answered {status}"))
+    refused = _ERRORS.get(status, WgmapError)(str(detail or f"the server answered {status}"))
+    position = value.get("position") if isinstance(value, dict) else None
+    refused.position = position if isinstance(position, int) else None
+    raise refused
+
+
+def _ask(
+    connection: _Connection,
+    method: str,
+    path: str,
+    body: bytes | Iterable[bytes] | None,
+    headers: dict[str, str],
+) -> http.client.HTTPResponse:
+    try:
+        connection.request(method, path, body, headers)
+    except (BrokenPipeError, ConnectionResetError):
+        # The server may have refused before it had read all, and said why.
+        with suppress(OSError, http.client.HTTPException):
+            return connection.getresponse()
+        raise
+    return connection.getresponse()

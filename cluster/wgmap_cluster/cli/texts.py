@@ -2,9 +2,12 @@
 
 import ipaddress
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from wgmap.addresses import Endpoint
 from wgmap_cluster.replica.views import (
+    AuditView,
+    InstanceView,
     LocatorView,
     MappingView,
     PeerDetailView,
@@ -12,6 +15,9 @@ from wgmap_cluster.replica.views import (
     ResolveView,
     StatusView,
 )
+
+if TYPE_CHECKING:
+    from wgmap_cluster.replica.events import Event
 
 GAP = "  "
 
@@ -77,6 +83,9 @@ def peer(view: PeerDetailView) -> str:
         ("prefixes", " ".join(view["prefixes"])),
         ("endpoints allowed", " ".join(view["endpoint_allow"]) or None),
         ("LISP authentication", view["lisp_auth"]),
+        ("limit", view["limit"]),
+        ("revision", view["revision"]),
+        ("revocation", view["revocation"]),
     )
     lines = _facts(facts)
     if view["mappings"]:
@@ -110,13 +119,16 @@ def endpoint(locator: LocatorView) -> str:
 
 def status(view: StatusView) -> str:
     """Write the cluster and the table of its servers."""
-    facts = (
+    facts: tuple[tuple[str, object], ...] = (
         ("cluster", view["cluster_id"]),
         ("leader", view["leader"]),
         ("term", view["term"]),
         ("peers", view["peers"]),
+        ("revoked", f"{view['revoked']} (last number {view['revocation']})"),
         ("mappings", view["mappings"]),
     )
+    if view["restoring"]:
+        facts = (*facts, ("restoring", "a backup; nobody can register until it is in"))
     head = ("server", "state", "applied", "fresh", "reachable agents")
     rows = (
         (
@@ -129,6 +141,41 @@ def status(view: StatusView) -> str:
         for server in view["servers"]
     )
     return _facts(facts) + "\n\n" + table(head, rows)
+
+
+def instances(views: Iterable[InstanceView]) -> str:
+    """Write the table of instances."""
+    head = ("instance", "peers", "mappings", "most mappings", "overlay")
+    rows = (
+        (
+            view["instance"],
+            view["peers"],
+            view["mappings"],
+            view["max_mappings"],
+            " ".join(view["overlay"]) + ("" if view["own_overlay"] else " (the cluster's)"),
+        )
+        for view in views
+    )
+    return table(head, rows)
+
+
+def audit(views: Iterable[AuditView]) -> str:
+    """Write the audit trail."""
+    head = ("number", "time", "server", "operator", "action", "subject", "detail")
+    rows = (
+        (
+            *(view["number"], view["time"], view["server"], view["operator"]),
+            *(view["action"], view["subject"], view["detail"]),
+        )
+        for view in views
+    )
+    return table(head, rows)
+
+
+def event(view: "Event") -> str:
+    """Write one event as a line."""
+    said = " ".join(filter(None, (view.get("subject"), view.get("detail"))))
+    return f"{view.get('time', '-')}{GAP}{view['event']:12}{GAP}{said}"
 
 
 def mapping(view: ResolveView) -> str:

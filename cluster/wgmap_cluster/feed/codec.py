@@ -27,6 +27,7 @@ from wgmap_cluster.feed.messages import (
 from wgmap_cluster.fsm.rows import (
     FEED_TABLES,
     Change,
+    InstanceRow,
     Key,
     LocatorRow,
     MappingRow,
@@ -120,7 +121,7 @@ def _server(row: object) -> ServerRow:
 
 
 def _peer(row: object) -> PeerRow:
-    f = _fields(row, 8)
+    f = _fields(row, 10)
     return PeerRow(
         _bytes(f[0], 0, 32),
         _bytes(f[1], 4, 16),
@@ -130,6 +131,8 @@ def _peer(row: object) -> PeerRow:
         _bytes(f[5]),
         _int(f[6], 256),
         _bool(f[7]),
+        _int(f[8], _U32),
+        _int(f[9]),
     )
 
 
@@ -161,6 +164,11 @@ def _revocation(row: object) -> RevocationRow:
     return RevocationRow(_str(f[0]), _int(f[1], _U32), prefixes, _bytes(f[3], 0, 32))
 
 
+def _instance(row: object) -> InstanceRow:
+    overlay, max_mappings = _fields(row, 2)
+    return InstanceRow(tuple(map(_prefix, _list(overlay))), _int(max_mappings, _U32))
+
+
 def _meta(row: object) -> int | float | bytes | str:
     if type(row) not in (int, float, bytes, str):
         raise FeedError(f"not a value: {row!r:.40}")
@@ -173,6 +181,7 @@ _ROWS: dict[Table, Callable[[object], Any]] = {
     Table.PEERS: _peer,
     Table.MAPPINGS: _mapping,
     Table.REVOCATIONS: _revocation,
+    Table.INSTANCES: _instance,
 }
 _TABLES: dict[int, Table] = {int(table): table for table in _ROWS}
 
@@ -186,7 +195,7 @@ def _key(table: Table, key: object) -> Key:
     match table:
         case Table.MAPPINGS:
             return _mapping_key(key)
-        case Table.REVOCATIONS:
+        case Table.REVOCATIONS | Table.INSTANCES:
             return _int(key)
         case _:
             return _str(key)

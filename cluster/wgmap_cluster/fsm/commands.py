@@ -6,7 +6,7 @@ addresses are packed, times are seconds of the replicated clock.
 """
 
 import hashlib
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from enum import IntEnum
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
@@ -22,6 +22,8 @@ MAX_PREFIXES = 64  # enrolled for one peer, and registered by one
 MAX_ENDPOINTS = 64
 MAX_LOCATORS = 8
 MAX_SERVERS = 32
+MAX_ENROLLED = 500  # peers in one EnrolMany: a few ms to apply
+MAX_INSTANCE_MAPPINGS = (1 << 32) - 1
 MAX_BATCH = 2048  # names in one Seen or Expire; the size limit comes first for long names
 
 
@@ -42,6 +44,11 @@ class Op(IntEnum):
     ADVANCE = 8
     SET_SERVER = 9
     REMOVE_SERVER = 10
+    ENROL_MANY = 11
+    SET_INSTANCE = 12
+    RESTORE_BEGIN = 13
+    RESTORE_ROWS = 14
+    RESTORE_END = 15
 
 
 class Origin(NamedTuple):
@@ -52,8 +59,22 @@ class Origin(NamedTuple):
     wall: str
 
 
+class NewPeer(NamedTuple):
+    """A peer to enrol: by its control key, or a plain LISP client by its address."""
+
+    name: str
+    instance: int
+    prefixes: tuple[bytes, ...]
+    control_key: bytes = b""
+    control_address: bytes = b""  # only without a key: with one it is derived
+    endpoint_allow: tuple[bytes, ...] = ()
+    lisp_key: bytes = b""
+    lisp_auth: int = 0
+    limit: int = 0
+
+
 class Offer(NamedTuple):
-    """One mapping of a Register: a prefix, its locators best first, its TTL (0 withdraws)."""
+    """One mapping of a Register: a prefix, locators in its peer's order, a TTL (0 withdraws)."""
 
     prefix: bytes
     locators: tuple[LocatorRow, ...]
@@ -74,6 +95,15 @@ _LOCATOR = field.row(
 _OFFER = field.row(Offer, field.PREFIX, field.many(_LOCATOR, MAX_LOCATORS), field.integer(1 << 31))
 _LISP_KEY = field.octets(0, 128)
 _LISP_AUTH = field.integer(3)
+_LIMIT = field.integer(MAX_PREFIXES)
+_NEW_PEER = field.row(
+    NewPeer,
+    *(field.NAME, field.INSTANCE, _PREFIXES),
+    *(field.or_empty(field.KEY), field.or_empty(field.ADDRESS), _ALLOWED),
+    *(_LISP_KEY, _LISP_AUTH, _LIMIT),
+)
+_DIGEST = field.octets(32, 32)
+_COUNT = field.integer(1 << 32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +130,7 @@ class Enrol:
     CHECKS: ClassVar = (
         *(field.NAME, field.INSTANCE, _PREFIXES, _ORIGIN),
         *(field.or_empty(field.KEY), field.or_empty(field.ADDRESS), _ALLOWED),
-        *(_LISP_KEY, _LISP_AUTH),
+        *(_LISP_KEY, _LISP_AUTH, _LIMIT),
     )
     name: str
     instance: int
@@ -111,19 +141,39 @@ class Enrol:
     endpoint_allow: tuple[bytes, ...] = ()
     lisp_key: bytes = b""
     lisp_auth: int = 0
+    limit: int = 0
+
+    def peer(self) -> NewPeer:
+        """Return what is asked for, without who asks."""
+        return NewPeer(
+            *(self.name, self.instance, self.prefixes, self.control_key, self.control_address),
+            *(self.endpoint_allow, self.lisp_key, self.lisp_auth, self.limit),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolMany:
+    """Enrol all of these peers, or none; those that are there already with these values stay."""
+
+    OP: ClassVar = Op.ENROL_MANY
+    CHECKS: ClassVar = (field.many(_NEW_PEER, MAX_ENROLLED), _ORIGIN)
+    peers: tuple[NewPeer, ...]
+    origin: Origin
 
 
 @dataclass(frozen=True, slots=True)
 class SetPeer:
     """Change an enrolled peer; None leaves a field as it is.
 
-    A new control key starts the peer anew: its mappings go, its last nonce is forgotten.
+    A new control key starts the peer anew: its mappings go, its last nonce is forgotten. A new
+    name changes nothing else. With ``if_revision`` it takes effect on that revision only.
     """
 
     OP: ClassVar = Op.SET_PEER
     CHECKS: ClassVar = (
         *(field.NAME, _ORIGIN, field.optional(_PREFIXES), field.optional(_ALLOWED)),
         *(field.optional(field.KEY), field.optional(_LISP_KEY), field.optional(_LISP_AUTH)),
+        *(field.optional(field.NAME), field.optional(_LIMIT), field.optional(field.NONCE)),
     )
     name: str
     origin: Origin
@@ -132,6 +182,9 @@ class SetPeer:
     control_key: bytes | None = None
     lisp_key: bytes | None = None
     lisp_auth: int | None = None
+    new_name: str | None = None
+    limit: int | None = None  # 0: the default
+    if_revision: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +267,55 @@ class RemoveServer:
     origin: Origin
 
 
+@dataclass(frozen=True, slots=True)
+class SetInstance:
+    """Set an instance's overlay or limit; None leaves a field, empty or 0 means the default."""
+
+    OP: ClassVar = Op.SET_INSTANCE
+    CHECKS: ClassVar = (
+        *(field.INSTANCE, _ORIGIN, field.optional(_PREFIXES)),
+        field.optional(field.integer(MAX_INSTANCE_MAPPINGS)),
+    )
+    instance: int
+    origin: Origin
+    overlay: tuple[bytes, ...] | None = None
+    max_mappings: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreBegin:
+    """Begin to restore a backup into a cluster that is empty, or go on with the same one."""
+
+    OP: ClassVar = Op.RESTORE_BEGIN
+    CHECKS: ClassVar = (_DIGEST, field.PREFIX, _ORIGIN)
+    digest: bytes  # SHA-256 of what is restored
+    control_prefix: bytes  # must be this cluster's: control addresses come from it
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreRows:
+    """Put one piece of a backup in; pieces count from 1, and each takes effect once."""
+
+    OP: ClassVar = Op.RESTORE_ROWS
+    CHECKS: ClassVar = (_DIGEST, _COUNT, field.octets(0, MAX_COMMAND_BYTES))
+    digest: bytes
+    number: int
+    rows: bytes  # as ``packing.pack_rows`` writes them
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreEnd:
+    """End a restore, once all its pieces are in."""
+
+    OP: ClassVar = Op.RESTORE_END
+    CHECKS: ClassVar = (_DIGEST, _COUNT, field.text(256), _ORIGIN)
+    digest: bytes
+    pieces: int
+    detail: str
+    origin: Origin
+
+
 Command: TypeAlias = (
     Bootstrap
     | Enrol
@@ -225,13 +327,19 @@ Command: TypeAlias = (
     | Advance
     | SetServer
     | RemoveServer
+    | EnrolMany
+    | SetInstance
+    | RestoreBegin
+    | RestoreRows
+    | RestoreEnd
 )
 
 _BY_OP: dict[int, type[Command]] = {
     kind.OP: kind
     for kind in (
         *(Bootstrap, Enrol, SetPeer, Revoke, Register, Seen, Expire, Advance),
-        *(SetServer, RemoveServer),
+        *(SetServer, RemoveServer, EnrolMany, SetInstance),
+        *(RestoreBegin, RestoreRows, RestoreEnd),
     )
 }
 
@@ -263,10 +371,12 @@ def decode(data: bytes) -> Command:
 
 def _build(kind: type[Command], values: tuple[Any, ...]) -> Command:
     checks: tuple[Check, ...] = kind.CHECKS
-    if len(values) != len(checks):
+    # Fields that were added later have defaults, so that commands of older logs can be read.
+    optional = sum(each.default is not MISSING for each in fields(kind))
+    if not len(checks) - optional <= len(values) <= len(checks):
         raise CommandError(f"{kind.__name__}: {len(values)} fields instead of {len(checks)}")
     checked = []
-    for each, check, value in zip(fields(kind), checks, values, strict=True):
+    for each, check, value in zip(fields(kind), checks, values, strict=False):
         try:
             checked.append(check(value))
         except FieldError as error:

@@ -7,31 +7,24 @@ import ipaddress
 from collections.abc import Iterable, Iterator
 
 from wgmap.addresses import CONTROL_PREFIX_LENGTH, control_address, prefix_from_bytes
+from wgmap_cluster.fsm.audit import Entry, record
 from wgmap_cluster.fsm.commands import (
     MAX_SERVERS,
     Bootstrap,
     Enrol,
-    Origin,
+    EnrolMany,
+    NewPeer,
     RemoveServer,
     Revoke,
     SetPeer,
     SetServer,
 )
+from wgmap_cluster.fsm.limits import peer_limit
 from wgmap_cluster.fsm.mappings import lost_to, withdraw
 from wgmap_cluster.fsm.prefixes import reason_not_enrollable
 from wgmap_cluster.fsm.results import Applied, Done, Reason, RefusedError
-from wgmap_cluster.fsm.rows import (
-    AuditRow,
-    Change,
-    Meta,
-    PeerRow,
-    RevocationRow,
-    ServerRow,
-    Table,
-)
+from wgmap_cluster.fsm.rows import Change, Meta, PeerRow, RevocationRow, ServerRow, Table
 from wgmap_cluster.fsm.state import State
-
-MAX_AUDIT_ROWS = 20_000  # the oldest goes
 
 
 def bootstrap(state: State, command: Bootstrap) -> Applied:
@@ -48,7 +41,7 @@ def bootstrap(state: State, command: Bootstrap) -> Applied:
         Change(Table.META, Meta.CONTROL_PREFIX.value, str(control)),
         Change(Table.META, Meta.OVERLAY.value, overlay),
         *(Change(Table.SERVERS, name, row) for name, row in command.servers),
-        *_audit(state, command.origin, "bootstrap", command.cluster_id.hex(), overlay),
+        *record(state, command.origin, Entry("bootstrap", command.cluster_id.hex(), overlay)),
     ]
     return Applied(Done(), tuple(changes))
 
@@ -64,7 +57,7 @@ def set_server(state: State, command: SetServer) -> Applied:
         raise RefusedError(Reason.ADDRESS_TAKEN, f"by peer {owner}")
     changes = (
         Change(Table.SERVERS, command.name, command.row),
-        *_audit(state, command.origin, "set server", command.name, ""),
+        *record(state, command.origin, Entry("set server", command.name)),
     )
     return Applied(Done(), changes)
 
@@ -77,50 +70,119 @@ def remove_server(state: State, command: RemoveServer) -> Applied:
         raise RefusedError(Reason.INVALID, "the last server cannot be removed")
     changes = (
         Change(Table.SERVERS, command.name, None),
-        *_audit(state, command.origin, "remove server", command.name, ""),
+        *record(state, command.origin, Entry("remove server", command.name)),
     )
     return Applied(Done(), changes)
 
 
 def enrol(state: State, command: Enrol) -> Applied:
     """Let a peer in, once."""
-    row = _new_row(state, command)
-    present = state.peers.get(command.name)
-    if present == row:
+    row, new = _admit(state, command.peer())
+    if not new:
         return Applied(Done(changed=False, peer=row))
-    if present is not None:
-        why = "by a revoked peer" if present.revoked else "by a peer with other values"
-        raise RefusedError(Reason.NAME_TAKEN, f"{command.name}: {why}")
-    _check_identity(state, command.name, row)
-    _check_prefixes(state, command.name, row)
     changes = (
         *lost_to(state, command.name, row),
         Change(Table.PEERS, command.name, row),
-        *_audit(state, command.origin, "enrol", command.name, _describe(row)),
+        *record(state, command.origin, Entry("enrol", command.name, _describe(row))),
     )
     return Applied(Done(peer=row), changes)
 
 
+def enrol_many(state: State, command: EnrolMany) -> Applied:
+    """Let all of these peers in, or none; the refusal says which of them is the first at fault."""
+    rows: dict[str, PeerRow] = {}
+    seen: set[object] = set()
+    for position, peer in enumerate(command.peers):
+        try:
+            row, new = _admit(state, peer)
+            check_apart(peer.name, row, seen)
+        except RefusedError as error:
+            refused = error.refused
+            raise RefusedError(refused.reason, refused.detail, position) from error
+        if new:
+            rows[peer.name] = row
+    changes: dict[Change, None] = {}
+    for name, row in rows.items():
+        changes |= dict.fromkeys(lost_to(state, name, row))
+    entries = [Entry("enrol", name, _describe(row)) for name, row in rows.items()]
+    peers = [Change(Table.PEERS, name, row) for name, row in rows.items()]
+    everything = (*changes, *peers, *record(state, command.origin, *entries))
+    return Applied(Done(changed=bool(rows), count=len(rows)), everything)
+
+
+def check_apart(name: str, row: PeerRow, seen: set[object]) -> None:
+    """Refuse what an earlier peer of the same command has; adds to ``seen``."""
+    wanted: list[tuple[Reason, object]] = [(Reason.NAME_TAKEN, name)]
+    if row.control_key:
+        wanted.append((Reason.KEY_TAKEN, row.control_key))
+    wanted.append((Reason.ADDRESS_TAKEN, row.control_address))
+    wanted += [(Reason.PREFIX_TAKEN, (row.instance, each)) for each in row.prefixes]
+    for each in wanted:
+        if each in seen:
+            raise RefusedError(each[0], f"{name}: by an earlier peer of the same batch")
+    seen.update(wanted)
+
+
+def _admit(state: State, peer: NewPeer) -> tuple[PeerRow, bool]:
+    """Return the row of a peer that may be enrolled, and whether it is not there yet."""
+    row = _new_row(state, peer)
+    present = state.peers.get(peer.name)
+    if present is not None and present._replace(revision=row.revision) == row:
+        return present, False
+    if present is not None:
+        why = "by a revoked peer" if present.revoked else "by a peer with other values"
+        raise RefusedError(Reason.NAME_TAKEN, f"{peer.name}: {why}")
+    check_enrolled(state, peer.name, row)
+    return row, True
+
+
 def set_peer(state: State, command: SetPeer) -> Applied:
-    """Change what a peer may register, from where, or its control key."""
+    """Change what a peer may register, from where, its control key, its limit or its name."""
     old = _active(state, command.name)
+    if command.if_revision not in (None, old.revision):
+        raise RefusedError(Reason.CHANGED, f"{command.name} is at revision {old.revision}")
+    name = command.name if command.new_name is None else command.new_name
+    if name != command.name and name in state.peers:
+        raise RefusedError(Reason.NAME_TAKEN, name)
     row = _changed_row(state, command, old)
-    if row == old:
+    if row == old and name == command.name:
         return Applied(Done(changed=False, peer=row))
-    _check_identity(state, command.name, row)
-    _check_prefixes(state, command.name, row)
+    row = row._replace(revision=old.revision + 1)
+    check_enrolled(state, command.name, row)
+    entry = Entry("set", command.name, _difference(command.name, name, old, row))
+    changes = [
+        *_moved(state, command.name, name, old, row),
+        *record(state, command.origin, entry),
+    ]
+    return Applied(Done(peer=row), tuple(changes))
+
+
+def check_enrolled(state: State, name: str, row: PeerRow) -> None:
+    """Refuse a row that contradicts the servers or other peers."""
+    _check_identity(state, name, row)
+    _check_prefixes(state, name, row)
+
+
+def _moved(state: State, old_name: str, name: str, old: PeerRow, row: PeerRow) -> Iterator[Change]:
+    """Yield what becomes of a peer and what it registered, under its (new) name."""
     rekeyed = row.control_key != old.control_key
     kept = [] if rekeyed else row.prefixes
-    gone = [key for key, _ in state.held_by(command.name) if _outside(state, key, old, kept)]
-    changes = [
-        *withdraw(state, gone),
-        *lost_to(state, command.name, row),
-        Change(Table.PEERS, command.name, row),
-    ]
-    if rekeyed and command.name in state.registrations:
-        changes.append(Change(Table.REGISTRATIONS, command.name, None))
-    changes += _audit(state, command.origin, "set", command.name, _describe(row))
-    return Applied(Done(peer=row), tuple(changes))
+    held = state.held_by(old_name)
+    gone = {key for key, _ in held if _outside(state, key, old, kept)}
+    yield from withdraw(state, sorted(gone))
+    yield from lost_to(state, old_name, row)
+    last = state.registrations.get(old_name)
+    if name != old_name:
+        yield Change(Table.PEERS, old_name, None)
+    yield Change(Table.PEERS, name, row)
+    if name != old_name:
+        for key, mapping in held:
+            if key not in gone:
+                yield Change(Table.MAPPINGS, key, mapping._replace(peer=name))
+    if last is not None and (rekeyed or name != old_name):
+        yield Change(Table.REGISTRATIONS, old_name, None)
+        if not rekeyed:
+            yield Change(Table.REGISTRATIONS, name, last)
 
 
 def revoke(state: State, command: Revoke) -> Applied:
@@ -134,7 +196,7 @@ def revoke(state: State, command: Revoke) -> Applied:
     number = state.revocation + 1
     registration = state.registrations.get(command.name)
     key = registration.key if registration is not None else b""
-    row = row._replace(revoked=True)
+    row = row._replace(revoked=True, revision=row.revision + 1)
     changes = [
         *withdraw(state, [key for key, _ in state.held_by(command.name)]),
         Change(Table.PEERS, command.name, row),
@@ -145,7 +207,7 @@ def revoke(state: State, command: Revoke) -> Applied:
     ]
     if registration is not None:
         changes.append(Change(Table.REGISTRATIONS, command.name, None))
-    changes += _audit(state, command.origin, "revoke", command.name, f"number {number}")
+    changes += record(state, command.origin, Entry("revoke", command.name, f"number {number}"))
     return Applied(Done(peer=row, revocation=number), tuple(changes))
 
 
@@ -158,18 +220,19 @@ def _active(state: State, name: str) -> PeerRow:
     return row
 
 
-def _new_row(state: State, command: Enrol) -> PeerRow:
-    if bool(command.control_key) == bool(command.control_address):
+def _new_row(state: State, peer: NewPeer) -> PeerRow:
+    if bool(peer.control_key) == bool(peer.control_address):
         raise RefusedError(Reason.INVALID, "either a control key or a control address")
-    address = command.control_address or _derive(state, command.control_key)
+    address = peer.control_address or _derive(state, peer.control_key)
     return PeerRow(
-        command.control_key,
+        peer.control_key,
         address,
-        command.instance,
-        tuple(sorted(set(command.prefixes))),
-        tuple(sorted(set(command.endpoint_allow))),
-        command.lisp_key,
-        command.lisp_auth,
+        peer.instance,
+        tuple(sorted(set(peer.prefixes))),
+        tuple(sorted(set(peer.endpoint_allow))),
+        peer.lisp_key,
+        peer.lisp_auth,
+        limit=peer.limit,
     )
 
 
@@ -187,6 +250,8 @@ def _changed_row(state: State, command: SetPeer, row: PeerRow) -> PeerRow:
         row = row._replace(lisp_key=command.lisp_key)
     if command.lisp_auth is not None:
         row = row._replace(lisp_auth=command.lisp_auth)
+    if command.limit is not None:
+        row = row._replace(limit=command.limit)
     return row
 
 
@@ -211,6 +276,9 @@ def _check_identity(state: State, name: str, row: PeerRow) -> None:
 
 
 def _check_prefixes(state: State, name: str, row: PeerRow) -> None:
+    if len(row.prefixes) > peer_limit(row):
+        detail = f"{name}: {len(row.prefixes)} prefixes, its limit is {peer_limit(row)}"
+        raise RefusedError(Reason.LIMIT, detail)
     reserved = tuple(state.reserved())
     for prefix in row.prefixes:
         reason = reason_not_enrollable(prefix, reserved)
@@ -248,14 +316,17 @@ def _describe(row: PeerRow) -> str:
     return f"instance {row.instance} at {address}: {' '.join(_text(row.prefixes))}"
 
 
-def _audit(
-    state: State, origin: Origin, action: str, subject: str, detail: str
-) -> Iterator[Change]:
-    number = int(state.meta.get(Meta.AUDITED, 0)) + 1
-    row = AuditRow(
-        state.clock, origin.wall, origin.server, origin.operator, action, subject, detail
-    )
-    yield Change(Table.META, Meta.AUDITED.value, number)
-    yield Change(Table.AUDIT, number, row)
-    if number > MAX_AUDIT_ROWS:
-        yield Change(Table.AUDIT, number - MAX_AUDIT_ROWS, None)
+def _difference(old_name: str, name: str, old: PeerRow, row: PeerRow) -> str:
+    """Say what was changed, without any secret."""
+    said = [f"renamed to {name}"] if name != old_name else []
+    if row.prefixes != old.prefixes:
+        said.append(f"prefixes {' '.join(_text(row.prefixes)) or 'none'}")
+    if row.endpoint_allow != old.endpoint_allow:
+        said.append(f"endpoints {' '.join(_text(row.endpoint_allow)) or 'none'}")
+    if row.control_key != old.control_key:
+        said.append(f"control key, now at {ipaddress.ip_address(row.control_address)}")
+    if (row.lisp_key, row.lisp_auth) != (old.lisp_key, old.lisp_auth):
+        said.append("LISP authentication")
+    if row.limit != old.limit:
+        said.append(f"limit {peer_limit(row)}")
+    return "; ".join(said)

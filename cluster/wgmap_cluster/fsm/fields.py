@@ -126,6 +126,19 @@ def _prefix(value: Any) -> bytes:
     return bytes(value)
 
 
+def _truth(value: Any) -> bool:
+    _expect(type(value) is bool, "a truth value", value)
+    return bool(value)
+
+
+def _networks(value: Any) -> str:
+    _expect(isinstance(value, str) and len(value) <= 64 * 1024, "prefixes as text", value)
+    try:
+        return " ".join(str(ipaddress.ip_network(each)) for each in value.split())
+    except ValueError as error:
+        raise FieldError(str(error)) from error
+
+
 def _clock(value: Any) -> float:
     good = type(value) in (float, int) and math.isfinite(value) and 0 <= value <= _MAX_CLOCK
     _expect(good, "a time of the replicated clock", value)
@@ -136,6 +149,8 @@ NAME: Check = _name
 ADDRESS: Check = _address
 PREFIX: Check = _prefix
 CLOCK: Check = _clock
+TRUTH: Check = _truth
+NETWORKS: Check = _networks  # as text, separated by spaces
 KEY: Check = octets(32, 32)
 PORT: Check = integer(65535, 1)
 OCTET: Check = integer(255)

@@ -5,11 +5,11 @@ from typing import TypeAlias, TypeVar
 
 import msgpack
 
-from wgmap_cluster.fsm import commands, enrolment, registration
+from wgmap_cluster.fsm import commands, enrolment, instances, registration, restoration
 from wgmap_cluster.fsm.commands import Command, CommandError
 from wgmap_cluster.fsm.packing import PackingError, pack_rows, unpack_rows
 from wgmap_cluster.fsm.results import Applied, Reason, Refused, RefusedError
-from wgmap_cluster.fsm.rows import Change, Key, Row, Table
+from wgmap_cluster.fsm.rows import Change, Key, Meta, Row, Table
 from wgmap_cluster.fsm.state import State
 
 PIECE_BYTES = 64 * 1024
@@ -17,11 +17,22 @@ SNAPSHOT_FORMAT = 1
 Listener: TypeAlias = Callable[[int, Applied], None]
 C = TypeVar("C")
 
+# What is possible while a backup is being restored.
+_DURING_RESTORE = (
+    *(commands.RestoreBegin, commands.RestoreRows, commands.RestoreEnd),
+    *(commands.Advance, commands.SetServer, commands.RemoveServer),
+)
+
 _RULES: dict[type, Callable[..., Applied]] = {
     commands.Bootstrap: enrolment.bootstrap,
     commands.SetServer: enrolment.set_server,
     commands.RemoveServer: enrolment.remove_server,
     commands.Enrol: enrolment.enrol,
+    commands.EnrolMany: enrolment.enrol_many,
+    commands.SetInstance: instances.set_instance,
+    commands.RestoreBegin: restoration.begin,
+    commands.RestoreRows: restoration.rows,
+    commands.RestoreEnd: restoration.end,
     commands.SetPeer: enrolment.set_peer,
     commands.Revoke: enrolment.revoke,
     commands.Register: registration.register,
@@ -92,6 +103,8 @@ def decide(state: State, command: Command) -> Applied:
     """Return what a command does to a state, which is not touched; raises RefusedError."""
     if not state.founded and not isinstance(command, commands.Bootstrap):
         raise RefusedError(Reason.NOT_FOUNDED)
+    if Meta.RESTORING in state.meta and not isinstance(command, _DURING_RESTORE):
+        raise RefusedError(Reason.RESTORING)
     return _RULES[type(command)](state, command)
 
 

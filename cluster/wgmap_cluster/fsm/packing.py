@@ -8,7 +8,7 @@ import msgpack
 from wgmap_cluster.fsm.rows import ROW_TYPES, Change, Key, LocatorRow, MappingRow, Row, Table
 
 _PAIR_KEYS = frozenset({Table.MAPPINGS, Table.VERSIONS})
-_NUMBER_KEYS = frozenset({Table.AUDIT, Table.REVOCATIONS})
+_NUMBER_KEYS = frozenset({Table.AUDIT, Table.REVOCATIONS, Table.INSTANCES})
 _BARE_ROWS = (int, float, bytes, str)
 
 

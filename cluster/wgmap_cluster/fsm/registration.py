@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from wgmap.addresses import prefix_from_bytes
-from wgmap_cluster.fsm.commands import MAX_PREFIXES, Advance, Expire, Offer, Register, Seen
+from wgmap_cluster.fsm.commands import Advance, Expire, Offer, Register, Seen
+from wgmap_cluster.fsm.limits import check_mappings
 from wgmap_cluster.fsm.mappings import withdraw
 from wgmap_cluster.fsm.prefixes import PrefixKey
 from wgmap_cluster.fsm.results import Applied, Done, Reason, RefusedError, Registered, Taken
@@ -85,8 +86,7 @@ def register(state: State, command: Register) -> Applied:
         stored = state.registrations[name]
         return Applied(Registered(name, taken, stored.nonce, _standing(state.held_by(name))))
     changes, standing = _set_mappings(state, name, row, command)
-    if len(standing) > MAX_PREFIXES:
-        raise RefusedError(Reason.LIMIT, f"{name}: more than {MAX_PREFIXES} mappings")
+    check_mappings(state, name, command.instance, len(standing), changes)
     shortest = min((mapping.ttl_min for mapping in standing.values()), default=0)
     last = state.registrations.get(name)
     key = command.key or (last.key if last is not None else b"")
@@ -112,14 +112,15 @@ def advance(state: State, command: Advance) -> Applied:
 def expire(state: State, command: Expire) -> Applied:
     """Remove the mappings of peers whose grace is over; a peer seen meanwhile stays."""
     changes = list(_clock(state, command.clock))
-    count = 0
+    left = []
     for name in dict.fromkeys(command.peers):
         last = state.registrations.get(name)
         if last is not None and last.ttl_min and expires_at(last) <= command.clock:
             changes += withdraw(state, [key for key, _ in state.held_by(name)])
             changes.append(Change(Table.REGISTRATIONS, name, last._replace(ttl_min=0)))
-            count += 1
-    return Applied(Done(changed=bool(changes), count=count), tuple(changes))
+            left.append(name)
+    done = Done(changed=bool(changes), left=tuple(left), count=len(left))
+    return Applied(done, tuple(changes))
 
 
 def _standing(

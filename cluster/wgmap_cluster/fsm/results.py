@@ -24,6 +24,8 @@ class Reason(StrEnum):
     NOT_OWNER = "the prefix is not this peer's"
     INVALID = "the values contradict each other"
     LIMIT = "there are too many"
+    CHANGED = "it was changed meanwhile"
+    RESTORING = "a backup is being restored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class Refused:
 
     reason: Reason
     detail: str = ""
+    position: int | None = None  # EnrolMany: which of its peers, from 0
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}" if self.detail else str(self.reason)
@@ -44,7 +47,8 @@ class Done:
     changed: bool = True
     peer: PeerRow | None = None  # Enrol and SetPeer: the row as it stands
     revocation: int = 0  # Revoke: its number
-    count: int = 0  # Seen and Expire: how many peers it concerned
+    left: tuple[str, ...] = ()  # Expire: the peers whose mappings went
+    count: int = 0  # Seen, Expire, EnrolMany: how many peers it concerned; restore: pieces in
 
 
 class Taken(StrEnum):
@@ -79,6 +83,6 @@ class Applied:
 class RefusedError(Exception):
     """Raised while deciding; the machine turns it into its Refused."""
 
-    def __init__(self, reason: Reason, detail: str = "") -> None:
-        self.refused = Refused(reason, detail)
+    def __init__(self, reason: Reason, detail: str = "", position: int | None = None) -> None:
+        self.refused = Refused(reason, detail, position)
         super().__init__(str(self.refused))

@@ -19,9 +19,15 @@ class Table(IntEnum):
     VERSIONS = 5  # (instance, enrolled prefix) -> newest version of mappings inside it now gone
     AUDIT = 6  # number -> AuditRow
     REVOCATIONS = 7  # number, from 1 -> RevocationRow
+    INSTANCES = 8  # instance id -> InstanceRow, for those that differ from the defaults
 
 
-FEED_TABLES = frozenset({Table.META, Table.SERVERS, Table.PEERS, Table.MAPPINGS, Table.REVOCATIONS})
+FEED_TABLES = frozenset(
+    {
+        *(Table.META, Table.SERVERS, Table.PEERS, Table.MAPPINGS),
+        *(Table.REVOCATIONS, Table.INSTANCES),
+    }
+)
 
 
 class Meta(StrEnum):
@@ -29,10 +35,14 @@ class Meta(StrEnum):
 
     CLUSTER_ID = "cluster_id"  # 16 bytes
     CONTROL_PREFIX = "control_prefix"  # text, a /64
-    OVERLAY = "overlay"  # prefixes as text, separated by spaces
+    OVERLAY = "overlay"  # prefixes as text, separated by spaces; of instances without their own
     CLOCK = "clock"  # replicated clock: seconds, a float that never goes back
     REVOCATIONS = "revocations"  # number of the last revocation, 0 before the first
     AUDITED = "audited"  # number of the last audit row
+    VERSION_FLOOR = "version_floor"  # last version of prefixes that nothing is known of
+    RESTORING = "restoring"  # digest of the backup that is being restored; absent otherwise
+    RESTORED = "restored"  # how many of its pieces are in
+    RESTORED_FROM = "restored_from"  # digest of the backup that this cluster was made from
 
 
 class ServerRow(NamedTuple):
@@ -58,10 +68,19 @@ class PeerRow(NamedTuple):
     lisp_key: bytes = b""
     lisp_auth: int = 0  # AuthAlgorithm
     revoked: bool = False
+    limit: int = 0  # most prefixes and mappings at one time; 0: the default
+    revision: int = 1  # rises with every change by an operator
+
+
+class InstanceRow(NamedTuple):
+    """A virtual network with an address space of its own."""
+
+    overlay: tuple[bytes, ...] = ()  # empty: the cluster's
+    max_mappings: int = 0  # 0: the default
 
 
 class LocatorRow(NamedTuple):
-    """One endpoint of a mapping, best first."""
+    """One endpoint of a mapping; a mapping keeps them in the order of its peer."""
 
     address: bytes
     port: int
@@ -119,6 +138,7 @@ Row: TypeAlias = (
     | MappingRow
     | AuditRow
     | RevocationRow
+    | InstanceRow
     | int
     | float
     | bytes
@@ -141,4 +161,5 @@ ROW_TYPES: dict[Table, type[NamedTuple]] = {
     Table.MAPPINGS: MappingRow,
     Table.AUDIT: AuditRow,
     Table.REVOCATIONS: RevocationRow,
+    Table.INSTANCES: InstanceRow,
 }

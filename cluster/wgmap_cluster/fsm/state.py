@@ -5,14 +5,23 @@ Rows are immutable: a shallow copy of the tables is a consistent picture.
 """
 
 import ipaddress
+from collections import Counter
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import Any, NamedTuple
 
-from wgmap.addresses import IPAddress, IPNetwork, host_prefix, prefix_to_bytes
+from wgmap.addresses import (
+    IPAddress,
+    IPNetwork,
+    host_prefix,
+    prefix_from_bytes,
+    prefix_to_bytes,
+)
 from wgmap_cluster.fsm.prefixes import PrefixKey, PrefixLengths
 from wgmap_cluster.fsm.rows import (
     AuditRow,
     Change,
+    InstanceRow,
     Key,
     MappingRow,
     Meta,
@@ -59,10 +68,12 @@ class State:
         self.versions: dict[PrefixKey, int] = self.tables[Table.VERSIONS]
         self.audit: dict[int, AuditRow] = self.tables[Table.AUDIT]
         self.revocations: dict[int, RevocationRow] = self.tables[Table.REVOCATIONS]
+        self.instances: dict[int, InstanceRow] = self.tables[Table.INSTANCES]
         self._by_address: dict[bytes, str] = {}
         self._by_key: dict[bytes, str] = {}
         self._owners: dict[PrefixKey, str] = {}
         self._held: dict[str, dict[PrefixKey, None]] = {}
+        self._sizes: Counter[int] = Counter()  # instance -> mappings
         self._owner_lengths = PrefixLengths()
         self._mapping_lengths = PrefixLengths()
         self._version_lengths = PrefixLengths()
@@ -108,6 +119,7 @@ class State:
     def _index_mapping(
         self, key: PrefixKey, old: MappingRow | None, new: MappingRow | None
     ) -> None:
+        self._sizes[key[0]] += (new is not None) - (old is not None)
         if old is not None:
             self._mapping_lengths.remove(key)
             if new is None or new.peer != old.peer:
@@ -144,9 +156,19 @@ class State:
 
     @property
     def overlay(self) -> tuple[IPNetwork, ...]:
-        """The overlay's prefixes."""
+        """The prefixes of the overlay, in instances that have none of their own."""
         text = self.meta.get(Meta.OVERLAY, "")
         return tuple(ipaddress.ip_network(each) for each in str(text).split())
+
+    def overlay_of(self, instance: int) -> tuple[IPNetwork, ...]:
+        """Return the prefixes of an instance's overlay."""
+        row = self.instances.get(instance)
+        own = row.overlay if row is not None else ()
+        return tuple(map(prefix_from_bytes, own)) or self.overlay
+
+    def size(self, instance: int) -> int:
+        """Return how many mappings an instance has."""
+        return self._sizes[instance]
 
     def reserved(self) -> Iterator[IPNetwork]:
         """Yield the prefixes that nobody may enrol: control, and around mesh addresses."""
@@ -188,7 +210,8 @@ class State:
         version = NO_VERSION
         for wide in self._version_lengths.covering(key):
             version = newest(version, self.versions.get(wide, NO_VERSION))
-        return version
+        # Never compared with the others: the floor may be half the circle away from them.
+        return version or int(self.meta.get(Meta.VERSION_FLOOR, NO_VERSION))
 
     def resolve(self, instance: int, address: IPAddress) -> Found | None:
         """Return the most specific mapping that holds an address."""
@@ -203,6 +226,15 @@ class State:
         """Return sizes; the revoked ones are as many as revocations were."""
         revoked = len(self.revocations)
         return Counts(len(self.peers) - revoked, revoked, len(self.mappings), len(self.servers))
+
+    def revoked_since(self, number: int, most: int) -> list[tuple[int, RevocationRow]]:
+        """Return the first ``most`` revocations after ``number``, oldest first.
+
+        Costs what is returned; after a restore the numbers have one gap, which is skipped.
+        """
+        # The table is in the order of the numbers: rows are only ever added.
+        newest_first = takewhile(lambda item: item[0] > number, reversed(self.revocations.items()))
+        return list(newest_first)[::-1][:most]
 
     def rows(self) -> Iterator[tuple[Table, Key, Row]]:
         """Yield every row, table by table."""

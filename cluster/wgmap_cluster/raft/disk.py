@@ -101,7 +101,8 @@ class _RealFile:
 
     def close(self) -> None:
         if self._fd >= 0:
-            os.close(self._fd)
+            with contextlib.suppress(OSError):  # what matters was synced, or the server ends
+                os.close(self._fd)
             self._fd = -1
 
 

@@ -30,6 +30,7 @@ from wgmap_cluster.raft.transport import MeshTransport, parse_address
 log = logging.getLogger(__name__)
 
 MAX_NOTE_BYTES = 1024
+STORE_BYTES = 8  # of a hello's last field; the id of the cluster follows
 _CHECK_S = 0.25
 _RETRY_S = 0.05
 
@@ -39,8 +40,10 @@ class RaftLog:
 
     ``members`` are the servers of the first set, this one among them, the same everywhere; read
     only while ``state_dir`` is empty, afterwards the log decides. ``bind_device`` binds the port
-    and every connection to an interface. ``on_fatal`` is called once, with what went wrong, when
-    the log cannot go on; by then nothing is acknowledged any more and the process must end.
+    and every connection to an interface. ``cluster_id`` tells which cluster this server belongs
+    to, b"" while it belongs to none: servers of two clusters never connect. ``on_fatal`` is
+    called once, with what went wrong, when the log cannot go on; by then nothing is acknowledged
+    any more and the process must end.
     """
 
     def __init__(  # noqa: PLR0913  # what a server is made of
@@ -52,12 +55,14 @@ class RaftLog:
         *,
         bind_device: str | None = None,
         settings: Settings | None = None,
+        cluster_id: Callable[[], bytes] = lambda: b"",
         on_fatal: Callable[[LogError], None] | None = None,
         disk: Disk | None = None,
     ) -> None:
         self._name, self._members = name, tuple(members)
         self._state_dir, self._machine = state_dir, machine
         self._device, self._settings = bind_device, settings or Settings()
+        self._cluster_id = cluster_id
         self._on_fatal, self._disk = on_fatal, disk or RealDisk()
         self._own = next((m for m in self._members if m.name == name), None)
         if self._own is None:
@@ -167,14 +172,19 @@ class RaftLog:
 
     def admit(self, name: str, store: bytes) -> bool:
         """See Events."""
-        if self._node is None or not self._node.admit(name, store):
+        disk, cluster_id = store[:STORE_BYTES], store[STORE_BYTES:]
+        own = self._cluster_id()
+        if own and cluster_id and own != cluster_id:
+            log.error("%s belongs to another cluster, %s", name, cluster_id.hex())
+            return False
+        if self._node is None or not self._node.admit(name, disk):
             return False
         self._wake()
         return True
 
     def store(self) -> bytes:
         """See Events."""
-        return self._running().store()
+        return self._running().store() + self._cluster_id()
 
     # What others call.
     async def propose(self, command: bytes, deadline_s: float = 1.5) -> Proposal:

@@ -61,6 +61,7 @@ class Membership:
         self._before_index = before_index
         self.members = before
         self.index = before_index
+        self.committed = before
         self.learner: Member | None = None
         self._learner_until = float("-inf")
 
@@ -89,9 +90,15 @@ class Membership:
         return {member.name for member in self.members} - {self._name}
 
     def connectable(self) -> tuple[Member, ...]:
-        """Return whom to have connections with: the servers and one that is being added."""
+        """Return whom to have connections with.
+
+        These are the servers, one that is being added, and, while the last change is not known to
+        be committed, the servers before it: a leader that this server has only just removed may be
+        the one that has to take that change back.
+        """
         extra = () if self.learner is None else (self.learner,)
-        return (*self.members, *extra)
+        wanted = {member.name: member for member in (*self.committed, *self.members, *extra)}
+        return tuple(wanted.values())
 
     def translate(self, node: Library, command: bytes) -> bytes:
         """On the leader: turn a request into the entry to append. Raises RefusedError."""

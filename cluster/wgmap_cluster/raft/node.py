@@ -7,6 +7,7 @@ server or to a caller, that a loss of power could take back.
 """
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +110,7 @@ class RaftNode(Library):
         self.proposals.translate, self.proposals.appended = self._translate, self._on_appended
         self._inbox: list[tuple[str, bytes]] = []
         self._outbox: list[tuple[str, messages.Message]] = []
-        self._told_commit = 0
+        self._told = (0, 0)  # commit and last index when entries were last sent
         self._was_leading = False
         self._note, self._note_due = b"", 0.0
         self._notes: dict[str, bytes] = {}
@@ -176,8 +177,9 @@ class RaftNode(Library):
         self.library_tick()
         self._look_at_role()
         appended = self.proposals.dispatch()  # counted by this leader in the next tick, synced
-        if self.reads.pump() or appended or self._commit_is_news():
+        if self.reads.pump() or self._has_news():
             self.send_entries()
+        self._feed()
         self._housekeeping()
         self.wal.sync()  # the point before which nothing leaves
         self._flush()
@@ -233,8 +235,9 @@ class RaftNode(Library):
         for done, proposal in ended:
             done(proposal)
 
-    def _commit_is_news(self) -> bool:
-        return self.leading and self.commit != self._told_commit
+    def _has_news(self) -> bool:
+        """Tell whether entries or a commit wait that the followers have not been sent."""
+        return self.leading and (self.commit, self.wal.last) != self._told
 
     def _look_at_role(self) -> None:
         if self._was_leading and not self.leading:
@@ -273,13 +276,24 @@ class RaftNode(Library):
     def send_entries(self) -> None:
         """See Library; one server gets at most a window ahead of what it takes."""
         self.heartbeat_sent()
-        self._told_commit = self.commit
-        if not self.leading:
-            return
+        self._told = (self.commit, self.wal.last)
+        if self.leading:
+            self.leading_side.hungry.clear()
+            self._send_to({node.id for node in self.leading_side.targets()}, least=-math.inf)
+
+    def _feed(self) -> None:
+        """Send on, between heartbeats, to those that have taken what they were sent."""
+        hungry, self.leading_side.hungry = self.leading_side.hungry, set()
+        if self.leading and hungry:
+            self._send_to(hungry, least=1)
+
+    def _send_to(self, names: set[str], least: float) -> None:
+        """Send to those that have room for ``least`` bytes; 0 or less: a heartbeat at any rate."""
         for node in self.leading_side.targets():
-            if self._wire.connected(node.id):
+            if node.id in names and self._wire.connected(node.id):
                 room = self.settings.window_bytes - self._wire.backlog(node.id)
-                self.leading_side.send(node, room)
+                if room >= least:
+                    self.leading_side.send(node, room)
 
     def apply_committed(self) -> None:
         """See Library; a bounded number in one tick."""
@@ -289,6 +303,8 @@ class RaftNode(Library):
             result = self._apply(entry)
             self.applied = entry[1]
             self.proposals.applied(entry[1], entry[2], result)
+            if entry[0][:1] == MEMBERS:
+                self._set_members()
 
     def _apply(self, entry: Entry) -> object:
         """Apply one entry; P10: an exception must not wedge one server and not the others."""
@@ -362,6 +378,7 @@ class RaftNode(Library):
     # Servers.
     def _set_members(self) -> None:
         self.membership.refresh(self.wal.entries)
+        self.membership.committed = self.membership.at(self.wal.entries, self.commit)
         self.set_voters(self.membership.others())
         self.elections.member = any(m.name == self.name for m in self.membership.members)
         self._set_learner()
@@ -458,6 +475,7 @@ class RaftNode(Library):
     def close(self) -> None:
         """Sync, end all proposals and close the files."""
         self.proposals.end_all("this server stops")
+        self.reads.end_all()
         self.leading_side.stop_leading()
         self.snapshots.drop_incoming()
         self.wal.flush_commit()
@@ -469,6 +487,7 @@ class RaftNode(Library):
     def abandon(self) -> None:
         """End all proposals as unknown and touch the disk no more: it failed."""
         self.proposals.end_all("the log failed")
+        self.reads.end_all()
         self.wal.close()
         self._outbox.clear()
         ended, self.proposals.ended = self.proposals.ended, []

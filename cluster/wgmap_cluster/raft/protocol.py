@@ -39,6 +39,7 @@ class Leading:
 
     def __init__(self, node: Library, elections: Elections, snapshots: SnapshotStore) -> None:
         self._node, self._elections, self._snapshots = node, elections, snapshots
+        self.hungry: set[str] = set()  # servers that can take more before the next heartbeat
         self.round = 0  # counts questions to the quorum; replies carry it back
         self._rounds: dict[str, tuple[int, int]] = {}  # per server: (term, round) last answered
         self._rewound: dict[str, int] = {}  # per server: round of the last step back
@@ -125,6 +126,8 @@ class Leading:
         elif message.round >= self._rewound.get(name, 0):  # one step back per round trip
             core.next_index[node] = max(message.at, core.match_index[node] + 1, 2)
             self._rewound[name] = self.next_round()
+        if core.next_index[node] <= core.wal.last:
+            self.hungry.add(name)
 
     def _answering(self, name: str, term: int, round_number: int) -> Any:
         """Note that a server answered this leader; None if it is not its business."""
@@ -193,10 +196,13 @@ class Leading:
             core.match_index[node] = max(core.match_index[node], message.last_index)
             core.next_index[node] = max(core.next_index[node], message.last_index + 1)
             self._end_transfer(name)
+            self.hungry.add(name)
             return
         transfer = self._transfers.get(name)
         if transfer is not None and transfer.meta.index == message.last_index:
             self._advance(transfer, message.offset)
+            if self._in_flight(transfer) <= core.settings.window_bytes // 2:
+                self.hungry.add(name)
 
     def _advance(self, transfer: _Transfer, offset: int) -> None:
         if offset > transfer.taken:

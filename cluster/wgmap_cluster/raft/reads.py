@@ -150,6 +150,16 @@ class Reads:
             self._unexpired([read for _, read in self._confirmed], time)
             self._confirmed = [item for item in self._confirmed if id(item[1]) not in late]
 
+    def end_all(self) -> None:
+        """End every read of this server as not confirmed, because it stops."""
+        reads = [*self._waiting, *(read for _, read in self._confirmed)]
+        reads += [read for batch in self._rounds for read in batch.local]
+        reads += [read for asked in self._asked.values() for read in asked.reads]
+        self._waiting, self._confirmed, self._rounds = [], [], []
+        self._asked.clear()
+        for read in reads:
+            read.done(None)
+
     @staticmethod
     def _unexpired(reads: list[_Read], time: float) -> list[_Read]:
         for read in reads:

@@ -33,6 +33,7 @@ _HELLO = "wgmap-raft"
 _VERSION = 1
 _MAX_UNKNOWN = 16
 _HELLO_BYTES = 1024
+_ADDRESS_WAIT_S, _ADDRESS_RETRY_S = 5.0, 0.1
 
 
 class Events(Protocol):
@@ -145,14 +146,57 @@ class MeshTransport:
         self._dialling: dict[str, asyncio.Task[None]] = {}
         self._server: asyncio.Server | None = None
         self._running = False
+        self._device_index: int | None = None
+        self._relistening: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Listen and begin to dial; raises LogError where the address cannot be bound."""
-        loop = asyncio.get_running_loop()
-        listener = self._listener()
-        self._server = await loop.create_server(lambda: _Connection(self, None), sock=listener)
+        await self._listen()
         self._running = True
         self._dial_missing()
+
+    async def _listen(self) -> None:
+        listener = await self._await_listener()
+        self._device_index = self._index()
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _Connection(self, None), sock=listener)
+
+    async def _await_listener(self) -> socket.socket:
+        """Wait a moment for the address: after a boot it may come up after this process."""
+        end = now() + _ADDRESS_WAIT_S
+        while True:
+            try:
+                return self._listener()
+            except LogError:
+                if now() >= end:
+                    raise
+            await asyncio.sleep(_ADDRESS_RETRY_S)
+
+    def _index(self) -> int | None:
+        """Return the number of the device now; None where it is gone, or none is asked for."""
+        try:
+            return None if self._device is None else socket.if_nametoindex(self._device)
+        except OSError:
+            return None
+
+    def _follow_device(self) -> None:
+        """Listen again on a device that was made anew: the old sockets are bound to the old one."""
+        index = self._index()
+        if index in (None, self._device_index) or self._relistening is not None:
+            return
+        log.warning("%s was made anew; listening again", self._device)
+        if self._server is not None:
+            self._server.close()
+        for connection in [*self._connections.values(), *self._unknown]:
+            connection.abort("the device is gone")
+        self._relistening = asyncio.ensure_future(self._relisten())
+
+    async def _relisten(self) -> None:
+        try:
+            await self._listen()
+        except LogError as error:
+            log.warning("%s; trying again", error)
+        self._relistening = None
 
     def _listener(self) -> socket.socket:
         sock = self._socket()
@@ -184,9 +228,11 @@ class MeshTransport:
     async def stop(self) -> None:
         """Close everything."""
         self._running = False
-        for task in self._dialling.values():
+        tasks = [*self._dialling.values()]
+        tasks += [] if self._relistening is None else [self._relistening]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._dialling.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._dialling.clear()
         connections = [*self._connections.values(), *self._unknown]
         for connection in connections:
@@ -232,6 +278,7 @@ class MeshTransport:
 
     def check(self) -> None:
         """Close what has been silent too long; to be called a few times a second."""
+        self._follow_device()
         time = now()
         for connection in list(self._connections.values()):
             if time - connection.read_at > self._settings.connection_timeout_s:

@@ -183,16 +183,12 @@ def _offer(name: str, record: Record, rule: "_RlocRule") -> Offer:
     prefix = prefix_to_bytes(record.eid.prefix)
     if record.ttl_min == WITHDRAWS:
         return Offer(prefix, (), WITHDRAWS)
-    rows = tuple(sorted(set(rule.accepted(record)), key=_best_first))
+    rows = tuple(dict.fromkeys(rule.accepted(record)))  # in the order that the peer gave
     if not rows:
         raise AdmissionError(Refusal.NO_LOCATOR, f"{name}: {record.eid.prefix}")
     if len(rows) > MAX_LOCATORS:
         raise AdmissionError(Refusal.LIMIT, f"{name}: {len(rows)} locators")
     return Offer(prefix, rows, min(record.ttl_min, MAX_TTL_MIN))
-
-
-def _best_first(row: LocatorRow) -> tuple[int, int, LocatorRow]:
-    return row.priority, -row.weight, row
 
 
 class _RlocRule:

@@ -51,6 +51,8 @@ class Session:
         self._index: int | None = None  # up to here it was told; None: a copy is needed or comes
         self._copy_wanted = asyncio.Event()
         self._waits = False  # it knows more than this replica has applied so far
+        self._sent = 0  # index of the last changes that went to it
+        self._has = 0  # index of the last changes that it told to have
         self._pending: list[Change] = []
         self._pending_index = 0
         self._barriers: list[int] = []
@@ -60,6 +62,13 @@ class Session:
     def streaming(self) -> bool:
         """Whether it has all that was applied here, or will have with the next flush."""
         return self._index is not None and not self._waits
+
+    @property
+    def served(self) -> int:
+        """The index whose state it answers with, as far as it has told; -1: not known."""
+        if not self.streaming or self._index is None:
+            return -1
+        return self._index if self._has >= self._sent else min(self._has, self._index)
 
     # What the replica says.
 
@@ -75,7 +84,7 @@ class Session:
             if not self._pending:
                 asyncio.get_running_loop().call_soon(self.flush)
             self._pending += changes
-            self._pending_index = index
+            self._pending_index = self._sent = index
 
     def flush(self) -> None:
         """Send the changes that wait."""
@@ -122,6 +131,7 @@ class Session:
                     self._ask_barrier(number)
                 case ResponderNote(counters):
                     self.counters = counters
+                    self._has = counters.get("index", 0)
                 case _:
                     raise FeedError(f"{type(message).__name__} from a responder")
 
@@ -134,6 +144,7 @@ class Session:
 
     def _attach(self, index: int) -> None:
         missed = self._feeder.ring.since(index) if index else None
+        self._has = index
         applied = self._feeder.machine.index
         if index > applied:
             self._index, self._waits = index, True
@@ -163,7 +174,7 @@ class Session:
 
     async def _copy(self) -> None:
         """Send a whole copy in pieces, then what was changed meanwhile."""
-        index = self._feeder.machine.index
+        index = self._sent = self._feeder.machine.index
         self.say(TableBegin(index))
         for piece in _pieces(_copied(self._feeder.machine)):
             self.say(Rows(piece))
@@ -222,6 +233,10 @@ class Feeder:
         self.ring = Ring(self.machine.index)
         for session in self.sessions:
             session.restart()
+
+    def served(self) -> int | None:
+        """Return the index whose state all attached responders answer with; None without any."""
+        return min((session.served for session in self.sessions), default=None)
 
     def lease(self, until: float) -> None:
         """Tell that answers are authoritative until then; all is applied that must be."""

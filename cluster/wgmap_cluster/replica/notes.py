@@ -18,16 +18,24 @@ class ServerNote:
     fresh: bool  # whether it answers with authority (the lease holds)
     reachable_agents: int | None  # control peers with a recent handshake; None: not known
     candidate: bool = False  # whether it is trying to become the leader
+    served: int | None = None  # all its responders answer with what this index has; None: none does
 
     @classmethod
-    def of(cls, log: LogStatus, *, fresh: bool, reachable_agents: int | None) -> Self:
+    def of(
+        cls,
+        log: LogStatus,
+        *,
+        fresh: bool,
+        reachable_agents: int | None,
+        served: int | None = None,
+    ) -> Self:
         """Make the note of a server from its own view of the log."""
-        return cls(log.applied, fresh, reachable_agents, log.role is Role.CANDIDATE)
+        return cls(log.applied, fresh, reachable_agents, log.role is Role.CANDIDATE, served)
 
     def encode(self) -> bytes:
         """Write the note: msgpack ``[format, fields...]``."""
         fields = [self.applied, self.fresh, self.reachable_agents, self.candidate]
-        data: bytes = msgpack.packb([FORMAT, *fields])
+        data: bytes = msgpack.packb([FORMAT, *fields, self.served])
         return data
 
     @classmethod
@@ -42,6 +50,7 @@ class ServerNote:
             return None
         match values:
             case [1, int(applied), bool(fresh), (int() | None) as reachable, bool(candidate), *_]:
-                return cls(applied, fresh, reachable, candidate)
+                served = values[5] if len(values) > 5 and isinstance(values[5], int) else None
+                return cls(applied, fresh, reachable, candidate, served)
             case _:
                 return None

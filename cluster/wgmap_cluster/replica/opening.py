@@ -7,12 +7,14 @@ from pathlib import Path
 
 from wgmap.addresses import Endpoint
 from wgmap_cluster.config import RAFT_PORT, ServerConfig
-from wgmap_cluster.raft.interface import LogError, Member, StateMachine
+from wgmap_cluster.fsm.machine import Machine
+from wgmap_cluster.raft.interface import LogError, Member
 from wgmap_cluster.raft.log import RaftLog
+from wgmap_cluster.replica.identity import ClusterIdentity
 
 
 def open_log(
-    config: ServerConfig, machine: StateMachine, on_fatal: Callable[[LogError], None]
+    config: ServerConfig, machine: Machine, on_fatal: Callable[[LogError], None]
 ) -> RaftLog:
     """Return the log, not started; ``on_fatal`` is called once when it cannot go on."""
     directory = config.server.state_dir
@@ -20,7 +22,11 @@ def open_log(
     mesh = config.mesh
     if mesh is None:
         alone = Member(config.server.name, str(_loopback(config.server.state_dir)))
-        return RaftLog(config.server.name, [alone], directory, machine, on_fatal=on_fatal)
+        return RaftLog(
+            *(config.server.name, [alone], directory, machine),
+            cluster_id=ClusterIdentity(machine, directory),
+            on_fatal=on_fatal,
+        )
     members = [
         Member(server.name, str(Endpoint(server.mesh_address, mesh.raft_port)))
         for server in config.bootstrap.server
@@ -31,6 +37,7 @@ def open_log(
         directory,
         machine,
         bind_device=mesh.interface,
+        cluster_id=ClusterIdentity(machine, directory),
         on_fatal=on_fatal,
     )
 

@@ -6,17 +6,35 @@ is allowed is decided where it is applied, so that every server decides alike.
 
 import asyncio
 import ipaddress
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from wgmap.addresses import IPAddress, IPNetwork, prefix_to_bytes
-from wgmap.errors import ConfigError, ConflictError, NotFoundError, UnavailableError, WgmapError
-from wgmap.wg.keys import PublicKey
+from wgmap.clock import now
+from wgmap.errors import (
+    ChangedError,
+    ConfigError,
+    ConflictError,
+    LimitError,
+    NotFoundError,
+    UnavailableError,
+    WgmapError,
+)
 from wgmap_cluster.fsm import commands
-from wgmap_cluster.fsm.commands import Command, CommandError, Enrol, Origin, Revoke
+from wgmap_cluster.fsm.commands import (
+    Command,
+    CommandError,
+    EnrolMany,
+    Origin,
+    Revoke,
+    SetInstance,
+)
+from wgmap_cluster.fsm.limits import instance_limit, peer_limit
 from wgmap_cluster.fsm.machine import Machine
 from wgmap_cluster.fsm.results import Applied, Done, Reason, Refused
-from wgmap_cluster.fsm.rows import MappingRow, Meta, PeerRow
+from wgmap_cluster.fsm.rows import InstanceRow, MappingRow, Meta, PeerRow
+from wgmap_cluster.fsm.state import State
 from wgmap_cluster.raft.interface import (
     LogStatus,
     MemberStatus,
@@ -26,49 +44,47 @@ from wgmap_cluster.raft.interface import (
     Role,
 )
 from wgmap_cluster.replica import agent_config
+from wgmap_cluster.replica.archive import Archive
+from wgmap_cluster.replica.events import EventHub
 from wgmap_cluster.replica.notes import ServerNote
+from wgmap_cluster.replica.requests import Enrolment, PeerChange, enrol_command, set_command
 from wgmap_cluster.replica.views import (
-    LISP_AUTH,
     AddedView,
+    AuditView,
+    ImportedView,
+    InstanceView,
     PeerDetailView,
     PeerView,
     ResolveView,
+    RevocationsView,
     RevokedView,
     ServerView,
+    SetView,
     StatusView,
+    audit_view,
     key_text,
     lisp_auth_name,
     locator_views,
     mapping_view,
     peer_view,
     prefix_texts,
+    revocation_view,
 )
 
+MAX_REVOCATIONS = 1000  # in one answer
 POLL_S = 0.02  # how often others' notes are looked at while a revocation spreads
 
 _ERRORS: dict[Reason, type[WgmapError]] = {
     Reason.BAD_COMMAND: ConfigError,
     Reason.PREFIX_RESERVED: ConfigError,
     Reason.INVALID: ConfigError,
-    Reason.LIMIT: ConfigError,
+    Reason.LIMIT: LimitError,
+    Reason.CHANGED: ChangedError,
+    Reason.RESTORING: UnavailableError,
     Reason.UNKNOWN_PEER: NotFoundError,
     Reason.UNKNOWN_SERVER: NotFoundError,
     Reason.NOT_FOUNDED: UnavailableError,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Enrolment:
-    """A peer to enrol: with a control key (an agent) or an address (a plain LISP client)."""
-
-    name: str
-    prefixes: tuple[IPNetwork, ...]
-    control_key: PublicKey | None = None
-    control_address: IPAddress | None = None
-    endpoint_allow: tuple[IPNetwork, ...] = ()
-    instance: int = 0
-    lisp_key: bytes = field(default=b"", repr=False)
-    lisp_auth: str = "sha256"
 
 
 class Operations:
@@ -86,25 +102,51 @@ class Operations:
         log: ReplicatedLog,
         note: Callable[[], ServerNote],
         staleness_s: float,
+        state_dir: Path | None = None,
     ) -> None:
-        """Act for server ``name``; ``note`` returns what it publishes about itself."""
+        """Act for server ``name``; ``note`` returns what it publishes about itself.
+
+        ``state_dir`` is where its keys lie; without it they cannot be put in a backup.
+        """
         self._name = name
         self._machine = machine
         self._log = log
         self._note = note
         self._staleness_s = staleness_s
+        self.events = EventHub(machine, log)
+        self.archive = Archive(name, machine, log, self._do, state_dir)
 
     # Peers.
 
     async def add_peer(self, enrolment: Enrolment, operator: str, wall: str) -> AddedView:
         """Enrol a peer; the same once more changes nothing and succeeds."""
-        done, _ = await self._do(_enrol(enrolment, Origin(self._name, operator, wall)))
+        done, _ = await self._do(enrol_command(enrolment, Origin(self._name, operator, wall)))
         row = self._peer(enrolment.name)
         return {
             "peer": self._peer_view(enrolment.name, row),
             "config": self._agent_config(enrolment.name, row),
             "changed": done.changed,
         }
+
+    async def set_peer(self, name: str, change: PeerChange, operator: str, wall: str) -> SetView:
+        """Change a peer; mappings outside its new prefixes go at once, and with a new key all.
+
+        ChangedError where it is not at the revision that is asked for.
+        """
+        done, _ = await self._do(set_command(name, change, Origin(self._name, operator, wall)))
+        return {"peer": self.peer(change.new_name or name), "changed": done.changed}
+
+    async def import_peers(
+        self, enrolments: Sequence[Enrolment], operator: str, wall: str
+    ) -> ImportedView:
+        """Enrol all of these or none, as one command; the same again changes nothing.
+
+        An error carries the ``position`` of the enrolment that is at fault.
+        """
+        origin = Origin(self._name, operator, wall)
+        peers = tuple(enrol_command(each, origin).peer() for each in enrolments)
+        done, _ = await self._do(EnrolMany(peers, origin))
+        return {"enrolled": done.count, "unchanged": len(peers) - done.count}
 
     def peers(self) -> Iterator[PeerView]:
         """Show all peers as they are now, in the order of their names.
@@ -122,21 +164,89 @@ class Operations:
             **self._peer_view(name, row),
             "endpoint_allow": prefix_texts(row.endpoint_allow),
             "lisp_auth": lisp_auth_name(row),
+            "limit": peer_limit(row),
+            "revision": row.revision,
+            "revocation": self._revocation_of(name) if row.revoked else None,
             "mappings": [mapping_view(prefix, mapping) for (_, prefix), mapping in held],
         }
 
     async def revoke_peer(self, name: str, operator: str, wall: str) -> RevokedView:
-        """Shut a peer out; returns when every server has applied it, or after 2 S.
+        """Shut a peer out; returns when every server answers by it, or after 2 S.
 
         S is the staleness bound: after twice that time a server which has not applied it gives
         no answer with authority any more.
         """
+        began = now()
         _, proposal = await self._do(Revoke(name, Origin(self._name, operator, wall)))
         unconfirmed = await self._spread(proposal.index, 2 * self._staleness_s)
         confirmed = [server for server in self._servers() if server not in unconfirmed]
-        return {"name": name, "confirmed": confirmed, "unconfirmed": unconfirmed}
+        took_s = round(now() - began, 3)
+        return {
+            "name": name,
+            "took_s": took_s,
+            "confirmed": confirmed,
+            "unconfirmed": unconfirmed,
+        }
+
+    def revocations(self, since: int = 0, most: int = MAX_REVOCATIONS) -> RevocationsView:
+        """Say what was revoked after number ``since``, oldest first, at most ``most`` of them.
+
+        What a server tells an agent that was away: the agent keeps ``last`` once ``more`` is
+        false, and asks from there the next time.
+        """
+        state = self._machine.state
+        found = state.revoked_since(since, most)
+        last = found[-1][0] if found else state.revocation
+        return {
+            "last": state.revocation,
+            "more": last < state.revocation,
+            "revocations": [revocation_view(number, row) for number, row in found],
+        }
+
+    # Instances.
+
+    def instances(self) -> list[InstanceView]:
+        """Show the instances that have peers, mappings or values of their own."""
+        state = self._machine.state
+        peers = Counter(row.instance for row in state.peers.values() if not row.revoked)
+        return [
+            {
+                "instance": number,
+                "overlay": [str(each) for each in state.overlay_of(number)],
+                "own_overlay": bool(state.instances.get(number, InstanceRow()).overlay),
+                "peers": peers[number],
+                "mappings": state.size(number),
+                "max_mappings": instance_limit(state, number),
+            }
+            for number in sorted({0, *peers, *state.instances})
+        ]
+
+    async def set_instance(
+        self,
+        instance: int,
+        overlay: tuple[IPNetwork, ...] | None,
+        max_mappings: int | None,
+        origin: tuple[str, str],
+    ) -> InstanceView:
+        """Set an instance's overlay (empty: the cluster's) and limit (0: the default).
+
+        ``origin``: the operator and its wall clock.
+        """
+        prefixes = None if overlay is None else tuple(map(prefix_to_bytes, overlay))
+        await self._do(SetInstance(instance, Origin(self._name, *origin), prefixes, max_mappings))
+        found = (view for view in self.instances() if view["instance"] == instance)
+        return next(found, _empty_instance(instance, self._machine.state))
 
     # The cluster.
+
+    def audit(self, since: int | None = None, most: int = 100) -> list[AuditView]:
+        """Show what operators did: after number ``since``, or without it the last ``most``."""
+        state = self._machine.state
+        last = int(state.meta.get(Meta.AUDITED, 0))
+        first = max(last - most, 0) if since is None else since
+        first = max(first, last - len(state.audit))  # older ones are gone
+        numbers = range(first + 1, min(first + most, last) + 1)
+        return [audit_view(n, state.audit[n]) for n in numbers if n in state.audit]
 
     def status(self) -> StatusView:
         """Show the cluster as this server sees it."""
@@ -150,7 +260,10 @@ class Operations:
             "cluster_id": cluster_id.hex() if isinstance(cluster_id, bytes) else None,
             "servers": [self._server_view(server, log) for server in self._servers()],
             "peers": counts.peers,
+            "revoked": counts.revoked,
+            "revocation": state.revocation,
             "mappings": counts.mappings,
+            "restoring": Meta.RESTORING in state.meta,
         }
 
     async def resolve(self, instance: int, eid: IPAddress | IPNetwork) -> ResolveView:
@@ -184,12 +297,16 @@ class Operations:
         return _done(proposal.result), proposal
 
     async def _spread(self, index: int, wait_s: float) -> list[str]:
-        """Wait until every server has applied ``index``; return those that have not in time."""
+        """Wait until every server answers by ``index``; return those that do not in time."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait_s
         while (behind := self._behind(index)) and loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(POLL_S)  # the log tells of notes by no event
         return behind
+
+    def _revocation_of(self, name: str) -> int | None:
+        rows = self._machine.state.revocations.items()
+        return next((number for number, row in rows if row.peer == name), None)
 
     def _peer(self, name: str) -> PeerRow:
         row = self._machine.state.peers.get(name)
@@ -206,16 +323,26 @@ class Operations:
         control_prefix = state.control_prefix
         if control_prefix is None:
             raise UnavailableError(str(Reason.NOT_FOUNDED))
-        return agent_config.render(name, row, state.servers, state.overlay, control_prefix)
+        return agent_config.render(
+            name, row, state.servers, state.overlay_of(row.instance), control_prefix
+        )
 
     def _servers(self) -> list[str]:
         return sorted({self._name, *self._machine.state.servers, *self._log.status().others})
 
     def _behind(self, index: int) -> list[str]:
-        """Return the servers that are not known to have applied the command at ``index``."""
+        """Return the servers that are not known to answer by the command at ``index``."""
         others = self._log.status().others
-        names = [server for server in self._servers() if server != self._name]
-        return [server for server in names if _applied(others.get(server)) < index]
+        return [server for server in self._servers() if self._served(server, others) < index]
+
+    def _served(self, server: str, others: Mapping[str, MemberStatus]) -> int:
+        """Return the index that replica and responders of a server are known to have."""
+        if server == self._name:
+            note: ServerNote | None = self._note()
+        else:
+            member = others.get(server)
+            note = ServerNote.decode(member.note) if member is not None else None
+        return -1 if note is None or note.served is None else min(note.applied, note.served)
 
     def _server_view(self, server: str, log: LogStatus) -> ServerView:
         if server == self._name:
@@ -236,19 +363,15 @@ class Operations:
         return None
 
 
-def _enrol(enrolment: Enrolment, origin: Origin) -> Enrol:
-    address = enrolment.control_address
-    return Enrol(
-        enrolment.name,
-        enrolment.instance,
-        tuple(map(prefix_to_bytes, enrolment.prefixes)),
-        origin,
-        control_key=bytes(enrolment.control_key or b""),
-        control_address=address.packed if address is not None else b"",
-        endpoint_allow=tuple(map(prefix_to_bytes, enrolment.endpoint_allow)),
-        lisp_key=enrolment.lisp_key,
-        lisp_auth=LISP_AUTH[enrolment.lisp_auth] if enrolment.lisp_key else 0,
-    )
+def _empty_instance(instance: int, state: State) -> InstanceView:
+    return {
+        "instance": instance,
+        "overlay": [str(each) for each in state.overlay_of(instance)],
+        "own_overlay": False,
+        "peers": 0,
+        "mappings": state.size(instance),
+        "max_mappings": instance_limit(state, instance),
+    }
 
 
 def _done(result: object) -> Done:
@@ -256,7 +379,9 @@ def _done(result: object) -> Done:
         case Applied(Done() as done):
             return done
         case Applied(Refused() as refused):
-            raise _ERRORS.get(refused.reason, ConflictError)(str(refused))
+            error = _ERRORS.get(refused.reason, ConflictError)(str(refused))
+            error.position = refused.position
+            raise error
         case _:
             msg = f"the log returned {type(result).__name__} for an operator's command"
             raise TypeError(msg)
@@ -274,11 +399,6 @@ def _role(server: str, leader: str | None, note: ServerNote | None) -> str:
         return Role.LEADER.value
     candidate = note is not None and note.candidate
     return Role.CANDIDATE.value if candidate else Role.FOLLOWER.value
-
-
-def _applied(member: MemberStatus | None) -> int:
-    note = ServerNote.decode(member.note) if member is not None else None
-    return note.applied if note is not None else -1
 
 
 def _server_view(name: str, state: str, note: ServerNote | None) -> ServerView:

@@ -64,13 +64,19 @@ class Replica:
     def note(self) -> ServerNote:
         """Return what this server tells others about itself, as of now."""
         return ServerNote.of(
-            self.log.status(), fresh=self.lease.fresh(), reachable_agents=self._reachable
+            self.log.status(),
+            fresh=self.lease.fresh(),
+            reachable_agents=self._reachable,
+            served=self.feeder.served(),
         )
 
     def operations(self) -> Operations:
         """Return what operators may do."""
         server = self._config.server
-        return Operations(server.name, self.machine, self.log, self.note, server.staleness_s)
+        return Operations(
+            *(server.name, self.machine, self.log, self.note, server.staleness_s),
+            state_dir=server.state_dir,
+        )
 
     async def run(self, *others: Part) -> None:
         """Open the log and serve, with ``others`` beside; raises LogError, OSError, groups."""

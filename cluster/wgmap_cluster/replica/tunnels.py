@@ -20,6 +20,8 @@ from wgmap_cluster.interfaces.control import ControlPeers
 from wgmap_cluster.interfaces.mesh_runner import MeshPeers
 from wgmap_cluster.replica.founding import server_row
 
+ENDPOINTS = "control-endpoints"  # in the state directory: where agents were, for after a reboot
+
 
 class Tunnels(Protocol):
     """What the replica wants to know of the control tunnels."""
@@ -121,7 +123,8 @@ async def opened(
         tunnels: Tunnels = Unprotected()
         if not config.control.unprotected:
             device = await _device(stack, config, config.control.interface)
-            tunnels = Protected(ControlPeers(device), machine)
+            saved = config.server.state_dir / ENDPOINTS
+            tunnels = Protected(ControlPeers(device, saved), machine)
         mesh = None
         if config.mesh is not None:
             network = await stack.enter_async_context(Network())

@@ -7,7 +7,14 @@ from typing import TypedDict
 
 from wgmap.addresses import prefix_from_bytes
 from wgmap.lisp.messages import AuthAlgorithm
-from wgmap_cluster.fsm.rows import LocatorRow, MappingRow, PeerRow, RegistrationRow
+from wgmap_cluster.fsm.rows import (
+    AuditRow,
+    LocatorRow,
+    MappingRow,
+    PeerRow,
+    RegistrationRow,
+    RevocationRow,
+)
 
 LISP_AUTH = {"sha256": AuthAlgorithm.HMAC_SHA256_128, "sha1": AuthAlgorithm.HMAC_SHA1}
 _LISP_AUTH_NAMES = {int(algorithm): name for name, algorithm in LISP_AUTH.items()}
@@ -50,7 +57,66 @@ class PeerDetailView(PeerView):
 
     endpoint_allow: list[str]
     lisp_auth: str | None
+    limit: int  # most prefixes and mappings
+    revision: int  # rises with every change by an operator
+    revocation: int | None  # number of its revocation
     mappings: list[MappingView]
+
+
+class SetView(TypedDict):
+    """The answer to ``wgmap peer set``."""
+
+    peer: PeerDetailView
+    changed: bool  # false: it was so before
+
+
+class ImportedView(TypedDict):
+    """The answer to one batch of ``wgmap peer import``."""
+
+    enrolled: int
+    unchanged: int
+
+
+class AuditView(TypedDict):
+    """A row of ``wgmap audit``."""
+
+    number: int
+    time: str  # wall clock of the server that was asked
+    clock_s: float  # replicated clock
+    server: str
+    operator: str
+    action: str
+    subject: str
+    detail: str
+
+
+class RevocationView(TypedDict):
+    """A numbered revocation: what agents must drop."""
+
+    number: int
+    peer: str
+    instance: int
+    prefixes: list[str]
+    key: str | None  # its last data public key
+
+
+class RevocationsView(TypedDict):
+    """What was revoked since a number; ``last`` is the newest one."""
+
+    last: int
+    more: bool  # ask again from the last number that is here
+    revocations: list[RevocationView]
+
+
+class InstanceView(TypedDict):
+    """A virtual network in ``wgmap instance list``."""
+
+    instance: int
+    overlay: list[str]
+    own_overlay: bool  # false: the cluster's
+    peers: int
+    mappings: int
+    max_mappings: int
 
 
 class AddedView(TypedDict):
@@ -62,9 +128,10 @@ class AddedView(TypedDict):
 
 
 class RevokedView(TypedDict):
-    """The answer to ``wgmap peer revoke``: which servers have applied it."""
+    """The answer to ``wgmap peer revoke``: which servers have applied it, and serve by it."""
 
     name: str
+    took_s: float  # until all had confirmed, or the wait was over
     confirmed: list[str]
     unconfirmed: list[str]
 
@@ -87,7 +154,10 @@ class StatusView(TypedDict):
     cluster_id: str | None
     servers: list[ServerView]
     peers: int
+    revoked: int
+    revocation: int  # number of the last one; 0: none yet
     mappings: int
+    restoring: bool  # a backup is being restored: nobody can register
 
 
 class ResolveView(TypedDict):
@@ -133,13 +203,38 @@ def peer_view(
     }
 
 
+def audit_view(number: int, row: AuditRow) -> AuditView:
+    """Show what an operator did."""
+    return {
+        "number": number,
+        "time": row.wall,
+        "clock_s": round(row.clock, 3),
+        "server": row.server,
+        "operator": row.operator,
+        "action": row.action,
+        "subject": row.subject,
+        "detail": row.detail,
+    }
+
+
+def revocation_view(number: int, row: RevocationRow) -> RevocationView:
+    """Show a revocation."""
+    return {
+        "number": number,
+        "peer": row.peer,
+        "instance": row.instance,
+        "prefixes": prefix_texts(row.prefixes),
+        "key": key_text(row.key),
+    }
+
+
 def lisp_auth_name(row: PeerRow) -> str | None:
     """Return how a plain LISP client authenticates, as operators write it."""
     return _LISP_AUTH_NAMES.get(row.lisp_auth) if row.lisp_key else None
 
 
 def locator_views(locators: Iterable[LocatorRow]) -> list[LocatorView]:
-    """Show endpoints, best first."""
+    """Show endpoints in the order of their peer."""
     return [
         {
             "address": str(ipaddress.ip_address(locator.address)),

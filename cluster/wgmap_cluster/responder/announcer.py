@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from wgmap.addresses import IPAddress, prefix_from_bytes
 from wgmap.lisp.codec import encode
+from wgmap.lisp.mark import Mark
 from wgmap.lisp.messages import LISP_PORT, Eid, MapRequest, RequestRecord
 from wgmap_cluster.fsm.rows import RevocationRow
 from wgmap_cluster.responder.actions import Action, Send
@@ -14,6 +15,7 @@ from wgmap_cluster.responder.answers import Answers, Encoded, join, revocation, 
 from wgmap_cluster.responder.follower import SERVER_SET, Effects, Follower
 from wgmap_cluster.responder.limits import Limit
 from wgmap_cluster.responder.misses import Misses
+from wgmap_cluster.responder.news import News
 from wgmap_cluster.responder.pushes import Pushes
 from wgmap_cluster.responder.subscriptions import Subscriptions
 from wgmap_cluster.responder.table import Place, address_text
@@ -22,6 +24,8 @@ from wgmap_cluster.responder.withdrawals import Withdrawals
 INTRODUCTION_ATTEMPTS = 8  # about 6 s: the requester asks again by then
 CHANGE_ATTEMPTS = 12  # about 18 s: whoever was away longer revalidates
 REVOCATION_ATTEMPTS = 20  # about 42 s
+NEWS_ATTEMPTS = 6  # about 1.5 s: the agent asks again
+NEWS = "*"  # the subject that is no peer: what an agent missed
 SERVERS_TTL_MIN = 60
 MAX_OUT = 16_384  # pushes out at a time; introductions get three quarters of it
 MAX_BROADCASTS = 4096
@@ -45,6 +49,7 @@ class _Broadcast:
     subject: str
     agents: Iterator[str]
     attempts: int
+    mark: Mark | None = None
 
 
 class Announcer:
@@ -59,6 +64,7 @@ class Announcer:
         counters: Counter[str],
     ) -> None:
         self._follower = follower
+        self._news = News(follower, rng.randbytes(16))
         self._answers = answers
         self._address = settings.address
         self._rng = rng
@@ -102,6 +108,22 @@ class Announcer:
         """Note that an agent was told of the server set."""
         self._subscriptions.add(SERVER_SET, agent, now + 60 * SERVERS_TTL_MIN)
 
+    def compare(self, agent: str, mark: bytes, now: float) -> list[Action]:
+        """Tell an agent what it missed, by the mark in what it sent (b"": there was none).
+
+        Nothing without a lease, and nothing while it is being told: it asks again.
+        """
+        if not mark or self._news.is_none(mark) or not self._follower.is_fresh(now):
+            return []
+        row = self._follower.tables.peers[agent]
+        if self._pushes.is_out((NEWS, agent)) or not self._follower.tables.takes_keys(agent):
+            return []
+        records, news = self._news.since(Mark.decode(mark), row.instance)
+        address = address_text(row.control_address)
+        datagram = self._pushes.start((NEWS, agent), address, records, now, NEWS_ATTEMPTS, news)
+        self._counters["push.table_full" if datagram is None else "push.news"] += 1
+        return [] if datagram is None else [Send((address, LISP_PORT), datagram)]
+
     def acknowledged(self, nonce: int, address: str) -> None:
         """Take in a Map-Notify-Ack."""
         known = self._pushes.acknowledged(nonce, address)
@@ -115,6 +137,8 @@ class Announcer:
 
     def changed(self, effects: Effects, now: float) -> list[Action]:
         """Tell those whom a batch of changes concerns."""
+        for old, new in effects.renamed.items():
+            self._subscriptions.rename(old, new)
         for place, row in effects.withdrawn:
             self._withdrawals.add(row.peer, place, withdrawn(place, row), now)
         for place, peer in effects.appeared:
@@ -122,9 +146,9 @@ class Announcer:
             self._tell_few(peer, self._misses.take(place, now))
         for agent in effects.gone:
             self._pushes.forget_agent(agent)
-        told = {row.peer for row in effects.revoked}
-        for revoked in effects.revoked:
-            self._tell_of_revocation(revoked, now)
+        told = {row.peer for row in effects.revoked.values()}
+        for number, revoked in effects.revoked.items():
+            self._tell_of_revocation(number, revoked, now)
         for subject in effects.touched:
             if subject not in told:
                 self._tell_of_change(subject, now)
@@ -132,12 +156,13 @@ class Announcer:
             self._tell_few(peer, self._subscriptions.of(around, now))
         return self._continue(now)
 
-    def _tell_of_revocation(self, row: RevocationRow, now: float) -> None:
+    def _tell_of_revocation(self, number: int, row: RevocationRow, now: float) -> None:
         for prefix, record in zip(row.prefixes, revocation(row), strict=False):
             self._withdrawals.add(row.peer, Place(row.instance, prefix), record, now)
         everybody = self._everybody(row.peer, row.instance, now)
         # In front of everything, and whatever the queue holds: an operator waits for it.
-        self._broadcasts.appendleft(_Broadcast(row.peer, everybody, REVOCATION_ATTEMPTS))
+        mark = self._news.mark(number, since=number - 1)
+        self._broadcasts.appendleft(_Broadcast(row.peer, everybody, REVOCATION_ATTEMPTS, mark))
 
     def _tell_of_change(self, subject: str, now: float) -> None:
         """Tell the holders of a subject, or a little later where that is too often or too much."""
@@ -209,13 +234,17 @@ class Announcer:
             if agent is None:
                 self._broadcasts.popleft()
             elif agent != broadcast.subject:
-                actions += self._push(broadcast.subject, agent, now, broadcast.attempts)
+                actions += self._push(
+                    broadcast.subject, agent, now, broadcast.attempts, broadcast.mark
+                )
                 budget -= 1
         return actions
 
     # ----------------------------------------------------------------------------- pushing
 
-    def _push(self, subject: str, agent: str, now: float, attempts: int) -> list[Action]:
+    def _push(
+        self, subject: str, agent: str, now: float, attempts: int, mark: Mark | None = None
+    ) -> list[Action]:
         tables = self._follower.tables
         row = tables.peers.get(agent)
         if row is None or row.revoked:
@@ -224,9 +253,9 @@ class Announcer:
         if not tables.takes_keys(agent):
             return self._solicit(subject, agent, address)
         records = self._records_of(subject, row.instance, now)
-        if not records.count:
+        if not records.count and mark is None:
             return []
-        datagram = self._pushes.start((subject, agent), address, records, now, attempts)
+        datagram = self._pushes.start((subject, agent), address, records, now, attempts, mark)
         if datagram is None:
             self._counters["push.table_full"] += 1
             return []

@@ -13,6 +13,7 @@ from wgmap_cluster.responder.space import apart, holds
 from wgmap_cluster.responder.table import Place, Tables
 
 MAX_RECORDS = 128  # of one peer in one answer
+MAX_REVOKED = 8  # records of one revocation: the key in any of them takes the whole peer away
 MAX_CACHED = 1 << 16  # peers whose records are kept encoded; the oldest makes room
 PLAIN_TTL_MIN = 60  # plain LISP clients mis-time more than 68 minutes
 UNKNOWN_TTL_MIN = 1
@@ -86,13 +87,14 @@ class Answers:
 
     def negative(self, instance: int, address: bytes) -> Record:
         """Return the negative record of an address without a mapping, as wide as it is true."""
-        inside = [wide for wide in self._tables.overlay if holds(wide, address)]
+        overlay = self._tables.overlay_of(instance)
+        inside = [wide for wide in overlay if holds(wide, address)]
         space = self._tables.space(instance)
         within = max((wide[0] for wide in inside), default=0)
         length = space.empty_around(address, within)[0] if space else within
         if not inside:
-            length = max(length, *(apart(o, address) for o in self._fences()), 0)
-        unknown = inside or not self._tables.overlay  # without an overlay nothing is outside
+            length = max(length, *(apart(o, address) for o in self._fences(overlay)), 0)
+        unknown = inside or not overlay  # without an overlay nothing is outside
         return Record(
             Eid(_network(address, length), instance),
             ttl_min=UNKNOWN_TTL_MIN if unknown else OUTSIDE_TTL_MIN,
@@ -100,8 +102,8 @@ class Answers:
             authoritative=True,
         )
 
-    def _fences(self) -> list[bytes]:
-        prefixes = (*self._tables.overlay, self._tables.control_prefix)
+    def _fences(self, overlay: tuple[bytes, ...]) -> list[bytes]:
+        prefixes = (*overlay, self._tables.control_prefix)
         return [prefix for prefix in prefixes if prefix]
 
     def is_control(self, address: bytes) -> bool:
@@ -142,21 +144,25 @@ def plain(record: Record) -> Record:
 
 
 def withdrawn(place: Place, row: MappingRow) -> Record:
-    """Return the withdrawal of a mapping: TTL 0, its key revoked."""
-    record = mapping_record(place.instance, place.prefix, row)
-    locators = tuple(_revoked(at.address, row.key) for at in record.locators if row.key)
-    return Record(record.eid, locators, 0, authoritative=True, version=row.version)
+    """Return the withdrawal of a mapping: TTL 0. Its key is not revoked: it may come back."""
+    eid = Eid(prefix_from_bytes(place.prefix), place.instance)
+    return Record(eid, (), 0, authoritative=True, version=row.version)
 
 
 def revocation(row: RevocationRow) -> list[Record]:
-    """Return the withdrawal of everything that a revoked peer could have had."""
-    return [_revoked_prefix(row, prefix) for prefix in row.prefixes[:MAX_RECORDS]]
+    """Return what makes agents drop a revoked peer, and never take its key again.
+
+    Nothing where it never registered a key: then nobody holds it.
+    """
+    if not row.key:
+        return []
+    return [_revoked_prefix(row, prefix) for prefix in row.prefixes[:MAX_REVOKED]]
 
 
 def _revoked_prefix(row: RevocationRow, prefix: bytes) -> Record:
     network = prefix_from_bytes(prefix)
     nowhere = ipaddress.ip_address(bytes(len(prefix) - 1))
-    locators = (_revoked(nowhere, row.key),) if row.key else ()
+    locators = (_revoked(nowhere, row.key),)
     return Record(Eid(network, row.instance), locators, 0, authoritative=True)
 
 

@@ -20,7 +20,8 @@ class Effects:
     withdrawn: list[tuple[Place, MappingRow]] = field(default_factory=list)
     appeared: list[tuple[Place, str]] = field(default_factory=list)  # new mapping, its peer
     inside: list[tuple[str, str]] = field(default_factory=list)  # (peer around, new peer)
-    revoked: list[RevocationRow] = field(default_factory=list)
+    revoked: dict[int, RevocationRow] = field(default_factory=dict)  # by number
+    renamed: dict[str, str] = field(default_factory=dict)  # what it serves stays the same
     gone: dict[str, None] = field(default_factory=dict)  # agents no longer enrolled
 
 
@@ -31,8 +32,9 @@ def observe(tables: Tables, change: Change, effects: Effects) -> None:
         _mapping(tables, Place(*key), row if isinstance(row, MappingRow) else None, effects)
     elif change.table is Table.SERVERS:
         effects.touched[SERVER_SET] = None
-    elif isinstance(row, RevocationRow) and key not in tables.revocations:
-        effects.revoked.append(row)
+    elif isinstance(row, RevocationRow) and isinstance(key, int):
+        if key not in tables.revocations:
+            effects.revoked[key] = row
     elif change.table is Table.PEERS and isinstance(key, str) and _is_gone(row):
         effects.gone[key] = None
 
@@ -44,6 +46,9 @@ def _is_gone(row: Row | None) -> bool:
 def _mapping(tables: Tables, place: Place, row: MappingRow | None, effects: Effects) -> None:
     old = tables.mapping(place)
     if old == row:
+        return
+    if old is not None and row is not None and row._replace(peer=old.peer) == old:
+        effects.renamed[old.peer] = row.peer
         return
     if old is not None:
         effects.touched[old.peer] = None
@@ -184,5 +189,5 @@ def compare(former: Tables, present: Tables, subjects: list[str]) -> Effects:
         effects.withdrawn += [(place, before[place]) for place in gone]
     if former.index:  # an empty table knew nobody: what was revoked long ago is no news
         new = sorted(present.revocations.keys() - former.revocations.keys())
-        effects.revoked += [present.revocations[number] for number in new]
+        effects.revoked |= {number: present.revocations[number] for number in new}
     return effects

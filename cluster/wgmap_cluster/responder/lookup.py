@@ -41,6 +41,7 @@ class Quick(NamedTuple):
     datagram: bytes
     owner: str
     ttl_min: int
+    mark: bytes
 
 
 class Lookup:
@@ -67,7 +68,7 @@ class Lookup:
         tables = self._follower.tables
         if parsed is None or tables.peers[requester].instance != 0:
             return None
-        nonce, address = parsed
+        nonce, address, mark = parsed
         match = tables.match(0, address)
         if match is None or not tables.takes_keys(requester) or self._answers.is_control(address):
             return None
@@ -78,7 +79,8 @@ class Lookup:
         encoded = records.fresh if fresh else records.stale
         if len(encoded.data) > MAX_REPLY:
             return None
-        return Quick(quick.reply(nonce, encoded.count, encoded.data), row.peer, row.ttl_min)
+        datagram = quick.reply(nonce, encoded.count, encoded.data)
+        return Quick(datagram, row.peer, row.ttl_min, mark)
 
     def _whole(self, request: MapRequest, found: Found, fresh: bool) -> list[list[Encoded]]:
         """Return every record of each peer that is asked for, to be sent together."""

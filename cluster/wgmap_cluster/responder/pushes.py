@@ -5,6 +5,7 @@ import random
 from dataclasses import dataclass, field
 
 from wgmap.lisp.codec import map_notify_header
+from wgmap.lisp.mark import Mark
 from wgmap_cluster.responder.answers import Encoded
 
 FIRST_REPEAT_S = 0.05
@@ -39,8 +40,18 @@ class Pushes:
     def __len__(self) -> int:
         return len(self._by_nonce)
 
+    def is_out(self, pair: tuple[str, str]) -> bool:
+        """Say whether a push of ``pair`` (subject, agent) waits for its acknowledgement."""
+        return pair in self._by_pair
+
     def start(
-        self, pair: tuple[str, str], address: str, records: Encoded, now: float, attempts: int
+        self,
+        pair: tuple[str, str],
+        address: str,
+        records: Encoded,
+        now: float,
+        attempts: int,
+        mark: Mark | None = None,
     ) -> bytes | None:
         """Return the first datagram of a push of ``pair`` (subject, agent); None if refused."""
         old = self._by_pair.get(pair)
@@ -51,7 +62,8 @@ class Pushes:
         nonce = self.rng.getrandbits(64)
         while nonce in self._by_nonce:
             nonce = self.rng.getrandbits(64)
-        datagram = map_notify_header(nonce, records.count) + records.data
+        datagram = map_notify_header(nonce, records.count, identified=mark is not None)
+        datagram += records.data + (mark.encode() if mark is not None else b"")
         self._by_nonce[nonce] = Push(*pair, address, datagram, attempts - 1)
         self._by_pair[pair] = nonce
         heapq.heappush(self._due, (now + FIRST_REPEAT_S, nonce))

@@ -1,11 +1,14 @@
 """The one shape of Map-Request that nearly all are of, read without the codec.
 
-Agents in instance 0 ask for one host with no flag set. What is read here the codec reads as the
-same; everything else is None, and the codec's to judge.
+Agents in instance 0 ask for one host with no flag set but I. What is read here the codec reads as
+the same; everything else is None, and the codec's to judge.
 """
 
-# Type 1 without flags, one ITR-RLOC, one record (RFC 9301, section 5.2).
-_HEAD = b"\x10\x00\x00\x01"
+from wgmap.lisp.mark import MARK_BYTES
+
+# Type 1 without flags but perhaps I, one ITR-RLOC, one record (RFC 9301, section 5.2). The bytes
+# of the I field at the end:
+_HEADS = {b"\x10\x00\x00\x01": 0, b"\x10\x10\x00\x01": MARK_BYTES}
 _NONCE_END = 12
 _ADDRESS_BYTES = {b"\x00\x01": 4, b"\x00\x02": 16}  # by AFI
 _SOURCE_BYTES = {b"\x00\x00": 0, **_ADDRESS_BYTES}
@@ -18,9 +21,10 @@ _HOST_BYTES = {
 }
 
 
-def parse(data: bytes) -> tuple[bytes, bytes] | None:
-    """Return nonce and address of a request of that shape."""
-    if data[:4] != _HEAD:
+def parse(data: bytes) -> tuple[bytes, bytes, bytes] | None:
+    """Return nonce, address and mark (b"" for none) of a request of that shape."""
+    mark = _HEADS.get(data[:4])
+    if mark is None:
         return None
     source = _SOURCE_BYTES.get(data[12:14])
     if source is None:
@@ -31,9 +35,10 @@ def parse(data: bytes) -> tuple[bytes, bytes] | None:
         return None
     at += 2 + locator
     size = _HOST_BYTES.get(data[at : at + 4])
-    if size is None or len(data) != at + 4 + size:
+    if size is None or len(data) != at + 4 + size + mark:
         return None
-    return data[4:_NONCE_END], data[at + 4 :]
+    at += 4
+    return data[4:_NONCE_END], data[at : at + size], data[at + size :]
 
 
 def reply(nonce: bytes, count: int, records: bytes) -> bytes:

@@ -10,14 +10,19 @@ from typing import NoReturn
 from wgmap.clock import now
 from wgmap.log import Log
 from wgmap.udp import SocketAddress, UdpEndpoint
-from wgmap_cluster.feed import SOCKET_NAME, Connection, FeedError, ToReplica, connect
+from wgmap_cluster.feed import SOCKET_NAME, Answer, Connection, FeedError, ToReplica, connect
 from wgmap_cluster.responder.actions import Action, Send
+from wgmap_cluster.responder.backlog import Backlog
 from wgmap_cluster.responder.service import MAX_DATAGRAM, Service
 
 # A push is repeated 50 ms after it went out: who looks this often is never late by more.
 LONGEST_SLEEP_S = 0.05
 SHORTEST_SLEEP_S = 0.005
 COLLECT_EVERY_S = 10.0
+# Reading is much faster than serving: so a flood is sorted (and shed) here and not in the kernel's
+# buffer, which knows no classes.
+READ_A_TURN = 256
+SERVE_A_TURN = 64
 _LOG = Log("responder")
 
 
@@ -27,7 +32,9 @@ class Responder:
     def __init__(self, service: Service, udp: socket.socket, state_dir: Path) -> None:
         """Take over a bound, non-blocking UDP socket; the replica's is in the state directory."""
         self._service = service
-        self._udp = UdpEndpoint(udp, self._datagram, max_datagram=MAX_DATAGRAM)
+        self._udp = UdpEndpoint(udp, self._datagram, MAX_DATAGRAM, READ_A_TURN)
+        self._backlog = Backlog(service.counters)
+        self._serving = False
         self._feed = state_dir / SOCKET_NAME
         self._reading = False
         self._connection: Connection | None = None
@@ -70,6 +77,8 @@ class Responder:
             message = await connection.receive()
             if isinstance(message, ToReplica):
                 raise FeedError(f"{type(message).__name__} from a replica")
+            if isinstance(message, Answer):
+                self._backlog.acknowledged(message.destination[0], message.datagram)
             self._do(self._service.feed(message, now()))
             self._start_reading()
             if self._on_lease is not None and self._service.is_fresh(now()):
@@ -101,7 +110,22 @@ class Responder:
             gc.freeze()
 
     def _datagram(self, data: bytes, source: SocketAddress) -> None:
-        self._do(self._service.datagram(data, (source[0], source[1]), now()))
+        where = (source[0], source[1])
+        if self._service.admits(data, where, now()):
+            self._backlog.add(data, where)
+            self._serve_soon()
+
+    def _serve_soon(self) -> None:
+        if not self._serving:
+            self._serving = True
+            asyncio.get_running_loop().call_soon(self._serve)
+
+    def _serve(self) -> None:
+        for data, source in self._backlog.take(SERVE_A_TURN):
+            self._do(self._service.serve(data, source, now()))
+        self._serving = False
+        if self._backlog:
+            self._serve_soon()
 
     def _do(self, actions: list[Action]) -> None:
         for action in actions:

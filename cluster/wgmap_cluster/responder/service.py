@@ -8,7 +8,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from wgmap.lisp.codec import decode
-from wgmap.lisp.messages import CodecError, Encapsulated, MapNotifyAck, MapRequest
+from wgmap.lisp.mark import MARK_BYTES, Mark
+from wgmap.lisp.messages import CodecError, Encapsulated, MapNotifyAck, MapRequest, XtrId
 from wgmap_cluster.feed import (
     Answer,
     Attach,
@@ -37,6 +38,8 @@ MAX_DATAGRAM = 16 * 1024
 MAX_REQUEST_RECORDS = 32
 NOTE_EVERY_S = 1.0
 _MAP_REGISTER = 3  # the type in the first four bits
+_REGISTER_I = 0x02  # in the first byte: an I field is the end of the datagram
+_UNAUTHENTICATED = bytes(4)  # key id, algorithm and length where the tunnel is the proof
 _ANYBODY = ""  # the limit that all who are not enrolled share
 
 
@@ -88,25 +91,46 @@ class Service:
     # --------------------------------------------------------------------------- datagrams
 
     def datagram(self, data: bytes, source: Source, now: float) -> list[Action]:
-        """Take in a datagram from port 4342."""
+        """Take in a datagram from port 4342, and serve it at once."""
+        return self.serve(data, source, now) if self.admits(data, source, now) else []
+
+    def admits(self, data: bytes, source: Source, now: float) -> bool:
+        """Say whether a datagram is to be served: not too long, of a peer, within its limits.
+
+        Cheap, and asked before anything waits: a flood from one peer takes nobody's place.
+        """
+        reason = self._refusal(data, source, now)
+        if reason is not None:
+            self.counters[f"refused.{reason}"] += 1
+        return reason is None
+
+    def _refusal(self, data: bytes, source: Source, now: float) -> str | None:
+        if len(data) > MAX_DATAGRAM:
+            return "oversized"
+        peer = self._follower.tables.peer_at(source[0])
+        if _is_register(data):
+            limited = self._registers and not self._registers.allows(peer or _ANYBODY, now)
+            return "register_limited" if limited else None
+        if peer is None:
+            return "unknown_source"
+        return "limited" if self._requests and not self._requests.allows(peer, now) else None
+
+    def serve(self, data: bytes, source: Source, now: float) -> list[Action]:
+        """Serve a datagram that was admitted."""
         try:
-            return self._datagram(data, source, now)
+            return self._serve(data, source, now)
         except _RefusedError as refused:
             self.counters[f"refused.{refused}"] += 1
         except CodecError:
             self.counters["refused.malformed"] += 1
         return []
 
-    def _datagram(self, data: bytes, source: Source, now: float) -> list[Action]:
-        if len(data) > MAX_DATAGRAM:
-            raise _RefusedError("oversized")
+    def _serve(self, data: bytes, source: Source, now: float) -> list[Action]:
         peer = self._follower.tables.peer_at(source[0])
-        if data and data[0] >> 4 == _MAP_REGISTER:
+        if _is_register(data):
             return self._register(data, source, peer, now)
-        if peer is None:
+        if peer is None:  # it was revoked while its datagram waited
             raise _RefusedError("unknown_source")
-        if self._requests and not self._requests.allows(peer, now):
-            raise _RefusedError("limited")
         self._heard.add(peer, now)
         fresh = self._follower.is_fresh(now)
         quick = self._lookup.quickly(peer, data, fresh=fresh)
@@ -114,7 +138,8 @@ class Service:
             self.counters["request.received"] += 1
             self.counters["answer.fresh" if fresh else "answer.stale"] += 1
             pushes = self._announcer.introduce(peer, quick.owner, quick.ttl_min, now)
-            return [*pushes, Send(source, quick.datagram)]
+            news = self._announcer.compare(peer, quick.mark, now)
+            return [*pushes, Send(source, quick.datagram), *news]
         return self._read(data, source, peer, now)
 
     def _read(self, data: bytes, source: Source, peer: str, now: float) -> list[Action]:
@@ -124,28 +149,31 @@ class Service:
             case Encapsulated(source_port=port, message=request):
                 # The outer source is who asks (and proved it); the inner port is where it listens.
                 return self._request(Asked(peer, (source[0], port), request), now)
-            case MapNotifyAck(nonce=nonce):
+            case MapNotifyAck(nonce=nonce, xtr=xtr):
                 self._announcer.acknowledged(nonce, source[0])
-                return []
+                return self._announcer.compare(peer, _mark(xtr), now)
             case _:
                 raise _RefusedError("unexpected_type")
 
     def _register(self, data: bytes, source: Source, peer: str | None, now: float) -> list[Action]:
         """Hand a Map-Register on: the replica decides who it is from and what it does."""
-        if self._registers and not self._registers.allows(peer or _ANYBODY, now):
-            raise _RefusedError("register_limited")
         if not self._attached:
             raise _RefusedError("register_no_replica")
-        if peer is not None:
-            self._heard.add(peer, now)
         self.counters["register.forwarded"] += 1
-        return [Tell(Forward(source, data))]
+        forward = Tell(Forward(source, data))
+        if peer is None:
+            return [forward]
+        self._heard.add(peer, now)
+        marked = data[0] & _REGISTER_I and data[12:16] == _UNAUTHENTICATED
+        mark = data[-MARK_BYTES:] if marked and len(data) >= 16 + MARK_BYTES else b""
+        return [forward, *self._announcer.compare(peer, mark, now)]
 
     def _request(self, asked: Asked, now: float) -> list[Action]:
         self._check(asked)
         self.counters["request.received"] += 1
         if not asked.request.smr_invoked:
-            return self._answer(asked, now, fresh=self._follower.is_fresh(now))
+            answer = self._answer(asked, now, fresh=self._follower.is_fresh(now))
+            return answer + self._announcer.compare(asked.requester, _mark(asked.request.xtr), now)
         if not self._attached:
             raise _RefusedError("refresh_no_replica")
         if not self._refreshes.add(asked):
@@ -239,7 +267,10 @@ class Service:
     def _changed(self, effects: Effects, now: float) -> list[Action]:
         for peer in (*effects.touched, *effects.around):
             self._answers.forget(peer)
-        return self._announcer.changed(effects, now)
+        actions = self._announcer.changed(effects, now)
+        if effects.revoked:  # an operator waits until no server answers with it
+            actions.append(Tell(ResponderNote(self._note(now))))
+        return actions
 
     def _barrier(self, now: float) -> list[Action]:
         number = self._refreshes.barrier(now)
@@ -287,3 +318,11 @@ class Service:
             **self._announcer.gauges(),
         }
         return {name: value for name, value in self.counters.items() if value} | gauges
+
+
+def _is_register(data: bytes) -> bool:
+    return bool(data) and data[0] >> 4 == _MAP_REGISTER
+
+
+def _mark(xtr: XtrId | None) -> bytes:
+    return b"" if xtr is None else Mark.of(xtr).encode()

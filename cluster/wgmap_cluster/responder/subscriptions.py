@@ -51,6 +51,13 @@ class Subscriptions:
             else:
                 self._order.move_to_end((subject, agent))
 
+    def rename(self, old: str, new: str) -> None:
+        """Have a peer go on under another name, as subject and as agent."""
+        for subject, agent in [pair for pair in self._order if old in pair]:
+            until = self._agents[subject][agent]
+            self._remove(subject, agent)
+            self.add(new if subject == old else subject, new if agent == old else agent, until)
+
     def _make_room(self, agents: OrderedDict[str, float], subject: str) -> None:
         if len(agents) >= self._most_each:
             self._remove(subject, next(iter(agents)))

@@ -8,6 +8,7 @@ from socket import AF_INET, AF_INET6, inet_ntop
 from wgmap.addresses import prefix_to_bytes
 from wgmap_cluster.fsm.rows import (
     Change,
+    InstanceRow,
     MappingRow,
     Meta,
     PeerRow,
@@ -35,7 +36,9 @@ class Tables:
         self.peers: dict[str, PeerRow] = {}
         self.servers: dict[str, ServerRow] = {}
         self.revocations: dict[int, RevocationRow] = {}
+        self.last_revocation = 0
         self.overlay: tuple[bytes, ...] = ()
+        self.instances: dict[int, InstanceRow] = {}
         self.control_prefix = b""
         self.cluster_id: Row | None = None
         self._spaces: dict[int, Space] = {}
@@ -56,6 +59,9 @@ class Tables:
                 _put(self.servers, key, row if isinstance(row, ServerRow) else None)
             case Table.REVOCATIONS if isinstance(key, int):
                 _put(self.revocations, key, row if isinstance(row, RevocationRow) else None)
+                self._note_revocation(key, row)
+            case Table.INSTANCES if isinstance(key, int):
+                _put(self.instances, key, row if isinstance(row, InstanceRow) else None)
             case Table.META if isinstance(key, str):
                 self._set_meta(key, row)
             case _:
@@ -85,6 +91,12 @@ class Tables:
         if row is not None and not row.revoked:
             self._by_address[address_text(row.control_address)] = name
 
+    def _note_revocation(self, number: int, row: Row | None) -> None:
+        if row is not None:
+            self.last_revocation = max(self.last_revocation, number)
+        elif number == self.last_revocation:  # the state came back from a backup
+            self.last_revocation = max(self.revocations, default=0)
+
     def _set_meta(self, key: str, row: Row | None) -> None:
         if key == Meta.OVERLAY:
             self.overlay = _prefixes(row)
@@ -98,6 +110,11 @@ class Tables:
     def peer_at(self, address: str) -> str | None:
         """Return the enrolled, unrevoked peer with this control address, as text."""
         return self._by_address.get(address)
+
+    def overlay_of(self, instance: int) -> tuple[bytes, ...]:
+        """Return the overlay's prefixes in an instance."""
+        row = self.instances.get(instance)
+        return (row.overlay if row is not None else ()) or self.overlay
 
     def space(self, instance: int) -> Space | None:
         """Return the mappings of an instance; None where there are none."""

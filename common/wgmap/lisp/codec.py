@@ -331,12 +331,13 @@ def encode_authentication(authentication: Authentication) -> bytes:
     return bytes(ids) + size + authentication.data
 
 
-def map_notify_header(nonce: int, count: int = 1) -> bytes:
+def map_notify_header(nonce: int, count: int = 1, *, identified: bool = False) -> bytes:
     """Return the bytes of a Map-Notify without authentication before its records.
 
-    Raises ValueError. To sign the joined datagram: ``auth.sign``.
+    ``identified``: an I field follows them. Raises ValueError. To sign the joined datagram:
+    ``auth.sign``.
     """
-    return _first_word(TYPE_MAP_NOTIFY, 0, count) + _nonce(nonce) + bytes(4)
+    return _first_word(TYPE_MAP_NOTIFY, REGISTER_I * identified, count) + _nonce(nonce) + bytes(4)
 
 
 def map_notify_ack_header(nonce: int, count: int = 1) -> bytes:

@@ -9,6 +9,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import TypeAlias
 
@@ -30,6 +31,7 @@ FAMILY_NAME = b"wireguard\0"
 # The list of peers is one attribute, whose length has 16 bits.
 MAX_PEERS_BYTES = 60_000
 MAX_PEERS = 500
+CACHED_VALUES = 1 << 15
 MAX_PREFIXES = 500  # of one peer in one message
 _CONTROLLER = 16  # GENL_ID_CTRL
 _GET_FAMILY, _FAMILY_ID, _FAMILY_NAME = 3, 1, 2
@@ -301,6 +303,8 @@ def _joined(before: PeerState | None, more: PeerState) -> PeerState:
     )
 
 
+# A device is read again and again, and hardly anything in it changes meanwhile.
+@lru_cache(CACHED_VALUES)
 def _read_endpoint(data: bytes | None) -> Endpoint | None:
     if data is None:
         return None
@@ -325,9 +329,14 @@ def _read_prefix(attributes: _Attributes) -> IPNetwork:
     address = attributes.get(AllowedIp.ADDRESS, b"")
     try:
         mask = _number(_U8, attributes.get(AllowedIp.MASK, b""))
-        return ipaddress.ip_network((address, mask))
+        return _network(address, mask)
     except ValueError as error:
         raise GenlError(f"no prefix: {error}") from error
+
+
+@lru_cache(CACHED_VALUES)
+def _network(address: bytes, mask: int) -> IPNetwork:
+    return ipaddress.ip_network((address, mask))
 
 
 def _read_time(data: bytes) -> float | None:

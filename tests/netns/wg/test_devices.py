@@ -157,7 +157,7 @@ async def test_the_kick_drops_the_handshake_in_one_request(pair: Pair) -> None:
     assert pair.left.reaches("10.5.0.2")
     key = pair.right.key.public
     handshake = (await pair.left.device.read()).peers[key].last_handshake or 0.0
-    # A responder drops an initiation that comes within 50 ms of the last one (flood limit).
+    # A responder drops an initiation that comes within 20 ms of the last one (flood limit).
     wait_until(lambda: time.clock_gettime(time.CLOCK_REALTIME) > handshake + 0.1, "100 ms")
     kick = (PeerConfig(key, remove=True), pair.right_peer())
     await pair.left.device.configure(DeviceConfig(peers=kick))

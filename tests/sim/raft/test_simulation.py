@@ -16,7 +16,7 @@ def _real_clock_after() -> Iterator[None]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(1, 71, 10))
+@pytest.mark.parametrize("first", range(1, 101, 10))
 def test_three_servers_lose_nothing(first: int) -> None:
     runs = [simulate(seed) for seed in range(first, first + 10)]
     assert sum(run.counts["applied"] for run in runs) > 1000

@@ -97,7 +97,13 @@ class Host:
 
     def _new_data(self) -> Device:
         endpoint = self._endpoint(DATA_PORT)
-        return Device(self.world, self.name, "data", self.data_key, endpoint, self._packet_in)
+        made = Device(self.world, self.name, "data", self.data_key, endpoint, self._packet_in)
+        made.overhear = self._overhear
+        return made
+
+    def _overhear(self, source: Endpoint) -> None:
+        if self.engine is not None:
+            self._do(self.engine.initiation(self.world.now, source, self.world.now))
 
     def _endpoint(self, port: int) -> Callable[[int], Endpoint | None]:
         def find(version: int) -> Endpoint | None:

@@ -1,5 +1,6 @@
 """The scheduler: servers, clients and misfortune, in virtual time."""
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +12,8 @@ from support.raftsim.checks import Checks, ViolationError
 from support.raftsim.network import Network
 from support.simdisk import PowerLossError, SimDisk
 from wgmap_cluster.raft import library
-from wgmap_cluster.raft.interface import LogError, Member, Outcome, Proposal
-from wgmap_cluster.raft.membership import REGULAR
+from wgmap_cluster.raft.interface import LogError, Member, Outcome, Proposal, RefusedError
+from wgmap_cluster.raft.membership import REGULAR, Change
 from wgmap_cluster.raft.node import RaftNode
 from wgmap_cluster.raft.settings import Settings
 from wgmap_cluster.raft.snapshot import Job
@@ -79,10 +80,13 @@ class Server:
 
 
 class _Wire:
-    def __init__(self, network: Network, name: str) -> None:
-        self._network, self._name = network, name
+    def __init__(self, world: "World", name: str) -> None:
+        self._world, self._network, self._name = world, world.network, name
 
     def send(self, name: str, frame: bytes) -> None:
+        node = self._world.servers[self._name].node
+        unsynced = node is not None and bool(node.wal._buffer)
+        self._world.checks.require(not unsynced, f"{self._name} sends what it has not synced")
         self._network.send(self._name, name, frame)
 
     def flush(self) -> None:
@@ -124,7 +128,7 @@ class World:
         try:
             server.node = RaftNode(
                 server.name, self.members, Path("/"), Machine(server.name, self.checks),
-                _Wire(self.network, server.name), disk=server.disk, settings=SETTINGS,
+                _Wire(self, server.name), disk=server.disk, settings=SETTINGS,
                 rng=Random(self.rng.random()), background=self._background,
             )  # fmt: skip
         except PowerLossError:
@@ -192,6 +196,42 @@ class World:
                 if directions & 2:
                     self.network.cuts.add((other, victim.name))
 
+    # Operators.
+    def _operator(self) -> None:
+        """Hand over, remove a server, add it again."""
+        dice, active = self.rng.random(), self.active()
+        leading = [s.node for s in active if s.node is not None and s.node.leading]
+        if dice < 0.003 and leading:
+            with contextlib.suppress(RefusedError):
+                leading[0].hand_over(None)
+                self.checks.count("transfers")
+        elif dice < 0.008 and leading and len(self.servers) > 2:
+            self._change(leading[0], self.rng.choice(self.members))
+
+    def _change(self, leader: RaftNode, member: Member) -> None:
+        """Remove a server that is there, add one that is not."""
+        members = leader.membership.members
+        if member in members and len(members) <= len(self.servers) - 1:
+            return  # one less than all is the least
+        change = Change(add=member not in members, member=member)
+
+        def done(proposal: Proposal) -> None:
+            if proposal.outcome is Outcome.APPLIED:
+                self.checks.count("changes")
+
+        leader.proposals.add(change.pack(), self.time + DEADLINE_S, done)
+
+    def _all_members(self) -> bool:
+        """Add whoever is missing; True once nobody is, as all servers know."""
+        for node in self.nodes():
+            missing = [m for m in self.members if m not in node.membership.members]
+            if node.leading and node.commit >= node.membership.index:
+                if not missing:
+                    return all(len(n.membership.members) == len(self.servers) for n in self.nodes())
+                if self.rng.random() < 0.1:
+                    self._change(node, missing[0])
+        return False
+
     # Clients.
     def _client(self) -> None:
         active = self.active()
@@ -235,6 +275,7 @@ class World:
         self.network.step(self.time, {server.name for server in self.up()})
         if not calm:
             self._misfortune()
+            self._operator()
             self._client()
         order = self.active()
         self.rng.shuffle(order)
@@ -288,7 +329,10 @@ class World:
     def require_recovery(self) -> None:
         """All servers come to the same state, which has all that was acknowledged."""
         everyone = len(self.servers)
-        self.until(lambda: self._one_leader() and len(self.nodes()) == everyone, 20, "a leader")
+        over = self.time + DEADLINE_S + 1.0  # what an operator asked for last takes effect or not
+        self.until(lambda: self.time >= over, 5, "a calm while")
+        self.until(lambda: len(self.nodes()) == everyone, 5, "all servers up")
+        self.until(lambda: self._all_members() and self._one_leader(), 50, "a leader of all")
         for server in self.servers.values():
             self._require_progress(server)
         self.until(lambda: len({n.applied for n in self.nodes()}) == 1, 20, "equal states")

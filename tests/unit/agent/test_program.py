@@ -175,12 +175,13 @@ def test_durations_as_wireguard_writes_them(seconds: float, text: str) -> None:
     assert present.duration(seconds) == text
 
 
-def test_the_service_manager_is_told(tmp_path: Path) -> None:
+def test_the_service_manager_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(path))
         manager.settimeout(5)
-        readiness = Readiness(str(path))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+        readiness = Readiness()
         readiness.alive()
         assert manager.recv(500) == b"WATCHDOG=1\nEXTEND_TIMEOUT_USEC=30000000"
         readiness.ready("registered")
@@ -192,4 +193,5 @@ def test_the_service_manager_is_told(tmp_path: Path) -> None:
         readiness.stopping()
         assert manager.recv(500) == b"STOPPING=1"
     readiness.alive()  # nobody is there any more
-    Readiness("").ready("nobody asked")
+    monkeypatch.delenv("NOTIFY_SOCKET")
+    Readiness().ready("nobody asked")

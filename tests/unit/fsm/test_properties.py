@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from support.fsm import (
     ORIGIN,
     Driver,
+    address_of,
     bootstrap,
     enrol,
     key,
@@ -28,10 +29,15 @@ from wgmap_cluster.fsm.commands import (
     Advance,
     Command,
     CommandError,
+    EnrolMany,
     Expire,
     RemoveServer,
+    RestoreBegin,
+    RestoreEnd,
+    RestoreRows,
     Revoke,
     Seen,
+    SetInstance,
     SetPeer,
     SetServer,
     decode,
@@ -40,7 +46,7 @@ from wgmap_cluster.fsm.commands import (
 from wgmap_cluster.fsm.machine import PIECE_BYTES, Machine
 from wgmap_cluster.fsm.packing import PackingError, pack_rows, unpack_rows
 from wgmap_cluster.fsm.results import Done, Refused, Registered, Taken
-from wgmap_cluster.fsm.rows import Change, Table
+from wgmap_cluster.fsm.rows import Change, MappingRow, Meta, PeerRow, Table
 from wgmap_cluster.fsm.versions import is_newer, next_version
 from wgmap_cluster.raft.interface import MAX_COMMAND_BYTES
 
@@ -49,6 +55,19 @@ PREFIXES = ("10.66.0.0/16", "10.66.1.0/24", "10.66.1.7/32", "10.66.2.0/24", "fd6
 SOME_PREFIXES = st.lists(st.sampled_from(PREFIXES), max_size=3, unique=True)
 ADDRESSES = st.sampled_from(("192.0.2.11", "192.0.2.12", "2001:db8:6::11"))
 TTLS = st.sampled_from((0, 1, 2))
+
+
+def some_rows(number: int, prefixes: list[str], version: int) -> Iterator[Change]:
+    """Yield rows of a peer as a backup has them."""
+    wide = tuple(sorted(map(prefix, prefixes)))
+    yield Change(Table.META, Meta.VERSION_FLOOR.value, version)
+    for each in wide:
+        mapping = MappingRow(f"p{number}", key(9), (locator(),), 1, version)
+        yield Change(Table.MAPPINGS, (0, each), mapping)
+    row = PeerRow(key(number), address_of(key(number)), 0, wide)
+    yield Change(Table.PEERS, f"p{number}", row)
+
+
 COMMANDS: st.SearchStrategy[Command] = st.one_of(
     st.just(bootstrap()),
     st.builds(lambda n, p: enrol(f"p{n}", n, *p), PEERS, SOME_PREFIXES),
@@ -57,6 +76,28 @@ COMMANDS: st.SearchStrategy[Command] = st.one_of(
     ),
     st.builds(lambda n, k: SetPeer(f"p{n}", ORIGIN, control_key=key(k)), PEERS, PEERS),
     st.builds(lambda n: Revoke(f"p{n}", ORIGIN), PEERS),
+    st.builds(
+        lambda n, new, limit, revision: SetPeer(
+            f"p{n}", ORIGIN, new_name=f"p{new}", limit=limit, if_revision=revision
+        ),
+        *(PEERS, PEERS, st.integers(0, 2), st.none() | st.integers(1, 3)),
+    ),
+    st.builds(
+        lambda ns, p: EnrolMany(tuple(enrol(f"p{n}", n, *p).peer() for n in ns), ORIGIN),
+        *(st.lists(PEERS, max_size=3), SOME_PREFIXES),
+    ),
+    st.builds(
+        lambda n, p, most: SetInstance(n, ORIGIN, tuple(map(prefix, p)), most),
+        *(st.integers(0, 1), SOME_PREFIXES, st.integers(0, 2)),
+    ),
+    st.builds(lambda: RestoreBegin(b"d" * 32, prefix("fd77:676d:6170::/64"), ORIGIN)),
+    st.builds(
+        lambda number, n, p, version: RestoreRows(
+            b"d" * 32, number, b"".join(pack_rows(some_rows(n, p, version), 1 << 16))
+        ),
+        *(st.integers(1, 3), PEERS, SOME_PREFIXES, st.integers(1, 4095)),
+    ),
+    st.builds(lambda n: RestoreEnd(b"d" * 32, n, "", ORIGIN), st.integers(0, 2)),
     st.builds(
         lambda n, nonce, p, t, a: register(n, nonce, *p, ttl=t, at=a),
         *(PEERS, st.integers(0, 5), SOME_PREFIXES, TTLS, ADDRESSES),

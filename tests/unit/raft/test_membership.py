@@ -1,6 +1,6 @@
 """Adding and removing servers, one at a time."""
 
-from support.raftrig import Rig
+from support.raftrig import Rig, RigWire
 from wgmap_cluster.raft.interface import Member, Outcome, Proposal
 from wgmap_cluster.raft.membership import Change
 from wgmap_cluster.raft.settings import Settings
@@ -155,3 +155,20 @@ def test_the_log_decides_who_the_servers_are_after_a_restart() -> None:
     assert rig.nodes["b"].snapshots.meta is not None
     rig.crash("b")
     assert names(rig, "b") == set("abcd")
+
+
+def test_a_leader_that_was_removed_without_commit_can_take_that_back() -> None:
+    rig = Rig()
+    rig.elect("a")
+    rig.run(0.2)
+    rig.isolate("a")
+    change(rig, "a", add=False, member=Member("c", ""))
+    rig.tick("a")
+    assert names(rig, "a") == set("ab")
+    wire = rig.nodes["a"]._wire
+    assert isinstance(wire, RigWire)
+    assert {member.name for member in wire.members} == set("abc")
+    rig.elect("c", "bc")
+    rig.connect("a", "c")
+    rig.run(0.3, "ac")
+    assert names(rig, "a") == set("abc")

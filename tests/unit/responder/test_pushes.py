@@ -12,6 +12,7 @@ from support.tables import (
     key,
     mapped,
     notifies,
+    prefix,
     replies,
     revocation,
     sent,
@@ -19,9 +20,10 @@ from support.tables import (
     unmapped,
 )
 from wgmap.lisp.codec import decode, encode
+from wgmap.lisp.messages import Action as MapReplyAction
 from wgmap.lisp.messages import MapNotify, MapNotifyAck, MapRequest
 from wgmap_cluster.feed import Changes
-from wgmap_cluster.fsm.rows import Change, MappingRow
+from wgmap_cluster.fsm.rows import Change, InstanceRow, MappingRow, Table
 from wgmap_cluster.responder.actions import Action
 from wgmap_cluster.responder.announcer import (
     CHANGE_ATTEMPTS,
@@ -164,12 +166,12 @@ def test_changes_in_pieces_are_told_when_their_index_is_complete() -> None:
     assert network.service.index == 9
 
 
-def test_a_withdrawal_has_ttl_0_and_the_revoked_key_and_goes_along_with_what_follows() -> None:
+def test_a_withdrawal_has_ttl_0_and_no_key_and_goes_along_with_what_follows() -> None:
     network = settled(mapped("a2", "fd66::2/128"))
     (push,) = told(network.change(unmapped("fd66::2/128")), "a1")
     gone, left = push.records
     assert (str(gone.eid.prefix), gone.ttl_min) == ("fd66::2/128", 0)
-    assert [(at.key, at.key_revoked) for at in gone.locators] == [(key("a2"), True)]
+    assert gone.locators == ()  # a revoked key would take the whole peer away, for good
     assert (str(left.eid.prefix), left.ttl_min) == ("10.66.2.1/32", 60)
     # Not acknowledged; the next change takes the push's place and must not lose it.
     (push,) = told(network.change(mapped("a2", "10.66.2.1/32", version=2)), "a1")
@@ -282,6 +284,36 @@ def _host(n: int) -> Change:
     change = mapped("a9", f"10.66.{n >> 8 | 128}.{n & 255}/32")
     assert isinstance(change.row, MappingRow)
     return change._replace(row=change.row._replace(peer=f"a{n}"))
+
+
+def _renamed(change: Change, name: str) -> Change:
+    assert isinstance(change.row, MappingRow)
+    return change._replace(row=change.row._replace(peer=name))
+
+
+def test_a_renamed_peer_is_no_news_and_its_changes_still_reach_those_who_hold_it() -> None:
+    network = settled()
+    rename = (
+        Change(Table.PEERS, "a2", None),
+        enrolled("a2")._replace(key="b2"),
+        _renamed(mapped("a2", "10.66.2.1/32"), "b2"),
+    )
+    assert told(network.change(*rename), "a1") == []
+    assert told(network.tick(10), "a1") == []
+    newer = _renamed(mapped("a2", "10.66.2.1/32", version=2), "b2")
+    (push,) = told(network.change(newer), "a1")
+    assert (prefixes(push), push.records[0].version) == ({"10.66.2.1/32"}, 2)
+    newer = mapped("a1", "10.66.1.1/32", version=2)
+    assert len(told(network.change(newer), "a2")) == 1, "as an agent it goes on too"
+
+
+def test_the_overlay_of_an_instance_decides_what_goes_natively() -> None:
+    other = Change(Table.INSTANCES, 7, InstanceRow((prefix("172.16.0.0/12"),)))
+    network = Network(*THREE, enrolled("a7", "172.16.0.0/12", instance=7), other)
+    (inside,) = replies(network.ask("a7", "172.16.9.9/32", instance=7))
+    (outside,) = replies(network.ask("a7", "10.66.2.1/32", instance=7))
+    actions = [reply.records[0].action for reply in (inside, outside)]
+    assert actions == [MapReplyAction.SEND_MAP_REQUEST, MapReplyAction.NATIVELY_FORWARD]
 
 
 # ------------------------------------------------------------------------------------ copies

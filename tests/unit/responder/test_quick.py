@@ -8,29 +8,40 @@ from hypothesis import strategies as st
 
 from support.tables import Network, enrolled, mapped, request, sent, server
 from wgmap.lisp.codec import decode, encode
+from wgmap.lisp.mark import Mark
 from wgmap.lisp.messages import Eid, MapRequest, RequestRecord
 from wgmap_cluster.responder import quick
 
 addresses = st.ip_addresses()
 requests = st.builds(
-    lambda nonce, source, rloc, eid, subscribe: MapRequest(
+    lambda nonce, source, rloc, eid, subscribe, mark: MapRequest(
         nonce,
         (rloc,),
         (RequestRecord(Eid(ipaddress.ip_network(eid)), subscribe),),
         None if source is None else Eid(ipaddress.ip_network(source)),
+        xtr=None if mark is None else Mark.decode(mark).xtr(),
     ),
     st.integers(0, 2**64 - 1),
     st.none() | addresses,
     addresses,
     addresses,
     st.booleans(),
+    st.none() | st.binary(min_size=24, max_size=24),
 )
+
+
+def mark_of(message: MapRequest) -> bytes:
+    return b"" if message.xtr is None else Mark.of(message.xtr).encode()
 
 
 @given(requests)
 def test_the_usual_request_is_read_as_the_codec_reads_it(message: MapRequest) -> None:
     address = message.records[0].eid.prefix.network_address
-    assert quick.parse(encode(message)) == (message.nonce.to_bytes(8), address.packed)
+    assert quick.parse(encode(message)) == (
+        message.nonce.to_bytes(8),
+        address.packed,
+        mark_of(message),
+    )
 
 
 @given(requests, st.data())
@@ -48,10 +59,11 @@ def test_what_is_read_quickly_is_always_a_good_request(
     assert isinstance(read, MapRequest)
     (record,) = read.records
     assert (record.eid.instance, record.eid.prefix.prefixlen) in {(0, 32), (0, 128)}
-    assert parsed == (read.nonce.to_bytes(8), record.eid.prefix.network_address.packed)
+    address = record.eid.prefix.network_address
+    assert parsed == (read.nonce.to_bytes(8), address.packed, mark_of(read))
     flags = (read.probe, read.smr, read.smr_invoked, read.dont_map_reply, read.authoritative)
     assert not any(flags)
-    assert (read.xtr, read.map_reply_record) == (None, None)
+    assert read.map_reply_record is None
 
 
 NETWORK = (

@@ -29,7 +29,7 @@ from wgmap_cluster.feed import (
     TableBegin,
     TableEnd,
 )
-from wgmap_cluster.fsm.rows import Change, MappingRow, Table
+from wgmap_cluster.fsm.rows import Change, InstanceRow, MappingRow, Table
 from wgmap_cluster.responder.actions import Action
 from wgmap_cluster.responder.answers import withdrawn
 from wgmap_cluster.responder.heard import Heard
@@ -158,6 +158,18 @@ def test_a_mapping_that_changes_its_peer_leaves_the_former_one() -> None:
     tables.apply(unmapped("10.66.1.0/24"))
     tables.apply(unmapped("10.66.1.0/24"))
     assert tables.registered_peers() == []
+
+
+def test_an_instance_may_have_an_overlay_of_its_own() -> None:
+    tables = Tables()
+    for change in META:
+        tables.apply(change)
+    tables.apply(Change(Table.INSTANCES, 7, InstanceRow((prefix("172.16.0.0/12"),))))
+    tables.apply(Change(Table.INSTANCES, 8, InstanceRow((), 5)))
+    assert tables.overlay_of(7) == (prefix("172.16.0.0/12"),)
+    assert tables.overlay_of(0) == tables.overlay_of(8) == tables.overlay
+    tables.apply(Change(Table.INSTANCES, 7, None))
+    assert tables.overlay_of(7) == tables.overlay
 
 
 def test_an_address_that_was_enrolled_again_belongs_to_the_new_peer() -> None:

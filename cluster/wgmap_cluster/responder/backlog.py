@@ -1,0 +1,96 @@
+"""What waits while more comes in than can be served: lookups, then changes, then repetitions.
+
+A lookup is what somebody's packets wait for. A register that says something new is what others'
+packets will need. An unchanged register and a refresh are repeated by themselves, and what they
+would bring is (nearly always) known. A small share goes to the later classes even in a flood that
+does not end, so that nobody who lives expires by it.
+"""
+
+from collections import Counter, OrderedDict, deque
+from collections.abc import Iterator
+from enum import Enum
+from typing import NamedTuple
+
+from wgmap_cluster.feed import Source
+
+MOST = 4096  # datagrams of a class; when it is full the newest is shed and counted
+MAX_KNOWN = 1 << 17  # sources whose last register is remembered; the oldest makes room
+SHARE = 16  # of so many datagrams that are served one is of a later class that waits
+_NONCE = slice(4, 12)
+_MAP_REQUEST, _MAP_REGISTER = 1, 3
+_REFRESH = 0x40  # the s bit, in the second byte of a Map-Request
+
+
+class Rank(Enum):
+    """The classes in the order in which they are served."""
+
+    LOOKUP = "lookup"  # and whatever else is not below
+    REGISTER = "register"  # with a nonce that was not acknowledged to its source
+    REPETITION = "repetition"  # an unchanged register, or a refresh (a Map-Request with s)
+
+
+class Waiting(NamedTuple):
+    """A datagram that was received."""
+
+    data: bytes
+    source: Source
+
+
+class Backlog:
+    """Datagrams in the order in which they are to be served; bounded."""
+
+    def __init__(self, counters: Counter[str], most: int = MOST) -> None:
+        """Shed datagrams are counted as ``shed.<class>``."""
+        self._counters = counters
+        self._most = most
+        self._queues: dict[Rank, deque[Waiting]] = {rank: deque() for rank in Rank}
+        self._acknowledged: OrderedDict[str, bytes] = OrderedDict()  # source -> last nonce
+        self._turn = 0
+        self._shares = 0
+
+    def __len__(self) -> int:
+        return sum(map(len, self._queues.values()))
+
+    def add(self, data: bytes, source: Source) -> None:
+        """Take a datagram in, or shed it."""
+        rank = self.rank(data, source[0])
+        queue = self._queues[rank]
+        if len(queue) >= self._most:
+            self._counters[f"shed.{rank.value}"] += 1
+        else:
+            queue.append(Waiting(data, source))
+
+    def take(self, most: int) -> Iterator[Waiting]:
+        """Take out at most so many, those first that cannot wait."""
+        for _ in range(most):
+            queue = self._next()
+            if queue is None:
+                return
+            yield queue.popleft()
+
+    def rank(self, data: bytes, source: str) -> Rank:
+        """Say of which class a datagram is, by its first bytes."""
+        kind = data[0] >> 4 if data else 0
+        if kind == _MAP_REQUEST and len(data) > 1 and data[1] & _REFRESH:
+            return Rank.REPETITION
+        if kind != _MAP_REGISTER:
+            return Rank.LOOKUP
+        known = self._acknowledged.get(source) == data[_NONCE]
+        return Rank.REPETITION if known else Rank.REGISTER
+
+    def acknowledged(self, source: str, notify: bytes) -> None:
+        """Note the answer to a register: from now on the same again is a repetition."""
+        self._acknowledged[source] = notify[_NONCE]
+        self._acknowledged.move_to_end(source)
+        if len(self._acknowledged) > MAX_KNOWN:
+            self._acknowledged.popitem(last=False)
+
+    def _next(self) -> deque[Waiting] | None:
+        waiting = [queue for queue in self._queues.values() if queue]
+        if not waiting:
+            return None
+        self._turn = (self._turn + 1) % SHARE
+        if self._turn or len(waiting) == 1:
+            return waiting[0]
+        self._shares += 1  # the later classes take turns
+        return waiting[1 + self._shares % (len(waiting) - 1)]

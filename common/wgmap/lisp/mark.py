@@ -1,0 +1,53 @@
+"""The I field between agents and map servers: who answers, and which revocations are known.
+
+RFC 9437 gives Map-Requests an xTR-ID and a Site-ID, RFC 9301 gives them to types 3 to 5. Between
+a wgmap agent and a map server, inside the control tunnel (which tells who is who already), they
+carry what both must compare now and then::
+
+    xTR-ID   128 bits  incarnation of the map server's responder, random; 0: none known yet
+    Site-ID   32 bits  ``since``: the records are the revocations after this number ...
+              32 bits  ``number``: ... up to this one
+
+An agent writes the server's incarnation as it knows it, 0, and the number of the last revocation
+that it knows. To other decoders both are identifiers without a meaning.
+"""
+
+from typing import NamedTuple, Self
+
+from wgmap.lisp.messages import XtrId
+
+MARK_BYTES = 24
+UNKNOWN = bytes(16)  # no incarnation
+NOTHING_HELD = 0xFFFF_FFFF  # the number of an agent that holds no mapping: nothing to drop
+
+
+class Mark(NamedTuple):
+    """An I field as values."""
+
+    incarnation: bytes  # 16 bytes
+    number: int
+    since: int = 0
+
+    def xtr(self) -> XtrId:
+        """Write it as the fields of a message."""
+        return XtrId(self.incarnation, self.since.to_bytes(4) + self.number.to_bytes(4))
+
+    def encode(self) -> bytes:
+        """Write it as the last bytes of a datagram."""
+        return self.incarnation + self.since.to_bytes(4) + self.number.to_bytes(4)
+
+    @classmethod
+    def of(cls, xtr: XtrId) -> Self:
+        """Read it from the fields of a message."""
+        site = xtr.site_id
+        return cls(xtr.xtr_id, int.from_bytes(site[4:]), int.from_bytes(site[:4]))
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Read it from the last bytes of a datagram that has an I field."""
+        return cls(data[:16], int.from_bytes(data[20:24]), int.from_bytes(data[16:20]))
+
+
+def marked(datagram: bytes, mark: Mark) -> bytes:
+    """Put another mark in the place of a datagram's I field, which is its end."""
+    return datagram[:-MARK_BYTES] + mark.encode()

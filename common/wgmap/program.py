@@ -1,0 +1,24 @@
+"""How every program ends: what went wrong as one line, and an exit code."""
+
+import os
+import sys
+from collections.abc import Callable
+
+from wgmap.errors import ExitCode, WgmapError
+
+INTERRUPTED = 130  # as a shell says it
+
+
+def finish(name: str, work: Callable[[], int]) -> int:
+    """Run the work of program ``name`` and return its exit code; no WgmapError leaves it."""
+    try:
+        return int(work())
+    except WgmapError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return int(error.exit_code)
+    except BrokenPipeError:
+        # The reader has enough (`| head`); keep the interpreter from flushing into the void.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(ExitCode.FAILED)
+    except KeyboardInterrupt:
+        return INTERRUPTED
