@@ -14,6 +14,7 @@ from wgmap.lisp.mark import UNKNOWN, Mark, marked
 from wgmap.lisp.messages import Eid, MapReply, MapRequest, Record, RequestRecord
 from wgmap_agent.engine.counters import Counters
 from wgmap_agent.engine.packets import host_in
+from wgmap_agent.engine.schedule import Schedule
 from wgmap_agent.engine.servers import Server, Servers
 from wgmap_agent.engine.settings import Settings
 from wgmap_agent.engine.types import Action, Identity, Send
@@ -66,6 +67,7 @@ class Requests:
         self._counters = counters
         self._pending: dict[int, Pending] = {}
         self._nonces: dict[IPNetwork, int] = {}
+        self._due: Schedule[int] = Schedule(self._due_at)  # nonces
         # Settled questions whose other answers may still come: they are round trips as well.
         self._settled: dict[int, Pending] = {}
 
@@ -92,7 +94,9 @@ class Requests:
         self._pending[nonce] = pending
         self._nonces[target] = nonce
         self._counters.add("request.asked")
-        return self._send(now, pending)
+        actions = self._send(now, pending)
+        self._due.note(nonce)
+        return actions
 
     def reply(self, now: float, server: str, reply: MapReply) -> Answer | None:
         """Take in a Map-Reply; returns an answer where it settles a question."""
@@ -147,7 +151,8 @@ class Requests:
         """Repeat what is due and settle what is over."""
         actions: list[Action] = []
         answers: list[Answer] = []
-        for pending in list(self._pending.values()):
+        for nonce in self._due.take(now):
+            pending = self._pending[nonce]
             if pending.unsure_at is not None and pending.unsure_at <= now:
                 answers.append(self._settle(pending, pending.unsure, authoritative=False))
             elif pending.started + self._settings.request_give_up_s <= now:
@@ -155,13 +160,17 @@ class Requests:
                 answers.append(self._settle(pending, (), authoritative=False))
             elif pending.repeat_at <= now:
                 actions += self._repeat(now, pending)
+            self._due.note(nonce)
         return actions, answers
 
     def deadline(self) -> float | None:
         """Return when ``due`` has something to do."""
-        return min((self._due_at(pending) for pending in self._pending.values()), default=None)
+        return self._due.next()
 
-    def _due_at(self, pending: Pending) -> float:
+    def _due_at(self, nonce: int) -> float | None:
+        pending = self._pending.get(nonce)
+        if pending is None:
+            return None
         over = pending.started + self._settings.request_give_up_s
         times = [pending.repeat_at, over]
         if pending.unsure_at is not None:
@@ -180,6 +189,7 @@ class Requests:
         if pending.unsure_at is None:
             wait = self._settings.better_answer_s + 2 * self._servers.rtt()
             pending.unsure_at = now + wait
+            self._due.note(pending.nonce)
         return None
 
     def _settle(

@@ -14,7 +14,7 @@ from wgmap_chaos.logchaos.network import Cut
 
 HOLD_S = (0.3, 4.0)
 CALM_S = (0.2, 3.0)
-EFFECT_S = 10.0
+EFFECT_S = 60.0  # a busy machine starts a server slowly
 POLL_S = 0.02
 Fault = Callable[[], Awaitable[None]]
 
@@ -148,16 +148,19 @@ class Faults:
         network = self._cluster.network
         await network.cut(cuts)
         await self._hold()
-        # Whoever is cut off goes on sending, or dials again: every cut must have dropped something.
-        for receiver in {receiver for _, receiver in cuts}:
-            await self._until(partial(self._dropped, receiver), f"cut at {receiver}")
+        # Whoever is cut off goes on sending, or dials again: every pair must have missed something.
+        for pair in {frozenset(cut) for cut in cuts}:
+            await self._until(partial(self._missed, pair), f"the cut of {sorted(pair)}")
         await network.cut(())
         for number in network.numbers:
             if await network.dropped(number):
                 raise LabError(f"the cut at {number} is not healed")
 
-    async def _dropped(self, number: int) -> bool:
-        return sum(await self._cluster.network.dropped(number)) > 0
+    async def _missed(self, pair: frozenset[int]) -> bool:
+        """Tell whether anything between two servers was dropped, at either end."""
+        one, other = pair
+        dropped = self._cluster.network.dropped
+        return (await dropped(one)).get(other, 0) + (await dropped(other)).get(one, 0) > 0
 
     # Whom.
     @property
@@ -186,7 +189,7 @@ class Faults:
             found[:] = [leader] if leader is not None else []
             return bool(found)
 
-        await self._until(look, "a leader", 60.0)
+        await self._until(look, "a leader")
         return found[0]
 
     # How.

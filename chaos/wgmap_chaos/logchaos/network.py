@@ -13,6 +13,7 @@ import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from wgmap_chaos.lab import removal, shell
 from wgmap_chaos.lab.errors import LabError
@@ -84,17 +85,21 @@ class Network:
             script += f"\ntable inet {_TABLE} {{ {chain}; }}"
         await _nft(self.netns(number), "-f", "-", text=script + "\n")
 
-    async def dropped(self, number: int) -> list[int]:
-        """Return what each rule of a server has dropped so far, in packets; raises LabError."""
+    async def dropped(self, number: int) -> dict[int, int]:
+        """Return how many packets a server has not heard, by their sender; {} without a cut."""
         with suppress(LabError):
             found = json.loads(
                 await _nft(self.netns(number), "-j", "list", "table", "inet", _TABLE)
             )
             rules = [item["rule"]["expr"] for item in found["nftables"] if "rule" in item]
-            return [
-                each["counter"]["packets"] for rule in rules for each in rule if "counter" in each
-            ]
-        return []
+            return dict(map(_counted, rules))
+        return {}
+
+
+def _counted(rule: list[dict[str, Any]]) -> tuple[int, int]:
+    """Read one rule: who is not heard, and how often that was."""
+    parts = {kind: value for part in rule for kind, value in part.items()}
+    return int(parts["match"]["right"].rpartition(".")[2]), parts["counter"]["packets"]
 
 
 @contextmanager
