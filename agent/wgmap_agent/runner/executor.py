@@ -26,7 +26,9 @@ from wgmap_agent.engine.types import (
     Save,
     SavedState,
     Send,
+    ServerInfo,
     Tunnel,
+    UseServers,
 )
 from wgmap_agent.runner import icmp
 from wgmap_agent.runner.injector import Injected
@@ -77,6 +79,7 @@ class Hands:
     source_for: Callable[[IPAddress], IPAddress | None]  # whence an ICMP error to that address
     read_peers: Callable[[Tunnel], None]
     save: Callable[[SavedState], None]
+    use_servers: Callable[[tuple[ServerInfo, ...]], None]
     data_mtu: int
 
 
@@ -120,7 +123,7 @@ class Executor:
                 self._at_once(action)
         return None
 
-    def _at_once(self, action: Send | Inject | Refuse | ReadPeers | Save) -> None:
+    def _at_once(self, action: Send | Inject | Refuse | ReadPeers | Save | UseServers) -> None:
         match action:
             case Send():
                 self._send(action)
@@ -132,6 +135,8 @@ class Executor:
                 self._hands.read_peers(action.tunnel)
             case Save():
                 self._hands.save(action.state)
+            case UseServers():
+                self._hands.use_servers(action.servers)
             case _:
                 assert_never(action)
 

@@ -29,6 +29,7 @@ from wgmap_agent.engine.types import (
     Send,
     ServerInfo,
     Tunnel,
+    UseServers,
 )
 
 DATA_PORT, CONTROL_PORT = 51820, 51822
@@ -241,6 +242,8 @@ class Host:
                 self._read(tunnel)
             case RefreshEndpoints(tunnel):
                 self._device(tunnel).refresh_endpoints()
+            case UseServers(servers):
+                self.servers = servers
             case Save(state):
                 self.saved = state
             case _:

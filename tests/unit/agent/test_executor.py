@@ -65,6 +65,7 @@ class World:
                 source_for=SourceFinder((OWN,)),
                 read_peers=self.happened.append,
                 save=self.happened.append,
+                use_servers=self.happened.append,
                 data_mtu=mtu,
             ),
             lambda action, error: self.failures.append((action, error)),
