@@ -166,7 +166,7 @@ class Requests:
     def _pass_over(self, now: float, *names: str) -> None:
         """Take preference from servers; what only they were asked is asked of others at once."""
         for name in names:
-            if not self._servers.passed_over(now, name):
+            if not self._servers.knows(name) or not self._servers.passed_over(now, name):
                 continue
             self._counters.add("server.passed_over")
             for pending in self._pending.values():

@@ -7,12 +7,14 @@ fails comes back as ``Engine.failed``.
 
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, IPv6Network
 from typing import TypeAlias
 
 from wgmap.addresses import Endpoint, IPAddress, IPNetwork
 from wgmap.wg.device import PeerConfig
 from wgmap.wg.keys import PublicKey
+
+CONTROL_PREFIX = IPv6Network("fd77:676d:6170::/64")
 
 
 class Tunnel(Enum):
@@ -63,9 +65,10 @@ class Identity:
     control_address: IPv6Address
     data_key: PublicKey
     data_port: int
-    servers: tuple[ServerInfo, ...]
+    servers: tuple[ServerInfo, ...]  # at the start; the server set says who they are now
     ttl_min: int
     idle_s: float
+    control_prefix: IPv6Network = CONTROL_PREFIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +161,16 @@ class Stamp:
     at: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class UseServers:
+    """Know these servers, and no others, as those that datagrams come from and go to."""
+
+    servers: tuple[ServerInfo, ...]
+
+
 Action: TypeAlias = (
     Send
+    | UseServers
     | ConfigurePeers
     | AddRoutes
     | DeleteRoutes

@@ -26,8 +26,10 @@ from wgmap_agent.engine.types import (
     Save,
     SavedState,
     Send,
+    ServerInfo,
     Stamp,
     Tunnel,
+    UseServers,
 )
 from wgmap_agent.runner import icmp
 from wgmap_agent.runner.injector import Injected
@@ -38,7 +40,7 @@ PEERS_A_REQUEST = 500  # endpoints set again at once: bounds the size of one req
 log = Log("agent.executor")
 
 _Waiting: TypeAlias = ConfigurePeers | AddRoutes | DeleteRoutes | RefreshEndpoints
-_Prompt: TypeAlias = Send | Inject | Refuse | ReadPeers | Save | Stamp
+_Prompt: TypeAlias = Send | Inject | Refuse | ReadPeers | Save | Stamp | UseServers
 _WAITING = (ConfigurePeers, AddRoutes, DeleteRoutes, RefreshEndpoints)
 
 
@@ -83,6 +85,7 @@ class Hands:
     read_peers: Callable[[Tunnel], None]
     save: Callable[[SavedState], None]
     stamp: Callable[[Stamp], None]
+    use_servers: Callable[[tuple[ServerInfo, ...]], None]
     data_mtu: int
 
 
@@ -150,6 +153,8 @@ class Executor:
                 self._hands.save(action.state)
             case Stamp():
                 self._hands.stamp(action)
+            case UseServers():
+                self._hands.use_servers(action.servers)
             case _:
                 assert_never(action)
 

@@ -83,6 +83,7 @@ def identity(config: AgentConfig, control: PrivateKey, data: PrivateKey) -> Iden
         ),
         ttl_min=section.ttl_min,
         idle_s=section.idle_s,
+        control_prefix=config.control.prefix,
     )
 
 
@@ -143,6 +144,11 @@ class _Agent:
         interface = self.config.control.interface
         return ControlSocket(interface, self.who.control_address, servers)
 
+    def _use_servers(self, servers: tuple[ServerInfo, ...]) -> None:
+        self.control.use({one.name: one.control_address for one in servers})
+        self.links.towards(tuple(one.endpoint for one in servers))
+        log.info("map servers", names=",".join(one.name for one in servers))
+
     def _executor(self, stack: AsyncExitStack, devices: dict[Tunnel, Device]) -> Executor:
         config = self.config
         reader = PeerReader(devices, self._peers_read, self._failed)
@@ -157,6 +163,7 @@ class _Agent:
             read_peers=reader.want,
             save=self.saver,
             stamp=self.contacts.stamp,
+            use_servers=self._use_servers,
             data_mtu=config.tun.mtu,
         )
         return Executor(hands, self._failed)

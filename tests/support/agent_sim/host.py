@@ -30,6 +30,7 @@ from wgmap_agent.engine.types import (
     ServerInfo,
     Stamp,
     Tunnel,
+    UseServers,
 )
 
 DATA_PORT, CONTROL_PORT = 51820, 51822
@@ -248,6 +249,8 @@ class Host:
                 self._read(tunnel)
             case RefreshEndpoints(tunnel):
                 self._device(tunnel).refresh_endpoints()
+            case UseServers(servers):
+                self.servers = servers
             case Save(state):
                 self.saved = state
             case Stamp():

@@ -68,6 +68,7 @@ class World:
                 read_peers=self.happened.append,
                 save=self.happened.append,
                 stamp=self.happened.append,
+                use_servers=self.happened.append,
                 data_mtu=mtu,
             ),
             lambda action, error: self.failures.append((action, error)),
