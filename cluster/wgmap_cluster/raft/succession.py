@@ -1,4 +1,4 @@
-"""Handing leadership over (Raft thesis, 3.10): the leader pauses, another one catches up, stands."""
+"""Handing leadership over (Raft thesis, 3.10): the leader pauses until another one can stand."""
 
 from collections.abc import Callable
 
