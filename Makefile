@@ -1,5 +1,5 @@
 # Two commands do everything: `make demo` and `make test`. The others are for people who work on it.
-.PHONY: all setup demo test test-kernel test-matrix check fuzz format clean mutants bench-log chaos-log
+.PHONY: all setup demo test test-kernel test-matrix check fuzz format clean mutants bench-log chaos-log bench-moves
 
 PYTEST ?= .venv/bin/pytest
 FUZZ_SECONDS ?= 60
@@ -54,6 +54,10 @@ chaos-log: setup
 # The replicated log beside the stock library, three servers on loopback (about a minute).
 bench-log: setup
 	.venv/bin/python bench/log.py
+
+# Endpoints that move, beside WireGuard alone (about 10 minutes): docs/evaluation/moves.md.
+bench-moves: setup
+	@scripts/as-root .venv/bin/python -m wgmap_chaos.moves
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .fuzz

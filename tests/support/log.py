@@ -28,6 +28,7 @@ class MemoryLog:
         self.barriers = 0  # that were asked for
         self.gate = asyncio.Event()
         self.gate.set()
+        self.asked = asyncio.Event()  # something was proposed
         self.note = b""
         self.restored: list[Callable[[], None]] = []
         self.servers = {"ms1": Member("ms1", "[fd00::1]:4343")}
@@ -43,6 +44,7 @@ class MemoryLog:
     async def propose(self, command: bytes, deadline_s: float = 1.5) -> Proposal:
         if len(command) > MAX_COMMAND_BYTES:
             raise ValueError("too large")
+        self.asked.set()
         await asyncio.sleep(0)
         try:
             async with asyncio.timeout(deadline_s):

@@ -169,6 +169,10 @@ class Engine:
         for answer in answers:
             actions += self._answered(now, answer)
         actions += self._plane.contact.expire(now)
+        silent = self._servers.newly_silent(now)
+        if silent:
+            self.counters.add("server.lost", len(silent))
+            self._renewals.lost(now, silent)
         actions += self._renewals.due(now)
         actions += self._probe_servers(now)
         actions += self._readings.due(now, Tunnel.CONTROL, self._control.deadline())

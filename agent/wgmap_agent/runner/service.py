@@ -17,6 +17,7 @@ from wgmap.wg.device import Device, DeviceState
 from wgmap.wg.keys import PrivateKey
 from wgmap_agent.config import AgentConfig
 from wgmap_agent.engine.engine import Engine
+from wgmap_agent.engine.settings import Settings
 from wgmap_agent.engine.types import Action, Identity, ServerInfo, Tunnel
 from wgmap_agent.runner import interfaces, keys, walltime
 from wgmap_agent.runner.controlsocket import ControlSocket, Datagram
@@ -102,7 +103,8 @@ class _Agent:
         await walltime.reached(store.last_wall)
         who = identity(config, control_key, data_key)
         rng = random.Random()  # noqa: S311  # jitter and nonces; tunnels authenticate
-        self = cls(config, Engine(who, store.load(), rng), who, store)
+        settings = Settings.configured(config.agent.unanswered_s, config.agent.pending_s)
+        self = cls(config, Engine(who, store.load(), rng, settings), who, store)
         await self._open(stack, control_key, data_key)
         return self
 

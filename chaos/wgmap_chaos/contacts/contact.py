@@ -151,6 +151,10 @@ def _counters(agent: AgentEntry) -> dict[str, int]:
     return counters
 
 
+def _difference(old: dict[str, int], new: dict[str, int]) -> dict[str, int]:
+    return {name: value - old.get(name, 0) for name, value in new.items() if value != old.get(name)}
+
+
 def _is_registered(agent: AgentEntry) -> bool:
     return bool(request(agent.socket, {"op": "status"})["registered"])
 

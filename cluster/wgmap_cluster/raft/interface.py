@@ -23,6 +23,10 @@ class LogError(Exception):
     """The log cannot go on: a full or failing disk, a corrupt file. The process must end."""
 
 
+class CannotApplyError(LogError):
+    """The state machine of this version must not pass a command by: the server needs an upgrade."""
+
+
 class RefusedError(Exception):
     """The servers cannot be changed so now; the text says why."""
 
@@ -80,7 +84,10 @@ class StateMachine(Protocol):
     """What the log drives. Deterministic: no clock, no randomness, no configuration."""
 
     def apply(self, index: int, command: bytes) -> object:
-        """Apply one committed command; must be total: bad commands return an error value."""
+        """Apply one committed command; must be total: bad commands return an error value.
+
+        Except for CannotApplyError: this server then applies nothing more, and ends.
+        """
         ...
 
     def snapshot(self) -> Iterable[bytes]:

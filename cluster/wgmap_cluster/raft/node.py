@@ -19,6 +19,7 @@ from wgmap_cluster.raft.codec import decode, encode
 from wgmap_cluster.raft.disk import Disk
 from wgmap_cluster.raft.elections import Elections
 from wgmap_cluster.raft.interface import (
+    CannotApplyError,
     LogError,
     Member,
     MemberStatus,
@@ -316,7 +317,7 @@ class RaftNode(Library):
             return None
         try:
             return self._machine.apply(entry[1], entry[0][1:])
-        except MemoryError:
+        except (MemoryError, CannotApplyError):
             raise  # would not happen alike everywhere: this server ends
         except Exception as error:
             log.exception("applying entry %d failed; this is a bug", entry[1])

@@ -50,6 +50,7 @@ from wgmap_cluster.replica.events import EventHub
 from wgmap_cluster.replica.notes import ServerNote
 from wgmap_cluster.replica.requests import Enrolment, PeerChange, enrol_command, set_command
 from wgmap_cluster.replica.servers import Servers
+from wgmap_cluster.replica.upgrades import require_all_read
 from wgmap_cluster.replica.views import (
     AddedView,
     AuditView,
@@ -293,6 +294,10 @@ class Operations:
     # How.
 
     async def _do(self, command: Command) -> tuple[Done, Proposal]:
+        version = commands.version_of(command)
+        if version > 1:
+            others = self._log.status().others
+            require_all_read(version, self._name, self._log.members(), others)
         try:
             data = commands.encode(command)
         except CommandError as error:

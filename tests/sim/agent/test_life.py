@@ -190,6 +190,7 @@ def test_a_late_push_does_not_bring_back_what_was_withdrawn() -> None:
     lab = connected()
     first, second = lab.hosts
     records = lab.log.of(second.control_address)
+    second.stop()  # or it would register again
     lab.servers[0].server.withdraw(second.prefixes[0])
     lab.world.run(1)
     lab.servers[0].server.push(first.control_address, records)
