@@ -1,8 +1,12 @@
 # Two commands do everything: `make demo` and `make test`. The others are for people who work on it.
-.PHONY: all setup demo test test-kernel test-matrix check fuzz format clean mutants bench-log bench-moves bench-first-contact
+.PHONY: all setup demo test test-kernel test-matrix check fuzz format clean mutants bench-log chaos-log \
+        bench-moves bench-first-contact
 
 PYTEST ?= .venv/bin/pytest
 FUZZ_SECONDS ?= 60
+MINUTES ?= 5
+SEED ?= 1
+SERVERS ?= 3
 
 all: setup
 
@@ -43,6 +47,10 @@ format: setup
 # One-line mutations of the replicated log, each of which a test must notice (some minutes).
 mutants: setup
 	.venv/bin/python scripts/mutants.py
+
+# Servers of the log in namespaces, faults, load, and a judge: MINUTES, SEED, SERVERS.
+chaos-log: setup
+	@scripts/as-root .venv/bin/wgmap-chaos log --minutes $(MINUTES) --seed $(SEED) --servers $(SERVERS)
 
 # The replicated log beside the stock library, three servers on loopback (about a minute).
 bench-log: setup

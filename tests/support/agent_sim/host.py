@@ -228,7 +228,7 @@ class Host:
         kind = {1: "request", 3: "register", 5: "ack"}[datagram[0] >> 4]
         self.control.send(Payload(self.control_address, info.control_address, datagram, kind))
 
-    def _execute(self, action: Action) -> None:  # noqa: C901  # one line for each action
+    def _execute(self, action: Action) -> None:  # noqa: C901, PLR0912  # one line for each action
         match action:
             case Send(server, datagram):
                 self._send(server, datagram)
