@@ -128,8 +128,7 @@ class Registration:
 
     def _first_timeout(self) -> float:
         """Return the first wait: a commit takes round trips between servers, an answer none."""
-        settings = self._settings
-        return max(settings.register_first_s, 4 * self._servers.timeout())
+        return self._settings.register_first_s + 4 * self._servers.rtt()
 
     def _send(self, now: float) -> list[Action]:
         if self._tries == 0:
