@@ -35,6 +35,8 @@ class AgentSection(Section):
     idle_s: Annotated[float, Field(gt=0)] = 900.0
     # How long a peer is tried that never answers. WireGuard itself gives up after 90 s.
     pending_s: Annotated[float, Field(gt=0)] = 90.0
+    # How long packets to a new destination are held while no map server answers.
+    unanswered_s: Annotated[float, Field(ge=1, le=60)] = 10.0
 
     @model_validator(mode="after")
     def _check(self) -> Self:

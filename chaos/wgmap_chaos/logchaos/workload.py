@@ -12,6 +12,7 @@ PAUSE_S = 0.01  # after each call
 STAY = 0.8  # how often a client asks the server that answered it last
 LOOK_S = 0.2
 DUMP_S = 60.0
+NOT_SENT = "not sent"  # the server was down: nobody proposed anything
 
 
 class Workload:
@@ -51,12 +52,15 @@ class Workload:
             number += 1
             begun = clock.now()
             outcome = await self._put(server, key, number)
-            self.history.writes.append(Write(key, number, begun, clock.now(), outcome))
+            if outcome != NOT_SENT:
+                self.history.writes.append(Write(key, number, begun, clock.now(), outcome))
             await asyncio.sleep(PAUSE_S)
             server = self._next(server, well=outcome == "applied")
 
     @staticmethod
     async def _put(server: ServerProcess, key: int, number: int) -> str:
+        if server.pid is None:
+            return NOT_SENT
         try:
             return str((await server.call("put", key=key, number=number))["outcome"])
         except GoneError:
