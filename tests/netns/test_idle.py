@@ -103,5 +103,5 @@ def test_peers_that_never_answer_go(lab: Lab, pair: tuple[AgentEntry, AgentEntry
         assert losses.lost()[0] > 0
         for agent in pair:
             assert counter(lab, agent, "peer.never_stood") == 1
-        assert lab.agent_status(one)["counters"]["now.held_packets"] == 0
+        assert counter(lab, one, "now.held_packets") == 0
     assert lab.ping(one, other) is not None

@@ -51,10 +51,14 @@ class FirstContact:
         return flow
 
     def packet(self, flow: Flow, packet: bytes, event: Event) -> list[Action]:
-        """Take a packet into a flow."""
+        """Take a packet into a flow.
+
+        One that there is no room for is not sent either: WireGuard stages 128 packets before a
+        handshake and drops the oldest of them, which are the ones that must not be lost.
+        """
         step = flow.on(event)
-        self.holding.hold(flow.destination, packet)
-        return [Inject((packet,))] if step is Step.HOLD_AND_SEND else []
+        held = self.holding.hold(flow.destination, packet)
+        return [Inject((packet,))] if held and step is Step.HOLD_AND_SEND else []
 
     def on(self, flow: Flow, event: Event, refusal: Refusal = Refusal.UNREACHABLE) -> list[Action]:
         """Let something happen to a flow; returns what becomes of its packets."""

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from support.agent_sim.host import DATA_PORT, READ_S, Host
+from support.agent_sim.host import DATA_PORT, READ_S, Host, ip_packet
 from support.agent_sim.lab import Lab
 from support.agent_sim.world import Fault
 from wgmap.addresses import Endpoint
@@ -146,6 +146,22 @@ def test_the_first_hundred_packets_are_not_lost(delay: float) -> None:
         first.ping(second.eid)
     lab.world.run(2)
     assert list(first.app.answered) == list(first.app.sent)[:100]
+
+
+@pytest.mark.parametrize("delay", DELAYS[1:])
+def test_what_still_comes_out_of_the_tun_pushes_nothing_out(delay: float) -> None:
+    """WireGuard's stage drops its oldest packets: those are the ones that were held first."""
+    lab = lab_with(delay)
+    first, second = lab.hosts
+    for _ in range(100):
+        first.ping(second.eid)
+    assert lab.world.run(1, lambda: bool(first.routes)), lab.story()
+    assert first.engine is not None
+    late = ip_packet(first.eid, second.eid, b"x")  # was queued in the TUN before the route
+    for _ in range(100):
+        first._do(first.engine.packet(lab.world.now, late))
+    lab.world.run(2)
+    assert len(first.app.answered) == 100
 
 
 @pytest.mark.parametrize("delay", DELAYS)
