@@ -1,5 +1,5 @@
 # Two commands do everything: `make demo` and `make test`. The others are for people who work on it.
-.PHONY: all setup demo test test-kernel check fuzz format clean mutants bench-log
+.PHONY: all setup demo test test-kernel test-promises check fuzz format clean mutants bench-log
 
 PYTEST ?= .venv/bin/pytest
 FUZZ_SECONDS ?= 60
@@ -39,6 +39,10 @@ format: setup
 # One-line mutations of the replicated log, each of which a test must notice (some minutes).
 mutants: setup
 	.venv/bin/python scripts/mutants.py
+
+# The promises of the control plane, asked thousands of times under faults (half an hour).
+test-promises: setup
+	WGMAP_LONG=1 $(PYTEST) tests/netns/promises
 
 # The replicated log beside the stock library, three servers on loopback (about a minute).
 bench-log: setup

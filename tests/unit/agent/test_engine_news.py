@@ -2,6 +2,8 @@
 
 import random
 
+import pytest
+
 from support.agent_values import (
     HIGH_KEY,
     IDENTITY,
@@ -138,6 +140,21 @@ def test_an_old_revocation_leaves_the_prefix_to_its_new_owner() -> None:
     old = record("10.66.2.1/32", locator(HIGH_KEY, key_revoked=True), ttl_min=0, version=0)
     push(engine, 2.0, Mark(FIRST, 1), old)
     assert [one.key for one in engine.status(2.0).peers] == [str(LOW_KEY)]
+
+
+@pytest.mark.parametrize("stored", [(), (record("10.66.77.0/24", version=9),)])
+def test_an_older_register_recovers_also_where_other_prefixes_stand(
+    stored: tuple[Record, ...],
+) -> None:
+    engine = Engine(IDENTITY, SavedState(3, 7), random.Random(1))
+    first = engine.start(0.0, UNDERLAY)
+    (asked,) = [one for one in first if isinstance(one, Send)]
+    address = next(one.control_address for one in IDENTITY.servers if one.name == asked.server)
+    answer = MapNotify(900, stored, xtr=Mark(UNKNOWN, 7).xtr())
+    actions = engine.datagram(0.1, address, codec.encode(answer))
+    registers = [one for one in messages(actions) if isinstance(one, MapRegister)]
+    assert [one.nonce for one in registers] == [901]
+    assert engine.status(0.1).peers == ()
 
 
 def test_the_answer_to_a_register_is_no_news() -> None:
