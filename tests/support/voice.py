@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import socket
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -57,6 +58,11 @@ def silenced(lab: Lab, name: str) -> Iterator[AgentEntry]:
     finally:
         lab.chaos("start-agents", name)
     wait_until(lambda: (lab.agent_status(agent) or {}).get("registered"), f"{name} is registered")
+
+
+def fresh_nonces() -> int:
+    """Return a number above all nonces of registers so far; 16,384 can be used from there."""
+    return int(time.time()) << 14
 
 
 def own(agent: AgentEntry) -> tuple[IPNetwork, ...]:

@@ -11,7 +11,6 @@ from wgmap.clock import now
 from wgmap_chaos.lab.inventory import AgentEntry
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.timeout(240)]
-BASE = 1 << 20
 
 
 @pytest.fixture(scope="module")
@@ -32,36 +31,35 @@ def served(lab: Lab, voice: Voice, agent: AgentEntry) -> list[set[int]]:
     return answers
 
 
-def test_a_late_and_a_repeated_register(lab: Lab, silent: AgentEntry) -> None:
+def test_a_late_and_a_repeated_register(lab: Lab, silent: AgentEntry, base: int) -> None:
     first, second, third = lab.file.servers
     with lab.underlay(delay_ms=20), Voice(silent) as voice:
         five, six, seven, eight = (
-            voice.register_bytes(BASE + number, port=50_000 + number) for number in (5, 6, 7, 8)
+            voice.register_bytes(base + number, port=50_000 + number) for number in (5, 6, 7, 8)
         )
         # 5 committed, 6 delayed, 5 repeated on another server, then 6 arrives.
         committed = voice.register(first, five)
         repeated = voice.register(second, five)
         assert committed is not None
         assert repeated is not None
-        assert (committed.nonce, ports(committed)) == (BASE + 5, {50_005})
+        assert (committed.nonce, ports(committed)) == (base + 5, {50_005})
         assert (repeated.nonce, repeated.records) == (committed.nonce, committed.records)
         late = voice.register(third, six)
         assert late is not None
-        assert (late.nonce, ports(late)) == (BASE + 6, {50_006})
+        assert (late.nonce, ports(late)) == (base + 6, {50_006})
         assert served(lab, voice, silent) == 3 * [{50_006}]
         # 8, then 7: the older one changes nothing, and is told what stands.
         assert ports(voice.register(first, eight)) == {50_008}
         older = voice.register(second, seven)
         assert older is not None
-        assert (older.nonce, ports(older)) == (BASE + 8, {50_008})
+        assert (older.nonce, ports(older)) == (base + 8, {50_008})
         assert served(lab, voice, silent) == 3 * [{50_008}]
 
 
 def test_registers_in_any_order_over_all_servers_end_with_the_greatest(
-    lab: Lab, silent: AgentEntry
+    lab: Lab, silent: AgentEntry, base: int
 ) -> None:
     rng = random.Random(4)
-    base = BASE + 1000
     with lab.underlay(delay_ms=10), Voice(silent) as voice:
         for turn in range(5):
             numbers = list(range(turn * 20, turn * 20 + 20))
@@ -76,8 +74,9 @@ def test_registers_in_any_order_over_all_servers_end_with_the_greatest(
             assert served(lab, voice, silent) == 3 * [{40_000 + last}]
 
 
-def test_a_version_that_one_server_served_never_goes_back(lab: Lab, silent: AgentEntry) -> None:
-    base = BASE + 2000
+def test_a_version_that_one_server_served_never_goes_back(
+    lab: Lab, silent: AgentEntry, base: int
+) -> None:
     newest = dict.fromkeys((server.name for server in lab.file.servers), 0)
     start = now()
     with Voice(silent) as sender, Voice(silent) as asker:
@@ -95,10 +94,10 @@ def test_a_version_that_one_server_served_never_goes_back(lab: Lab, silent: Agen
     assert now() - start < 60
 
 
-def test_an_agent_that_lost_its_counter_recovers_by_itself(lab: Lab) -> None:
+def test_an_agent_that_lost_its_counter_recovers_by_itself(lab: Lab, base: int) -> None:
     agent = lab.file.agent("a3")
     with silenced(lab, "a3"), Voice(agent) as voice:
-        assert voice.register(lab.file.servers[0], voice.register_bytes(BASE + 1, port=30_001))
+        assert voice.register(lab.file.servers[0], voice.register_bytes(base + 1, port=30_001))
         (agent.state_dir / "state").unlink()
     # It is registered again, with its own endpoint: ``silenced`` has waited for the first.
     endpoints = {at["port"] for at in lab.resolve(agent.eids[0])["locators"]}

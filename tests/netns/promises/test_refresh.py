@@ -17,7 +17,6 @@ pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.timeout(900)]
 LONG = bool(os.environ.get("WGMAP_LONG"))
 ROUNDS = 5000 if LONG else 120
 KILL_EVERY = 250 if LONG else 50
-BASE = 1 << 30
 
 
 def kill_the_leader(lab: Lab) -> None:
@@ -30,14 +29,16 @@ def kill_the_leader(lab: Lab) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def test_a_refresh_against_a_register_acknowledged_just_before_elsewhere(lab: Lab) -> None:
+def test_a_refresh_against_a_register_acknowledged_just_before_elsewhere(
+    lab: Lab, base: int
+) -> None:
     answered, unanswered = 0, 0
     all_servers = lab.file.servers
     with silenced(lab, "a4") as agent, Voice(agent) as voice:
         for number in range(ROUNDS):
             servers = all_servers[number % 3 :] + all_servers[: number % 3]
             port = 20_000 + number
-            datagram = voice.register_bytes(BASE + number, port=port)
+            datagram = voice.register_bytes(base + number, port=port)
             if not any(voice.register(server, datagram, wait_s=1.0) for server in servers):
                 continue  # nobody leads at this moment: it may or may not have been taken
             reply = voice.ask(servers[1], agent.eids[0], refresh=True, wait_s=0.5)
@@ -50,11 +51,13 @@ def test_a_refresh_against_a_register_acknowledged_just_before_elsewhere(lab: La
     assert answered > ROUNDS * 0.8, f"{unanswered} were not answered"
 
 
-def test_without_a_quorum_a_refresh_is_not_answered_and_the_next_server_is_asked(lab: Lab) -> None:
+def test_without_a_quorum_a_refresh_is_not_answered_and_the_next_server_is_asked(
+    lab: Lab, base: int
+) -> None:
     cut = next(one for one in lab.file.servers if one.name != lab.status()["leader"])
     others = [one for one in lab.file.servers if one != cut]
     with silenced(lab, "a4") as agent, Voice(agent) as voice:
-        datagram = voice.register_bytes(BASE + ROUNDS + 7, port=19_001)
+        datagram = voice.register_bytes(base + ROUNDS + 7, port=19_001)
         assert voice.register(others[0], datagram)
         rules = "add table inet pr; add chain inet pr x { type filter hook input priority 0; }; "
         rules += "add rule inet pr x udp dport 51821 drop"
@@ -64,7 +67,7 @@ def test_without_a_quorum_a_refresh_is_not_answered_and_the_next_server_is_asked
             assert voice.ask(cut, agent.eids[0], refresh=True, wait_s=2.5) is None
             plain = wait_until(lambda: voice.ask(cut, agent.eids[0]), "the cut one answers")
             assert not any(one.authoritative for one in plain.records)
-            changed = voice.register_bytes(BASE + ROUNDS + 8, port=19_002)
+            changed = voice.register_bytes(base + ROUNDS + 8, port=19_002)
             assert voice.register(cut, changed, wait_s=2.0) is None, "an acknowledgement alone"
             assert voice.register(cut, datagram, wait_s=1.0) is None, "not even of the same again"
             assert ports(voice.register(others[0], changed)) == {19_002}
