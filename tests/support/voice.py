@@ -12,7 +12,6 @@ import os
 import select
 import signal
 import socket
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -62,7 +61,7 @@ def silenced(lab: Lab, name: str) -> Iterator[AgentEntry]:
 
 def fresh_nonces() -> int:
     """Return a number above all nonces of registers so far; 16,384 can be used from there."""
-    return int(time.time()) << 14
+    return int(now()) << 14
 
 
 def own(agent: AgentEntry) -> tuple[IPNetwork, ...]:

@@ -1,5 +1,6 @@
 """What a server's mark brings: questions to a new responder, revocations that were missed."""
 
+import ipaddress
 import random
 
 import pytest
@@ -164,3 +165,16 @@ def test_the_answer_to_a_register_is_no_news() -> None:
     for address in (MS1, MS2):
         engine.datagram(0.1, address, codec.encode(notify))
     assert set(marks(engine.timer(2.0))) == {Mark(UNKNOWN, NOTHING_HELD)}
+
+
+def test_a_register_of_which_locators_were_left_out_stands() -> None:
+    engine = Engine(IDENTITY, SavedState(3), random.Random(1))
+    underlay = (*UNDERLAY, ipaddress.ip_address("2001:db8:6::11"))
+    first = engine.start(0.0, underlay)
+    (asked,) = [one for one in first if isinstance(one, Send)]
+    address = next(one.control_address for one in IDENTITY.servers if one.name == asked.server)
+    at = locator(IDENTITY.data_key, str(UNDERLAY[0]))
+    kept = tuple(record(str(prefix), at) for prefix in IDENTITY.prefixes)
+    actions = engine.datagram(0.1, address, codec.encode(MapNotify(4, kept)))
+    assert messages(actions) == []
+    assert engine.status(0.1).registered
