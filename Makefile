@@ -1,8 +1,12 @@
 # Two commands do everything: `make demo` and `make test`. The others are for people who work on it.
-.PHONY: all setup demo test test-kernel test-promises check fuzz format clean mutants bench-log
+.PHONY: all setup demo test test-promises test-kernel test-matrix check fuzz format clean mutants bench-log chaos-log \
+        bench-moves bench-first-contact
 
 PYTEST ?= .venv/bin/pytest
 FUZZ_SECONDS ?= 60
+MINUTES ?= 5
+SEED ?= 1
+SERVERS ?= 3
 
 all: setup
 
@@ -32,6 +36,10 @@ fuzz: setup
 test-kernel: setup
 	tests/kernel/test.sh
 
+# First contact under every fault, delay and lateness, over real WireGuard (10 minutes).
+test-matrix: setup
+	@scripts/as-root .venv/bin/python -m wgmap_chaos.contacts
+
 format: setup
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
@@ -44,9 +52,22 @@ mutants: setup
 test-promises: setup
 	WGMAP_LONG=1 $(PYTEST) tests/netns/promises
 
+# Servers of the log in namespaces, faults, load, and a judge: MINUTES, SEED, SERVERS.
+chaos-log: setup
+	@scripts/as-root .venv/bin/wgmap-chaos log --minutes $(MINUTES) --seed $(SEED) --servers $(SERVERS)
+
 # The replicated log beside the stock library, three servers on loopback (about a minute).
 bench-log: setup
 	.venv/bin/python bench/log.py
+
+# First contacts beside preconfigured tunnels, 0 and 20 ms one way (7 minutes); and Nebula, where
+# it is installed.
+bench-first-contact: setup
+	@scripts/as-root .venv/bin/python bench/first_contact.py
+
+# Endpoints that move, beside WireGuard alone (about 10 minutes): docs/evaluation/moves.md.
+bench-moves: setup
+	@scripts/as-root .venv/bin/python -m wgmap_chaos.moves
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .fuzz

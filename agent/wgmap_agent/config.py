@@ -33,6 +33,10 @@ class AgentSection(Section):
     socket: Path = Path("/run/wgmap-agent/agent.sock")
     ttl_min: Annotated[int, Field(gt=0, le=1440)] = 60
     idle_s: Annotated[float, Field(gt=0)] = 900.0
+    # How long a peer is tried that never answers. WireGuard itself gives up after 90 s.
+    pending_s: Annotated[float, Field(gt=0)] = 90.0
+    # How long packets to a new destination are held while no map server answers.
+    unanswered_s: Annotated[float, Field(ge=1, le=60)] = 10.0
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -22,11 +22,13 @@ _SEQUENCE = struct.Struct("!Q")
 _FLOW_PORT = 7007
 
 
-def socket_in(netns: str, family: int, kind: int = socket.SOCK_DGRAM) -> socket.socket:
+def socket_in(
+    netns: str, family: int, kind: int = socket.SOCK_DGRAM, protocol: int = 0
+) -> socket.socket:
     """Make a non-blocking socket inside a named network namespace."""
     namespaces.pushns(netns)
     try:
-        made = socket.socket(family, kind)
+        made = socket.socket(family, kind, protocol)
     finally:
         namespaces.popns()
     made.setblocking(False)
@@ -53,9 +55,17 @@ class FlowRecord:
 
         Arrivals count, not what was sent: packets that waited in a queue were late all the same.
         """
+        return self._longest_gap_s(self.returned)
+
+    @property
+    def longest_way_out_gap_s(self) -> float:
+        """Return the longest silence at the far end: the same for a flow that nothing answers."""
+        return self._longest_gap_s(self.echoed)
+
+    def _longest_gap_s(self, arrivals: dict[int, float]) -> float:
         if not self.sent:
             return 0.0
-        edges = sorted([self.sent[0], *self.returned.values(), self.sent[-1]])
+        edges = sorted([self.sent[0], *arrivals.values(), self.sent[-1]])
         longest = max(after - before for before, after in itertools.pairwise(edges))
         return max(0.0, longest - self.interval_s)
 
@@ -136,14 +146,24 @@ class Flow:
     def _on_arrival(self) -> None:
         for data, source in _drain(self._far):
             self.record.echoed.setdefault(_SEQUENCE.unpack(data)[0], now())
-            with suppress(OSError):
-                self._far.sendto(data, source)
+            self._answer(data, source)
+
+    def _answer(self, data: bytes, source: tuple[str, int]) -> None:
+        with suppress(OSError):
+            self._far.sendto(data, source)
 
     def _on_return(self) -> None:
         for data, _ in _drain(self._near):
             self.record.returned.setdefault(_SEQUENCE.unpack(data)[0], now())
         if self._ended and not self.record.lost:
             self._complete.set()
+
+
+class OneWayFlow(Flow):
+    """A flow that goes one way: the far end counts the packets and answers none."""
+
+    def _answer(self, data: bytes, source: tuple[str, int]) -> None:
+        pass
 
 
 def _drain(reader: socket.socket) -> list[tuple[bytes, tuple[str, int]]]:

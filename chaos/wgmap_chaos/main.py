@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from wgmap.errors import ExitCode
 from wgmap.program import finish
 from wgmap_chaos.lab import cli as lab
+from wgmap_chaos.logchaos import cli as log
 
 
 def parser() -> argparse.ArgumentParser:
@@ -14,6 +15,7 @@ def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(prog="wgmap-chaos", description=__doc__)
     groups = whole.add_subparsers(required=True, metavar="GROUP")
     lab.add_commands(groups)
+    log.add_commands(groups)
     return whole
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from support.raftlog import Cluster, ListMachine, eventually, free_ports, loopback_members
 from wgmap_cluster.raft.disk import OutFile, RealDisk
-from wgmap_cluster.raft.interface import MAX_COMMAND_BYTES, LogError, Member, Outcome
+from wgmap_cluster.raft.interface import MAX_COMMAND_BYTES, LogError, Member, Outcome, RefusedError
 from wgmap_cluster.raft.log import RaftLog
 from wgmap_cluster.raft.node import ApplyFailed
 
@@ -143,10 +143,19 @@ async def test_a_server_with_a_wiped_disk_comes_back_only_as_a_new_one(
 
 async def test_leadership_is_handed_over_without_losing_a_proposal(three: Cluster) -> None:
     leader = await three.leader()
-    chosen = leader.transfer_leadership()
+    handing = asyncio.ensure_future(three.follower().hand_over())  # any server can ask
     done = await asyncio.gather(*(three.follower().propose(b"%d" % n) for n in range(50)))
     assert {proposal.outcome for proposal in done} == {Outcome.APPLIED}
-    assert await three.leader() is three.logs[chosen]
+    assert await three.leader() is three.logs[await handing] is not leader
+
+
+async def test_leadership_goes_to_the_server_that_is_named(three: Cluster) -> None:
+    leader = await three.leader()
+    name = next(name for name, log in three.logs.items() if log is not leader)
+    assert await leader.hand_over(name) == name
+    assert await leader.hand_over(name) == name  # it leads already
+    with pytest.raises(RefusedError, match="ms9 is not connected"):
+        await leader.hand_over("ms9", deadline_s=0.3)
 
 
 async def test_a_server_that_knows_nothing_of_the_others_is_not_let_in(three: Cluster) -> None:

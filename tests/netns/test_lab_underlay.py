@@ -76,6 +76,22 @@ def test_hosts_reach_each_other_in_both_families_at_once(bed: Bed) -> None:
         assert bed.best_ms(target, 5) < 1.0
 
 
+def test_a_detour_delays_one_way_between_two_hosts_and_goes_again(bed: Bed) -> None:
+    server, agent = bed.plan.servers[0], bed.plan.agents[0]
+    bed.underlay.divert(server, agent, 30)
+    try:
+        assert 30 <= bed.best_ms(SERVER4, 5) < 30 + SLACK_MS
+        assert bed.best_ms("192.0.2.12", 5) < SLACK_MS
+        bed.underlay.set(Quality(delay_ms=10))
+        assert 50 <= bed.best_ms(SERVER4, 5) < 50 + SLACK_MS
+        bed.underlay.set(Quality())
+        assert 30 <= bed.best_ms(SERVER4, 5) < 30 + SLACK_MS
+    finally:
+        bed.underlay.divert(server, agent, 0)
+    assert bed.underlay.detours() == ()
+    assert bed.best_ms(SERVER4, 5) < SLACK_MS
+
+
 def test_every_namespace_promotes_secondary_addresses(bed: Bed) -> None:
     key = "net.ipv4.conf.all.promote_secondaries"
     for netns in bed.plan.namespaces:

@@ -1,13 +1,19 @@
 """Operators at work while packets flow: what is no change for the data plane costs no packet."""
 
+import contextlib
 import json
+import os
 import re
+import shutil
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from support.lab import Lab, wait_until
+from support.lab import Lab, running_lab, wait_until
+from wgmap.wg import keyfile
+from wgmap_chaos.lab import removal
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
@@ -57,3 +63,69 @@ def test_events_tell_who_leads_and_the_audit_who_was_enrolled(lab: Lab) -> None:
     rows = json.loads(lab.wgmap("audit", "--json"))
     enrolled = {row["subject"] for row in rows if row["action"] == "enrol"}
     assert {agent.name for agent in lab.file.agents} <= enrolled
+
+
+@pytest.mark.timeout(300)
+def test_the_drill_of_a_restore(tmp_path: Path) -> None:
+    """All servers lose their state; keys and all else come back, and no tunnel feels it."""
+    with running_lab(tmp_path / "lab", "--agents", "2") as lab:
+        source, target = lab.file.agents
+        assert lab.ping(source, target) is not None
+        before = lab.status()["cluster_id"]
+        keys = _backups(lab, tmp_path)
+        ping = subprocess.Popen(
+            ("ip", "netns", "exec", source.netns, "ping", "-n", "-i", "0.1", str(target.eids[0])),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            _lose_everything(lab, keys)
+            lab.chaos("start-servers")
+            assert lab.status()["peers"] == 0
+            view = json.loads(lab.wgmap("restore", str(tmp_path / "ms2"), "--json"))
+            assert (view["backup_of"], view["servers_rekeyed"]) == (before, [])
+            _wait_back(lab)
+        finally:
+            ping.send_signal(signal.SIGINT)
+            out, _ = ping.communicate(timeout=20)
+        assert " 0% packet loss" in out, out
+        assert lab.status()["cluster_id"] != before
+        lab.forget(source, target)
+        assert lab.ping(source, target) is not None
+
+
+def _backups(lab: Lab, directory: Path) -> Path:
+    """Back up at each server with its keys, and take these out again; returns where they are."""
+    operator = keyfile.load_or_create(directory / "operator.key")
+    for server in lab.file.servers:
+        file = directory / server.name
+        lab.wgmap("backup", str(file), "--seal-to", str(operator.public), server=server)
+        unseal = ("--unseal-with", str(directory / "operator.key"))
+        lab.wgmap("restore", str(file), *unseal, "--keys-to", str(directory / "keys"))
+    return directory / "keys"
+
+
+def _lose_everything(lab: Lab, keys: Path) -> None:
+    servers = lab.file.servers
+    for server in servers:
+        for pid in filter(None, server.pids.values()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    pids = [pid for server in servers for pid in server.pids.values() if pid]
+    wait_until(lambda: not any(map(removal.alive, pids)) or None, "the servers are dead")
+    for server in servers:
+        for path in server.state_dir.iterdir():
+            path.unlink()
+        for path in (keys / server.name).iterdir():
+            shutil.copy(path, server.state_dir)
+
+
+def _wait_back(lab: Lab) -> None:
+    """Wait for new handshakes: an empty cluster took all agents off its control interfaces."""
+
+    def back() -> bool | None:
+        counts = [server["reachable_agents"] for server in lab.status()["servers"]]
+        views = [lab.agent_status(agent) for agent in lab.file.agents]
+        return (counts == [2, 2, 2] and all(v and v["registered"] for v in views)) or None
+
+    wait_until(back, "the agents are back", 60.0)

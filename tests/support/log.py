@@ -6,8 +6,10 @@ from collections.abc import Callable
 from wgmap_cluster.raft.interface import (
     MAX_COMMAND_BYTES,
     LogStatus,
+    Member,
     Outcome,
     Proposal,
+    RefusedError,
     Role,
     StateMachine,
 )
@@ -26,8 +28,11 @@ class MemoryLog:
         self.barriers = 0  # that were asked for
         self.gate = asyncio.Event()
         self.gate.set()
+        self.asked = asyncio.Event()  # something was proposed
         self.note = b""
         self.restored: list[Callable[[], None]] = []
+        self.servers = {"ms1": Member("ms1", "[fd00::1]:4343")}
+        self.leads = "ms1"
 
     async def start(self) -> None:
         for index, command in enumerate(self.commands, 1):
@@ -39,6 +44,7 @@ class MemoryLog:
     async def propose(self, command: bytes, deadline_s: float = 1.5) -> Proposal:
         if len(command) > MAX_COMMAND_BYTES:
             raise ValueError("too large")
+        self.asked.set()
         await asyncio.sleep(0)
         try:
             async with asyncio.timeout(deadline_s):
@@ -60,7 +66,7 @@ class MemoryLog:
     def status(self) -> LogStatus:
         index = len(self.commands)
         role = Role.LEADER if self.quorum else Role.CANDIDATE
-        return LogStatus(role, "ms1" if self.quorum else None, 1, index, index, index)
+        return LogStatus(role, self.leads if self.quorum else None, 1, index, index, index)
 
     def publish(self, note: bytes) -> None:
         assert len(note) <= 1024
@@ -68,3 +74,31 @@ class MemoryLog:
 
     def on_restored(self, callback: Callable[[], None]) -> None:
         self.restored.append(callback)
+
+    # ClusterControl.
+    def members(self) -> tuple[Member, ...]:
+        return tuple(self.servers.values())
+
+    async def add_member(self, member: Member, deadline_s: float = 30.0) -> Proposal:
+        assert deadline_s > 0
+        return self._change({**self.servers, member.name: member})
+
+    async def remove_member(self, name: str, deadline_s: float = 5.0) -> Proposal:
+        assert deadline_s > 0
+        if name == self.leads:
+            return Proposal(Outcome.NOT_APPLIED, reason="it leads; hand over first")
+        return self._change({key: value for key, value in self.servers.items() if key != name})
+
+    def _change(self, servers: dict[str, Member]) -> Proposal:
+        if not self.quorum:
+            return Proposal(Outcome.NOT_APPLIED, reason="no leader")
+        self.servers = servers
+        return Proposal(Outcome.APPLIED, len(self.commands))
+
+    async def hand_over(self, target: str | None = None, deadline_s: float = 5.0) -> str:
+        assert deadline_s > 0
+        fit = [name for name in self.servers if name != self.leads and target in (None, name)]
+        if not self.quorum or not fit:
+            raise RefusedError("nobody fits")
+        self.leads = fit[0]
+        return self.leads

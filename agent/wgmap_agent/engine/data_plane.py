@@ -2,11 +2,12 @@
 
 import random
 
-from wgmap.addresses import IPAddress, IPNetwork, host_prefix
+from wgmap.addresses import Endpoint, IPAddress, IPNetwork, host_prefix
 from wgmap.lisp.messages import Record
 from wgmap.wg.device import PeerConfig
 from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine import packets
+from wgmap_agent.engine.arrivals import Arrivals
 from wgmap_agent.engine.contact import FirstContact
 from wgmap_agent.engine.counters import Counters
 from wgmap_agent.engine.data_peers import DataPeers, Installed
@@ -20,14 +21,17 @@ from wgmap_agent.engine.readings import Readings
 from wgmap_agent.engine.requests import Answer, Requests
 from wgmap_agent.engine.servers import Servers
 from wgmap_agent.engine.settings import Settings
+from wgmap_agent.engine.steps import stamped
 from wgmap_agent.engine.types import (
     Action,
     AddRoutes,
     ConfigurePeers,
+    ContactStep,
     Identity,
     Inject,
     Refusal,
     Refuse,
+    Stamp,
     Tunnel,
 )
 
@@ -53,6 +57,7 @@ class DataPlane:
         self.data = DataPeers(settings, counters)
         self.contact = FirstContact(settings, counters)
         self.handshakes = Handshakes(identity.data_key, settings, rng)
+        self.arrivals = Arrivals()
         self.moves = Moves(settings, rng)
         self.negative = Negative(settings)
         self.reader = Reader(identity, counters, servers.revocations)
@@ -88,7 +93,10 @@ class DataPlane:
         if flow is None:
             return self.refuse(now, packet, Refusal.UNREACHABLE)
         actions = self.contact.packet(flow, packet, Event.PACKET)
-        return actions + self.requests.ask(now, host_prefix(destination))
+        actions += self.requests.ask(now, host_prefix(destination))
+        flows = (destination,)
+        captured, asked = Stamp(flows, ContactStep.CAPTURED, now), Stamp(flows, ContactStep.ASKED)
+        return [captured, *actions, asked]
 
     def _packet_to(
         self, now: float, peer: Peer, destination: IPAddress, packet: bytes
@@ -136,19 +144,23 @@ class DataPlane:
 
     def _answered(self, now: float, offer: PeerOffer, answer: Answer) -> list[Action]:
         known = self.data.peers.get(offer.key)
-        role = Role.PULLER if self._flows_of(offer) or known is None else known.role
+        flows = self._flows_of(offer)
+        role = Role.PULLER if flows or known is None else known.role
         installed = self.data.take_in(now, offer, role, wins=answer.refresh)
         if installed is None:
             return []
         self._stamp(installed)
+        installed.peer.told_by = answer.server
         if installed.peer.recovery is not None and answer.authoritative:
             installed.peer.recovery.answered = True
-        actions = installed.actions(route_first=False)
+        actions = installed.actions()
         if installed.created:
             self._begin(now, installed.peer)
         else:
             actions += self._after_answer(now, installed)
-        return actions + self._displaced(installed) + self._found(now, installed, offer)
+        actions += self._displaced(installed) + self._found(now, installed, offer)
+        waiting = tuple(flow.destination for flow in flows)
+        return stamped(now, actions, waiting) if waiting else actions
 
     def _after_answer(self, now: float, installed: Installed) -> list[Action]:
         """Use an answer for a peer that is installed already."""
@@ -220,10 +232,11 @@ class DataPlane:
         self._stamp(installed)
         second = installed.created and peer.role is Role.BOTH_SECOND
         peer.held_back = peer.held_back or followed or second
-        actions = installed.actions(route_first=peer.phase is Phase.PASSIVE)
+        actions = installed.actions()
         if installed.created:
             self.counters.add("push.new_peer")
             self._begin(now, peer)
+            actions += self._missed(now, peer)
         else:
             actions += self._push_to_known(now, installed)
         actions += self._displaced(installed)
@@ -233,6 +246,30 @@ class DataPlane:
             self.counters.add("peer.key_changed")
             actions += self.requests.ask(now, self.data.table.prefixes(peer.key)[0])
         return actions + self._found(now, installed, offer)
+
+    def initiation(self, now: float, source: Endpoint, at: float) -> list[Action]:
+        """Take in that an initiation came to the data port."""
+        self.arrivals.note(at, source)
+        for peer in reversed(self.data.unsettled.values()):
+            if peer.since < at - self.settings.race_s:
+                break  # in the order of their installation
+            if peer.endpoint == source and peer.phase is Phase.PASSIVE:
+                return self._missed(now, peer)
+        return []
+
+    def _missed(self, now: float, peer: Peer) -> list[Action]:
+        """Initiate with a new peer whose own initiation came before the device had the peer."""
+        came = self.arrivals.last(now, peer.endpoint)
+        if came is None or peer.phase is not Phase.PASSIVE:
+            return []
+        if came < peer.since - self.settings.certain_s:
+            self.counters.add("peer.came_early")
+            return self.start(now, peer)
+        # The device may have handled it just before or just after: its counters tell.
+        self.counters.add("peer.came_in_between")
+        peer.fallback_at = min(peer.fallback_at, max(now, came + self.settings.race_s))
+        peer.check_at = peer.fallback_at
+        return []
 
     def _role(self, key: PublicKey, *, both: bool) -> Role:
         if not both:
@@ -343,6 +380,9 @@ class DataPlane:
 
     def remove(self, key: PublicKey) -> list[Action]:
         """Remove a peer with its routes; what is held for it is refused."""
+        peer = self.data.peers.get(key)
+        if peer is not None:
+            self.arrivals.forget(peer.endpoint)
         return self.data.remove(key) + self.contact.all_of(key, Event.PEER_GONE)
 
     def release(self, peer: Peer) -> list[Action]:

@@ -44,6 +44,7 @@ class Handshakes:
             peer.fallback_at = now + self.fallback(rtt)
             peer.check_at = now + self.poll(rtt) if waiting else peer.fallback_at
         else:
+            peer.tried_at = now
             peer.kick_at = now + self.kick_delay(rtt, peer)
             look = now + self._settings.look_s + self._settings.look_rtts * rtt
             peer.check_at = min(look, peer.kick_at)
@@ -102,8 +103,9 @@ class Handshakes:
             return Step.KICK
         if not peer.graced:
             peer.graced = True
-            # Our response to its initiation may be on the way: do not destroy that.
-            peer.kick_at = now + rtt + self._settings.poll_s
+            # Our response to its initiation may be on the way: do not destroy that. If it
+            # answered our own, as one that is told of us late does, this is its round trip.
+            peer.kick_at = now + max(rtt, now - peer.tried_at) + self._settings.poll_s
             if self._own_key > peer.key:
                 peer.kick_at += 2 * self.kick_delay(rtt, peer)
         peer.check_at = min(self._again(now, rtt), peer.kick_at)

@@ -40,6 +40,7 @@ class Peer:
     check_at: float | None  # when its handshake is judged; None: it stands
     renew_at: float  # when its mapping is asked for again
     fallback_at: float = 0.0  # when the passive side initiates after all
+    tried_at: float = 0.0  # when we initiated last
     kick_at: float = 0.0  # when an initiation that brought nothing at all counts as lost
     kicks: int = 0
     held_back: bool = False  # no routes yet: what is sent to it must come to us, not initiate
@@ -51,3 +52,4 @@ class Peer:
     stood_at: float | None = None  # its last handshake, on the engine's clock
     activity: Activity = field(default_factory=Activity)
     recovery: Recovery | None = None
+    told_by: str | None = None  # the server that answered last: it pushes changes to us

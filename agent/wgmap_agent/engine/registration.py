@@ -83,7 +83,7 @@ class Registration:
             self._counters.add("register.counter_recovered")
             return self._renumber(now, min(notify.nonce + 1, MAX_NONCE))
         if notify.nonce == self._nonce:
-            self._acknowledge(now, server)
+            self._acknowledge(now)
         return []
 
     def due(self, now: float) -> list[Action]:
@@ -109,9 +109,8 @@ class Registration:
             if record.locators
         )
 
-    def _acknowledge(self, now: float, server: str) -> None:
-        if self._tries == 1:
-            self._servers.sample(server, now - self._sent[server])
+    def _acknowledge(self, now: float) -> None:
+        # Not taken as a round trip of the server: a commit takes some between servers as well.
         self._acknowledged = now
         self._tries = 0
         self._timeout = self._first_timeout()

@@ -46,6 +46,14 @@ class Renewals:
             soon = now + spread * self._plane.rng.random()
             self._plane.data.renew(peer, min(peer.renew_at, soon))
 
+    def lost(self, now: float, servers: frozenset[str]) -> None:
+        """Ask another server soon for what one that is silent now would have pushed changes of."""
+        spread = self._plane.settings.revalidate_spread_s
+        for peer in self._plane.data.peers.values():
+            if peer.told_by in servers:
+                soon = now + spread * self._plane.rng.random()
+                self._plane.data.renew(peer, min(peer.renew_at, soon))
+
     def deadline(self) -> float | None:
         """Return when ``due`` has something to do."""
         first = self._plane.data.renew_from

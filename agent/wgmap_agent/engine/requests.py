@@ -1,8 +1,7 @@
-"""Map-Requests: to all servers at once, repeated with growing timeouts, any answer wins.
+"""Map-Requests: to the preferred server, then to the others, repeated; any answer wins.
 
-An answer with A=0 (the server is out of touch with the quorum) is used only when no A=1 answer
-comes within a short while or every server asked has answered. Which servers are asked, and when
-the others, is `_targets` alone: hedging (DESIGN, flow 4) changes that function.
+An answer with A=0 (the server is out of touch with the quorum) has the others asked at once, and
+is used only when no A=1 answer comes within a short while or every server has answered.
 """
 
 import random
@@ -13,7 +12,9 @@ from wgmap.lisp import codec
 from wgmap.lisp.mark import UNKNOWN, Mark, marked
 from wgmap.lisp.messages import Eid, MapReply, MapRequest, Record, RequestRecord
 from wgmap_agent.engine.counters import Counters
+from wgmap_agent.engine.hedging import Hedging
 from wgmap_agent.engine.packets import host_in
+from wgmap_agent.engine.schedule import Schedule
 from wgmap_agent.engine.servers import Server, Servers
 from wgmap_agent.engine.settings import Settings
 from wgmap_agent.engine.types import Action, Identity, Send
@@ -32,10 +33,12 @@ class Pending:
     repeat_at: float
     timeout: float
     attempts: int = 1
+    others_at: float | None = None  # when the servers that were not asked yet are
     asked: dict[str, float] = field(default_factory=dict)  # server -> first sent
     answered: set[str] = field(default_factory=set)
     unsure: tuple[Record, ...] = ()  # an A=0 answer, kept for want of a better one
     unsure_at: float | None = None  # when it is used
+    out_of_touch: set[str] = field(default_factory=set)  # who gave an A=0 answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ class Answer:
     records: tuple[Record, ...]
     authoritative: bool
     refresh: bool
+    server: str | None = None  # who gave it; it pushes changes from now on
 
 
 class Requests:
@@ -64,8 +68,10 @@ class Requests:
         self._settings = settings
         self._rng = rng
         self._counters = counters
+        self._hedging = Hedging(servers, settings)
         self._pending: dict[int, Pending] = {}
         self._nonces: dict[IPNetwork, int] = {}
+        self._due: Schedule[int] = Schedule(self._due_at)  # nonces
         # Settled questions whose other answers may still come: they are round trips as well.
         self._settled: dict[int, Pending] = {}
 
@@ -92,7 +98,11 @@ class Requests:
         self._pending[nonce] = pending
         self._nonces[target] = nonce
         self._counters.add("request.asked")
-        return self._send(now, pending)
+        choice = self._hedging.first(now, refresh=refresh)
+        pending.others_at = choice.others_at
+        actions = self._send(now, pending, choice.servers)
+        self._due.note(nonce)
+        return actions
 
     def reply(self, now: float, server: str, reply: MapReply) -> Answer | None:
         """Take in a Map-Reply; returns an answer where it settles a question."""
@@ -103,9 +113,12 @@ class Requests:
             self._counters.add("reply.empty")
             return None
         self._sample(now, server, pending)
+        self._judge_others(now, pending)
         if self._is_sure(now, pending, reply):
+            self._pass_over(now, *pending.out_of_touch)
             pending.unsure = ()
-            return self._settle(pending, reply.records, authoritative=True)
+            return self._settle(pending, reply.records, authoritative=True, server=server)
+        pending.out_of_touch.add(server)
         return self._keep_unsure(now, pending, reply.records)
 
     def _extra(self, now: float, server: str, reply: MapReply) -> Answer | None:
@@ -119,7 +132,7 @@ class Requests:
         if not settled.unsure or not self._is_sure(now, settled, reply):
             return None
         settled.unsure = ()
-        return Answer(settled.target, reply.records, authoritative=True, refresh=settled.refresh)
+        return Answer(settled.target, reply.records, True, settled.refresh, server)
 
     def _is_sure(self, now: float, pending: Pending, reply: MapReply) -> bool:
         """Say whether an answer counts as authoritative.
@@ -132,10 +145,34 @@ class Requests:
         return bool(reply.records) and sure and in_time
 
     def _sample(self, now: float, server: str, pending: Pending) -> None:
-        """Take a round trip where the question went out once (Karn)."""
-        if pending.attempts == 1 and server in pending.asked and server not in pending.answered:
+        """Take a round trip where the question went out once (Karn) and waited for no leader."""
+        once = pending.attempts == 1 and not pending.refresh
+        if once and server in pending.asked and server not in pending.answered:
             self._servers.sample(server, now - pending.asked[server])
         pending.answered.add(server)
+
+    def _judge_others(self, now: float, pending: Pending) -> None:
+        """Pass over the servers whose answer is late while another's is there."""
+        if pending.refresh:
+            return
+        late = (
+            name
+            for name, since in pending.asked.items()
+            if name not in pending.answered and self._servers.knows(name)
+            if now - since > self._servers.patience(name)
+        )
+        self._pass_over(now, *late)
+
+    def _pass_over(self, now: float, *names: str) -> None:
+        """Take preference from servers; what only they were asked is asked of others at once."""
+        for name in names:
+            if not self._servers.knows(name) or not self._servers.passed_over(now, name):
+                continue
+            self._counters.add("server.passed_over")
+            for pending in self._pending.values():
+                if pending.others_at is not None and name in pending.asked:
+                    pending.others_at = now
+                    self._due.note(pending.nonce)
 
     def forget(self, target: IPNetwork) -> None:
         """Let a question go that nobody waits for any more."""
@@ -147,7 +184,8 @@ class Requests:
         """Repeat what is due and settle what is over."""
         actions: list[Action] = []
         answers: list[Answer] = []
-        for pending in list(self._pending.values()):
+        for nonce in self._due.take(now):
+            pending = self._pending[nonce]
             if pending.unsure_at is not None and pending.unsure_at <= now:
                 answers.append(self._settle(pending, pending.unsure, authoritative=False))
             elif pending.started + self._settings.request_give_up_s <= now:
@@ -155,18 +193,22 @@ class Requests:
                 answers.append(self._settle(pending, (), authoritative=False))
             elif pending.repeat_at <= now:
                 actions += self._repeat(now, pending)
+            elif pending.others_at is not None and pending.others_at <= now:
+                actions += self._ask_others(now, pending)
+            self._due.note(nonce)
         return actions, answers
 
     def deadline(self) -> float | None:
         """Return when ``due`` has something to do."""
-        return min((self._due_at(pending) for pending in self._pending.values()), default=None)
+        return self._due.next()
 
-    def _due_at(self, pending: Pending) -> float:
+    def _due_at(self, nonce: int) -> float | None:
+        pending = self._pending.get(nonce)
+        if pending is None:
+            return None
         over = pending.started + self._settings.request_give_up_s
-        times = [pending.repeat_at, over]
-        if pending.unsure_at is not None:
-            times.append(pending.unsure_at)
-        return min(times)
+        times = (pending.repeat_at, over, pending.unsure_at, pending.others_at)
+        return min(time for time in times if time is not None)
 
     def _keep_unsure(
         self, now: float, pending: Pending, records: tuple[Record, ...]
@@ -174,19 +216,28 @@ class Requests:
         # A positive A=0 answer says more than a negative one.
         if not pending.unsure or any(record.locators for record in records):
             pending.unsure = records
-        silent = {name for name in pending.asked if self._servers.is_silent(now, name)}
-        if pending.answered | silent >= set(pending.asked):
+        everybody = set(self._servers.names(now))
+        silent = {name for name in everybody if self._servers.is_silent(now, name)}
+        if pending.answered | silent >= everybody:
             return self._settle(pending, pending.unsure, authoritative=False)
+        if not everybody <= set(pending.asked):
+            pending.others_at = now
         if pending.unsure_at is None:
             wait = self._settings.better_answer_s + 2 * self._servers.rtt()
             pending.unsure_at = now + wait
+        self._due.note(pending.nonce)
         return None
 
     def _settle(
-        self, pending: Pending, records: tuple[Record, ...], *, authoritative: bool
+        self,
+        pending: Pending,
+        records: tuple[Record, ...],
+        *,
+        authoritative: bool,
+        server: str | None = None,
     ) -> Answer:
         self._drop(pending)
-        return Answer(pending.target, records, authoritative, pending.refresh)
+        return Answer(pending.target, records, authoritative, pending.refresh, server)
 
     def _drop(self, pending: Pending) -> None:
         del self._pending[pending.nonce]
@@ -200,19 +251,27 @@ class Requests:
         pending.timeout = min(pending.timeout * 2, self._settings.request_cap_s)
         pending.repeat_at = now + pending.timeout * self._rng.uniform(0.9, 1.1)
         self._counters.add("request.repeated")
-        return self._send(now, pending)
+        pending.others_at = None
+        return self._send(now, pending, self._servers.all())
 
-    def _targets(self) -> tuple[Server, ...]:
-        return self._servers.all()
+    def _ask_others(self, now: float, pending: Pending) -> list[Action]:
+        """Ask every server that was not asked yet, within the budget of hedges."""
+        pending.others_at = None
+        if not pending.out_of_touch and not self._hedging.take(now, set(pending.asked)):
+            self._counters.add("request.hedge_refused")
+            return []
+        self._counters.add("request.hedged")
+        others = (one for one in self._servers.all() if one.info.name not in pending.asked)
+        return self._send(now, pending, tuple(others))
 
-    def _send(self, now: float, pending: Pending) -> list[Action]:
+    def _send(self, now: float, pending: Pending, servers: tuple[Server, ...]) -> list[Action]:
         datagram = codec.encode(
             question(self._identity, pending.target, pending.nonce, refresh=pending.refresh)
         )
         actions: list[Action] = []
-        for server in self._targets():
+        for server in servers:
             pending.asked.setdefault(server.info.name, now)
-            self._servers.sent(now, server.info.name)
+            self._servers.sent(now, server.info.name, quick=not pending.refresh)
             mark = self._servers.mark(server.info.name)
             actions.append(Send(server.info.name, marked(datagram, mark)))
         return actions

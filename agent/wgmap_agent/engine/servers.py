@@ -28,6 +28,16 @@ class RoundTrip:
         self._variation += (abs(self.smoothed - value) - self._variation) / 4
         self.smoothed += (value - self.smoothed) / 8
 
+    def patience(self, rtts: tuple[float, float], unknown: float, floor: float) -> float:
+        """Return after how long an answer is late: so many round trips and the variation.
+
+        ``rtts``: the least and the most; the variation is not known well at first.
+        """
+        if self.smoothed is None:
+            return unknown
+        least, most = (count * self.smoothed for count in rtts)
+        return max(floor, min(least + 4 * self._variation, most))
+
     def timeout(self, unknown: float, floor: float) -> float:
         """Return how long to wait for an answer before repeating."""
         if self.smoothed is None:
@@ -43,15 +53,23 @@ class Server:
     rtt: RoundTrip
     heard: float | None = None
     waiting_since: float | None = None  # the oldest datagram that was not answered
+    owes_since: float | None = None  # the oldest of those that it answers alone, without a leader
     probe_at: float = 0.0
     probes: int = 0  # in a row without hearing anything
     probe_nonce: int | None = None
     probe_sent: float = 0.0
+    avoid_until: float = float("-inf")  # it was passed over: asked behind the others until then
+    lapses: int = 0  # how often, not long ago
+    lost: bool = False  # its silence was told
     incarnation: bytes = UNKNOWN  # of its responder, as it told last
 
 
 class Servers:
-    """All servers; the first of ``order`` that is not silent is the preferred one."""
+    """All servers in the order of preference.
+
+    Each agent has its own order, shuffled, so that a fleet spreads. Those that are silent, were
+    passed over or are far away come behind the others, and get their place back.
+    """
 
     def __init__(
         self,
@@ -74,9 +92,27 @@ class Servers:
         for server in self._servers.values():
             server.probe_at = now + self._settings.server_probe_first_s * self._rng.random()
 
+    def use(self, now: float, infos: tuple[ServerInfo, ...]) -> None:
+        """Make these the servers; those that stay keep what is known of them."""
+        known = {server.info.control_key: server for server in self._servers.values()}
+        staying = [one for one in self._servers.values() if one.info in infos]
+        others = [info for info in infos if info not in {one.info for one in staying}]
+        for info in others:
+            server = Server(info, RoundTrip())
+            if info.control_key in known:
+                server.rtt = known[info.control_key].rtt
+            server.probe_at = now + self._settings.server_probe_first_s * self._rng.random()
+            staying.insert(self._rng.randint(0, len(staying)), server)  # agents spread
+        self._servers = {server.info.name: server for server in staying}
+        self._by_address = {one.info.control_address: one.info.name for one in staying}
+
     def name_of(self, address: IPv6Address) -> str | None:
         """Return whose control address this is."""
         return self._by_address.get(address)
+
+    def knows(self, name: str) -> bool:
+        """Say whether there is a server of this name."""
+        return name in self._servers
 
     def get(self, name: str) -> Server:
         """Return a server; KeyError where there is none."""
@@ -87,26 +123,94 @@ class Servers:
         return tuple(self._servers.values())
 
     def names(self, now: float) -> tuple[str, ...]:
-        """Return names: those that answer first, the silent ones behind them."""
-        return tuple(sorted(self._servers, key=lambda name: self.is_silent(now, name)))
+        """Return names, the preferred one first, the silent ones last."""
+        far = self._far(now)
 
-    def preferred(self, now: float) -> str:
-        """Return the server that is asked first."""
-        return self.names(now)[0]
+        def rank(server: Server) -> tuple[bool, ...]:
+            name = server.info.name
+            is_late = server.owes_since is not None and (
+                now - server.owes_since > self.patience(name)
+            )
+            is_far = (server.rtt.smoothed or 0.0) > far
+            in_doubt = server.avoid_until > now or is_late
+            return self.is_silent(now, name), server.heard is None, in_doubt, is_far
 
-    def sent(self, now: float, name: str) -> None:
-        """Note that something that wants an answer went out."""
+        return tuple(one.info.name for one in sorted(self._servers.values(), key=rank))
+
+    def best(self, now: float) -> Server | None:
+        """Return the server that is asked first and alone; None: none is known to answer."""
+        server = self._servers[self.names(now)[0]]
+        answers = server.heard is not None and server.rtt.smoothed is not None
+        return server if answers and not self.is_silent(now, server.info.name) else None
+
+    def patience(self, name: str) -> float:
+        """Return after how long (seconds) the answer of a server is late: then others are asked."""
+        settings = self._settings
+        rtt = self._servers[name].rtt
+        return rtt.patience(
+            settings.hedge_rtts, settings.request_unknown_rtt_s, settings.hedge_floor_s
+        )
+
+    def passed_over(self, now: float, name: str) -> bool:
+        """Take preference from a server that others were better than; False: it has none.
+
+        It is asked something at once, so that its silence shows.
+        """
+        server, settings = self._servers[name], self._settings
+        if server.avoid_until > now:
+            return False
+        if now - server.avoid_until > settings.avoid_forget_s:
+            server.lapses = 0
+        wait = min(settings.avoid_first_s * 2 ** min(server.lapses, 10), settings.avoid_cap_s)
+        server.lapses += 1
+        server.avoid_until = now + wait * self._rng.uniform(1.0, 1.2)
+        server.probe_at = min(server.probe_at, now)
+        return True
+
+    def newly_silent(self, now: float) -> frozenset[str]:
+        """Return the servers that were heard once and are silent now; each silence once."""
+        silent = [
+            server
+            for name, server in self._servers.items()
+            if server.heard is not None and not server.lost and self.is_silent(now, name)
+        ]
+        for server in silent:
+            server.lost = True
+        return frozenset(server.info.name for server in silent)
+
+    def is_doubtful(self, now: float, name: str) -> bool:
+        """Say whether a server is silent, was passed over or is gone."""
+        gone = name not in self._servers
+        return gone or self._servers[name].avoid_until > now or self.is_silent(now, name)
+
+    def _far(self, now: float) -> float:
+        """Return the round trip (seconds) beyond which a server comes behind the others."""
+        known = (
+            one.rtt.smoothed
+            for name, one in self._servers.items()
+            if one.rtt.smoothed is not None and not self.is_doubtful(now, name)
+        )
+        near = min(known, default=float("inf"))
+        return self._settings.far_rtts * near + self._settings.far_s
+
+    def sent(self, now: float, name: str, *, quick: bool = False) -> None:
+        """Note that something that wants an answer went out; ``quick``: from the server alone."""
         server = self._servers[name]
         if server.waiting_since is None:
             server.waiting_since = now
+        if quick and server.owes_since is None:
+            server.owes_since = now
 
     def heard(self, now: float, name: str) -> bool:
         """Note a datagram from a server; True where it had been silent until now."""
         server = self._servers[name]
         returned = server.heard is None or self.is_silent(now, name)
         server.heard = now
-        server.waiting_since = None
+        server.lost = False
+        server.waiting_since = server.owes_since = None
         server.probes = 0
+        if server.rtt.smoothed is None:
+            return returned  # the probe measures it
         server.probe_at = now + self._settings.probe_s * self._rng.uniform(0.8, 1.2)
         return returned
 
@@ -142,7 +246,7 @@ class Servers:
         return statistics.median_high(known) if known else UNKNOWN_RTT_S
 
     def timeout(self) -> float:
-        """Return how long a request to all servers waits before it is repeated."""
+        """Return how long a request waits before it is repeated, to all servers."""
         settings = self._settings
         return min(
             server.rtt.timeout(settings.request_unknown_rtt_s, settings.request_floor_s)
@@ -175,15 +279,15 @@ class Servers:
         return min(server.probe_at for server in self._servers.values())
 
     def status(self, now: float) -> tuple[ServerStatus, ...]:
-        """Describe all servers, by name."""
-        preferred = self.preferred(now)
+        """Describe all servers, by name; none is preferred while none is known to answer."""
+        best = self.best(now)
         return tuple(
             ServerStatus(
                 name=name,
                 control=str(server.info.control_address),
                 rtt_ms=None if server.rtt.smoothed is None else server.rtt.smoothed * 1e3,
                 last_heard_s=None if server.heard is None else now - server.heard,
-                preferred=name == preferred,
+                preferred=best is server,
             )
             for name, server in sorted(self._servers.items())
         )

@@ -1,6 +1,9 @@
 """Every bound and delay of the engine, each with its reason. Times in seconds."""
 
 from dataclasses import dataclass
+from typing import Self
+
+HOLD_LONGER_S = 5.0  # than a question is asked: time for the handshake after a late answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +20,19 @@ class Settings:
     request_floor_s: float = 0.1
     request_unknown_rtt_s: float = 0.25  # no sample yet: covers an RTT of 160 ms with margin
     request_cap_s: float = 2.0
-    request_give_up_s: float = 10.0  # then the senders are told "unreachable"
+    # Hedging. The preferred server alone is asked; the others after a few of its round trips.
+    hedge_floor_s: float = 0.004  # above a server's p99 without any way between
+    hedge_rtts: tuple[float, float] = (1.5, 3.0)  # the least (and four variations), the most
+    hedge_refresh_s: float = 0.03  # a refresh waits for the leader as well
+    hedge_share: float = 0.1  # of all questions, while no server is known to be silent
+    hedge_burst: float = 5.0
+    # A server that was passed over is asked behind the others for a while, longer each time.
+    avoid_first_s: float = 2.0  # longer than it takes to see that it is silent
+    avoid_cap_s: float = 60.0
+    avoid_forget_s: float = 300.0  # after so long without a lapse the back-off starts anew
+    far_rtts: float = 2.0  # a server farther than the nearest by this factor
+    far_s: float = 0.01  # and this comes behind the others
+    request_give_up_s: float = 10.0  # then the senders are told "unreachable" (configured)
     max_requests: int = 2048  # flows, and revalidations beside them
     better_answer_s: float = 0.05  # how long, beside 2 RTT, an A=0 answer waits for an A=1 one
     staleness_s: float = 1.0  # S: an A=1 answer that took longer counts as A=0
@@ -38,6 +53,10 @@ class Settings:
     # Handshakes. The puller initiates at once; the pushed side waits this long (and an RTT).
     fallback_s: float = 0.15
     fallback_jitter_s: float = 0.05
+    # An initiation that came this long before its peer was installed was dropped, and one that
+    # was handled shows in the device's counters this long after it came.
+    certain_s: float = 0.003
+    race_s: float = 0.01
     # Beside kick_rtts: a tunnel that does not stand by then is kicked. Well after the fallback, or
     # the two would cross; and peers may be further away than the servers that the RTT is from.
     kick_s: float = 0.25
@@ -71,9 +90,26 @@ class Settings:
     max_servers: int = 32
     probe_s: float = 10.0  # a server that we did not hear for this long is asked something
     server_silent_s: float = 1.0  # beside 3 RTT without any answer: silent
+    servers_first_s: float = 1.0  # the server set is asked for so soon after the start,
+    servers_retry_s: float = 10.0  # so often until it is known,
+    servers_again_s: float = 900.0  # and then within its TTL
+    servers_lost_s: float = 30.0  # all are silent for so long: those of the start are tried again
     server_probe_first_s: float = 1.0
     control_keepalive_s: int = 25
     # A server may learn of our key only after our first initiation: WireGuard would wait 5 s.
     control_kick_s: float = 1.0
     control_kick_cap_s: float = 30.0
     deaf_s: float = 6.0  # a rebooted server starts its handshakes itself: it is given this long
+
+    @classmethod
+    def configured(cls, unanswered_s: float, never_stood_s: float) -> Self:
+        """Make the settings of an agent.
+
+        ``unanswered_s``: when a question without an answer is given up; ``never_stood_s``: when a
+        peer is that was never heard.
+        """
+        return cls(
+            request_give_up_s=unanswered_s,
+            hold_s=unanswered_s + HOLD_LONGER_S,
+            never_stood_s=never_stood_s,
+        )

@@ -1,6 +1,7 @@
 """The running agent: adopts what is there, runs the engine, and leaves the tunnels when it ends."""
 
 import asyncio
+import gc
 import random
 import signal
 from collections import deque
@@ -17,10 +18,13 @@ from wgmap.wg.device import Device, DeviceState
 from wgmap.wg.keys import PrivateKey
 from wgmap_agent.config import AgentConfig
 from wgmap_agent.engine.engine import Engine
+from wgmap_agent.engine.settings import Settings
 from wgmap_agent.engine.types import Action, Identity, ServerInfo, Tunnel
 from wgmap_agent.runner import interfaces, keys, walltime
+from wgmap_agent.runner.contacts import Contacts
 from wgmap_agent.runner.controlsocket import ControlSocket, Datagram
 from wgmap_agent.runner.executor import Executor, Hands, SourceFinder
+from wgmap_agent.runner.initiations import Initiation, Initiations
 from wgmap_agent.runner.injector import Injector
 from wgmap_agent.runner.links import Links, Rules
 from wgmap_agent.runner.lost import InterfaceLostError, Presence, is_lost
@@ -79,6 +83,7 @@ def identity(config: AgentConfig, control: PrivateKey, data: PrivateKey) -> Iden
         ),
         ttl_min=section.ttl_min,
         idle_s=section.idle_s,
+        control_prefix=config.control.prefix,
     )
 
 
@@ -92,6 +97,7 @@ class _Agent:
         self.who = who
         self.pump = Pump(engine, clock.now)
         self.readiness = Readiness()
+        self.contacts = Contacts(clock.now)
 
     @classmethod
     async def start(cls, config: AgentConfig, stack: AsyncExitStack) -> "_Agent":
@@ -101,7 +107,8 @@ class _Agent:
         await walltime.reached(store.last_wall)
         who = identity(config, control_key, data_key)
         rng = random.Random()  # noqa: S311  # jitter and nonces; tunnels authenticate
-        self = cls(config, Engine(who, store.load(), rng), who, store)
+        settings = Settings.configured(config.agent.unanswered_s, config.agent.pending_s)
+        self = cls(config, Engine(who, store.load(), rng, settings), who, store)
         await self._open(stack, control_key, data_key)
         return self
 
@@ -129,12 +136,18 @@ class _Agent:
         self.executor = self._executor(stack, devices)
         self.pump.add(tun, self.engine.packet)
         self.pump.add(self.control, self._datagram)
+        self.initiations = stack.enter_context(Initiations(config.data.port))
         self.links = Links(self.network, config)
 
     def _control_socket(self) -> ControlSocket:
         servers = {one.name: one.control_address for one in self.config.server}
         interface = self.config.control.interface
         return ControlSocket(interface, self.who.control_address, servers)
+
+    def _use_servers(self, servers: tuple[ServerInfo, ...]) -> None:
+        self.control.use({one.name: one.control_address for one in servers})
+        self.links.towards(tuple(one.endpoint for one in servers))
+        log.info("map servers", names=",".join(one.name for one in servers))
 
     def _executor(self, stack: AsyncExitStack, devices: dict[Tunnel, Device]) -> Executor:
         config = self.config
@@ -149,13 +162,15 @@ class _Agent:
             source_for=SourceFinder(config.agent.prefixes),
             read_peers=reader.want,
             save=self.saver,
+            stamp=self.contacts.stamp,
+            use_servers=self._use_servers,
             data_mtu=config.tun.mtu,
         )
         return Executor(hands, self._failed)
 
     async def run(self) -> None:
         """Serve until told to stop."""
-        queries = Queries(self.config, self.engine, self.pump, self.counters)
+        queries = Queries(self.config, self.engine, self.pump, self.counters, self.contacts)
         socket = StatusSocket(self.config.agent.socket, queries)
         await socket.start()
         try:
@@ -163,13 +178,16 @@ class _Agent:
             with self.network.changes() as changes, _signals(self.pump.stop):
                 underlay = await self.links.underlay()
                 self.pump.take(self.engine.start(clock.now(), underlay))
+                self.initiations.start(self._initiation)
                 async with _background(
                     self.pump,
                     self.links.watch(changes, present.check, self._moved),
                     self._tell_manager(),
                 ):
                     log.info("started", name=self.who.name, control=self.who.control_address)
-                    await self.pump.run(self.executor.execute)
+                    gc.collect()
+                    gc.freeze()  # what is there stays: a collection that walks it is a delay
+                    await self.pump.run(self.executor.execute, self.executor.begin)
         finally:
             self.readiness.stopping()
             await socket.close()
@@ -185,6 +203,9 @@ class _Agent:
 
     def _datagram(self, now: float, datagram: Datagram) -> list[Action]:
         return self.engine.datagram(now, datagram.source, datagram.data)
+
+    def _initiation(self, one: Initiation) -> None:
+        self.pump.take(self.engine.initiation(clock.now(), one.source, one.at))
 
     def _failed(self, action: Action, error: WgmapError) -> None:
         if is_lost(error):

@@ -33,6 +33,14 @@ def add_commands(groups: "Groups") -> None:
     _add_quality(change, default=None)
     change.set_defaults(run=_set)
 
+    divert = names.add_parser(
+        "divert", parents=[common], help="let what one host sends to another take longer"
+    )
+    divert.add_argument("source", metavar="FROM")
+    divert.add_argument("target", metavar="TO")
+    divert.add_argument("extra", type=_number(MAX_DELAY_MS), metavar="MS", help="0: no longer")
+    divert.set_defaults(run=_divert)
+
     for kind, run in (("servers", _start_servers), ("agents", _start_agents)):
         start = names.add_parser(
             f"start-{kind}", parents=[common], help=f"start {kind} again that have died"
@@ -98,6 +106,12 @@ def _set(options: argparse.Namespace) -> None:
     quality = commands.set_quality(_directory(options), options.delay, options.loss)
     text = f"delay {quality.delay_ms:g} ms one way, loss {quality.loss_percent:g} %"
     _show(options, asdict(quality), text)
+
+
+def _divert(options: argparse.Namespace) -> None:
+    commands.divert(_directory(options), options.source, options.target, options.extra)
+    answer = {"source": options.source, "target": options.target, "extra_ms": options.extra}
+    _show(options, answer, f"{options.source} to {options.target}: {options.extra:g} ms later")
 
 
 def _down(options: argparse.Namespace) -> None:

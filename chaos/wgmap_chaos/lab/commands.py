@@ -17,14 +17,14 @@ from wgmap_chaos.lab.errors import LabError
 from wgmap_chaos.lab.inventory import Inventory
 from wgmap_chaos.lab.locking import locked
 from wgmap_chaos.lab.relay import Quality
-from wgmap_chaos.lab.topology import Agent, Server, Topology
+from wgmap_chaos.lab.topology import Host, Topology
 from wgmap_chaos.lab.underlay import Underlay
 from wgmap_chaos.lab.waiting import Deadline
 
 UP_S = 60.0
 HOST_S = 4.0  # more for each host above the usual number
 USUAL_HOSTS = 7
-HostT = TypeVar("HostT", Server, Agent)
+HostT = TypeVar("HostT", bound=Host)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -104,6 +104,19 @@ def set_quality(directory: Path, delay_ms: float | None, loss_percent: float | N
         )
         underlay.set(wanted)
     return wanted
+
+
+def divert(directory: Path, source: str, target: str, extra_ms: float) -> None:
+    """Make what one host of a running lab sends to another later; 0: not any more.
+
+    Raises NotFoundError, LabError.
+    """
+    _require_root()
+    if source == target:
+        raise LabError(f"{source} sends nothing to itself")
+    with _running(directory) as (topology, _, lock):
+        one, other = _chosen(topology.hosts, (source, target))
+        Underlay(topology, lock).divert(one, other, extra_ms)
 
 
 def start_servers(directory: Path, names: Sequence[str]) -> Inventory:

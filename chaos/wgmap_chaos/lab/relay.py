@@ -2,8 +2,9 @@
 
 ``python -m wgmap_chaos.lab.relay --control SOCKET [--delay MS] [--loss PERCENT] FROM:TO ...``
 runs in the namespace of the interfaces. Each pair is one direction; a wire for both directions
-between two interfaces is ``A:B B:A``. All pairs share one delay and one loss, which
-``RelayControl`` reads and changes while it runs.
+between two interfaces is ``A:B B:A``. All pairs share one delay and one loss; beside them there
+may be detours, which make the frames from one interface to one address later. ``RelayControl``
+reads and changes all of it while it runs.
 
 Offloads of the senders must be off: a frame read here is complete, with its checksum, or it is
 not sent on. A pair holds at most QUEUE_FRAMES; when it is full the newest frame is dropped and
@@ -17,12 +18,13 @@ import heapq
 import json
 import os
 import random
+import re
 import select
 import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,12 +36,15 @@ MAX_DELAY_MS = 10_000.0
 _RECEIVE_BYTES = 4 << 20
 _FRAME_BYTES = 1 << 16
 _BATCH = 64  # frames read from one interface before the others have their turn
-_REQUEST_BYTES = 4096
+_MESSAGE_BYTES = 1 << 17  # all detours fit
 _ETH_P_ALL = 3
 _SOL_PACKET = 263
 _PACKET_IGNORE_OUTGOING = 23
 _SO_RCVBUFFORCE = 33
 _STOP = {"stop": True}
+_MAC = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}")
+_MAC_BYTES = 6
+MAX_DETOURS = 1000
 _NICE = -15  # a relay that waits for the processor is a delay that nobody asked for
 
 
@@ -66,6 +71,26 @@ class Quality:
         return not self.delay_ms and not self.loss_percent
 
 
+@dataclass(frozen=True, slots=True)
+class Detour:
+    """Frames from one interface to one address take longer."""
+
+    source: str  # the interface that they are read from
+    destination: str  # MAC address, aa:bb:cc:dd:ee:ff
+    extra_ms: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.extra_ms <= MAX_DELAY_MS:
+            raise RelayError(f"a detour takes 0 to {MAX_DELAY_MS:.0f} ms, not {self.extra_ms}")
+        if not _MAC.fullmatch(self.destination):
+            raise RelayError(f"{self.destination!r} is no MAC address")
+
+    @property
+    def mac(self) -> bytes:
+        """The destination as it stands in a frame."""
+        return bytes.fromhex(self.destination.replace(":", ""))
+
+
 @dataclass(slots=True)
 class Counters:
     """Frames since the start."""
@@ -90,6 +115,7 @@ class Wire:
         """Start empty; ``chance`` decides which frames are lost."""
         self.quality = quality
         self.counters = Counters()
+        self.extra_ms: dict[tuple[int, bytes], float] = {}  # by pair and destination
         self._chance = chance
         self._queued = [0] * pairs
         self._heap: list[_Waiting] = []
@@ -109,7 +135,8 @@ class Wire:
         else:
             self._queued[pair] += 1
             self._order += 1
-            due = now + self.quality.delay_ms / 1000
+            extra_ms = self.extra_ms.get((pair, frame[:_MAC_BYTES]), 0.0)
+            due = now + (self.quality.delay_ms + extra_ms) / 1000
             heapq.heappush(self._heap, _Waiting(due, self._order, pair, frame))
 
     def due(self, now: float) -> Iterator[tuple[int, bytes]]:
@@ -131,6 +158,8 @@ class Relay:
         """Open everything; raises RelayError. Who can connect to ``control`` finds it ready."""
         chance = random.Random()  # noqa: S311  # losses, not secrets
         self.wire = Wire(quality, len(pairs), chance)
+        self._numbers = {source: number for number, (source, _) in enumerate(pairs)}
+        self._detours: tuple[Detour, ...] = ()
         self._poll = select.epoll()
         self._outputs = [_output(target) for _, target in pairs]
         self._inputs: dict[int, tuple[int, socket.socket]] = {}
@@ -184,7 +213,7 @@ class Relay:
         with connection:
             connection.settimeout(0.1)  # the wire must not wait for a slow asker
             try:
-                connection.send(json.dumps(self._handle(connection.recv(_REQUEST_BYTES))).encode())
+                connection.send(json.dumps(self._handle(connection.recv(_MESSAGE_BYTES))).encode())
             except OSError:
                 return
 
@@ -193,15 +222,27 @@ class Relay:
             wanted = json.loads(request)
             if wanted == _STOP:
                 self._stopping = True
+            elif "detours" in wanted:
+                self._divert(tuple(Detour(**one) for one in wanted["detours"]))
             elif wanted:
                 self.wire.quality = Quality(**wanted)
         except (ValueError, TypeError, RelayError) as error:
             return {"error": str(error)}
         return {
-            **asdict(self.wire.quality),
+            "quality": asdict(self.wire.quality),
+            "detours": [asdict(one) for one in self._detours],
             "queued": len(self.wire),
-            **asdict(self.wire.counters),
+            "counters": asdict(self.wire.counters),
         }
+
+    def _divert(self, detours: tuple[Detour, ...]) -> None:
+        if len(detours) > MAX_DETOURS:
+            raise RelayError(f"at most {MAX_DETOURS} detours, not {len(detours)}")
+        for one in detours:
+            if one.source not in self._numbers:
+                raise RelayError(f"nothing is read from {one.source!r}")
+        self.wire.extra_ms = {(self._numbers[d.source], d.mac): d.extra_ms for d in detours}
+        self._detours = detours
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +250,7 @@ class RelayStatus:
     """What a running relay tells of itself."""
 
     quality: Quality
+    detours: tuple[Detour, ...]
     queued: int
     counters: Counters
 
@@ -228,23 +270,31 @@ class RelayControl:
         """Change delay and loss, both; raises RelayError."""
         return self._ask(asdict(quality))
 
+    def divert(self, detours: Iterable[Detour]) -> RelayStatus:
+        """Replace all detours by these; raises RelayError."""
+        return self._ask({"detours": [asdict(one) for one in detours]})
+
     def stop(self) -> RelayStatus:
         """End the relay; frames under way are lost. Raises RelayError."""
         return self._ask(_STOP)
 
-    def _ask(self, request: Mapping[str, float]) -> RelayStatus:
+    def _ask(self, request: Mapping[str, Any]) -> RelayStatus:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asker:
             asker.settimeout(self._timeout)
             try:
                 asker.connect(str(self._path))
                 asker.send(json.dumps(request).encode())
-                answer = json.loads(asker.recv(_REQUEST_BYTES) or b"{}")
+                answer = json.loads(asker.recv(_MESSAGE_BYTES) or b"{}")
             except (OSError, ValueError) as error:
                 raise RelayError(f"no answer from the relay at {self._path}: {error}") from error
         if "error" in answer or not answer:
             raise RelayError(answer.get("error", "the relay hung up"))
-        quality = Quality(answer.pop("delay_ms"), answer.pop("loss_percent"))
-        return RelayStatus(quality, answer.pop("queued"), Counters(**answer))
+        return RelayStatus(
+            Quality(**answer["quality"]),
+            tuple(Detour(**one) for one in answer["detours"]),
+            answer["queued"],
+            Counters(**answer["counters"]),
+        )
 
 
 def _input(interface: str) -> socket.socket:

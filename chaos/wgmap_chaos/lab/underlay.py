@@ -6,13 +6,14 @@ the delay, while frames to the host go from ``outer`` to ``near`` within the ker
 host there is one delay and one chance of loss.
 """
 
+import json
 import sys
 import time
 from collections.abc import Iterable
 
 from wgmap_chaos.lab import relay, shell
 from wgmap_chaos.lab.errors import LabError
-from wgmap_chaos.lab.relay import Quality, RelayControl, RelayError
+from wgmap_chaos.lab.relay import Detour, Quality, RelayControl, RelayError
 from wgmap_chaos.lab.topology import Host, Topology
 from wgmap_chaos.lab.waiting import Deadline
 
@@ -120,14 +121,44 @@ class Underlay:
 
     def set(self, quality: Quality) -> None:
         """Change delay and loss; frames under way may be lost. Raises LabError."""
-        if quality.perfect:
+        if quality.perfect and not self.detours():
             self._remove_relay()
-        elif self._alive():
+        else:
+            self._relay(quality)
+
+    def detours(self) -> tuple[Detour, ...]:
+        """Return the detours as they are now."""
+        try:
+            return self._control.status().detours
+        except RelayError:
+            return ()
+
+    def divert(self, source: Host, target: Host, extra_ms: float) -> None:
+        """Make what one host sends to another later, beside the delay; 0: not any more.
+
+        Raises LabError. Neighbour discovery is not delayed.
+        """
+        path = (source.port.near, self._mac(target))
+        others = [one for one in self.detours() if (one.source, one.destination) != path]
+        if extra_ms:
+            others.append(Detour(*path, extra_ms))
+            self._relay(self.quality())
+        if self._alive():
+            self._control.divert(others)
+        if not others:
+            self.set(self.quality())
+
+    def _mac(self, host: Host) -> str:
+        link = ["ip", "-n", host.netns, "-json", "link", "show", "dev", host.port.host]
+        address: str = json.loads(shell.run(link, keep=self._keep))[0]["address"]
+        return address
+
+    def _relay(self, quality: Quality) -> None:
+        if self._alive():
             self._control.set(quality)
-            self._attach(relayed=True)
         else:
             self._start_relay(quality)
-            self._attach(relayed=True)
+        self._attach(relayed=True)
 
     def _remove_relay(self) -> None:
         if self._alive():

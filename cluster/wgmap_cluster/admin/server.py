@@ -15,6 +15,7 @@
     GET  /v1/events?follow=1        what happens, as JSON lines (``streams``)
     GET  /v1/backup?seal_to=        a backup (``streams``)
     POST /v1/restore                a backup into an empty cluster (``streams``)
+    /v1/servers, /v1/leader         who the servers are, and who leads (``servers``)
 
 Errors are problem+json (``problems``). A body has at most MAX_BODY_BYTES.
 """
@@ -32,6 +33,7 @@ from wgmap.errors import ConfigError
 from wgmap_cluster.admin import bodies, unix_socket
 from wgmap_cluster.admin.callers import operator, wall_time
 from wgmap_cluster.admin.problems import problems
+from wgmap_cluster.admin.servers import ServerRoutes
 from wgmap_cluster.admin.streams import Streams
 from wgmap_cluster.replica.operations import Operations
 
@@ -95,6 +97,7 @@ class AdminServer:
                 web.get("/v1/instances", self._instances),
                 web.patch("/v1/instances/{instance}", self._set_instance),
                 *Streams(self._operations).routes(),
+                *ServerRoutes(self._operations.servers).routes(),
                 web.get("/v1/resolve", self._resolve),
             ]
         )

@@ -6,10 +6,11 @@ that remember the lost cluster would refuse what is newer:
 - *Map-Versions* are 12 bits in a circle (RFC 9302, section 6): of two versions the one up to 2048
   ahead is the newer. Each is set AHEAD = 1024 forward, a quarter of the circle. With v in the
   backup, the lost cluster may have served v + k; v + 1024 is newer than that for every k < 1024,
-  and newer as well than any version less than 1024 *older* than v that an agent still holds (the
-  sum stays below 2048, where newer ends). So it is enough while no mapping changed 1024 times
-  between the backup and the loss; one change a minute takes 17 hours to get there. More would
-  take from the other side. Prefixes that the backup knows nothing of start above AHEAD too.
+  and newer as well than any version less than 1023 changes *older* than v that an agent still
+  holds (the sum, and the 0 that the circle skips, stay below 2048, where newer ends). So it is
+  enough while no mapping changed 1024 times between the backup and the loss; one change a minute
+  takes 17 hours to get there. More would take from the other side. Prefixes that the backup knows
+  nothing of start above AHEAD too.
 - *Revocation numbers* go on REVOCATION_GAP higher, so that none is used a second time.
 - *Nonces* of registers need nothing: agents go on from their own, which are greater.
 

@@ -76,6 +76,10 @@ def _network(text: str) -> IPNetwork:
     return ipaddress.ip_network(text)
 
 
+def _address(text: str) -> str:
+    return str(ipaddress.ip_address(text))
+
+
 def _eid(text: str) -> str:
     return str(ipaddress.ip_network(text) if "/" in text else ipaddress.ip_address(text))
 
@@ -127,9 +131,38 @@ def _parser() -> argparse.ArgumentParser:
     _add_instance_commands(top.level("instance", "virtual networks with their own address space"))
     _add_record_commands(top)
     _add_archive_commands(top)
-    server = top.level("server", "change the set of servers")
-    server.add("transfer-leader", "have another server lead", commands.transfer_leader)
+    _add_server_commands(top.level("server", "change the set of servers"))
     return parser
+
+
+def _add_server_commands(server: _Level) -> None:
+    server.add("list", "list the servers", _later("servers", "show"))
+    transfer = server.add(
+        "transfer-leader", "have another server lead", _later("servers", "transfer_leader")
+    )
+    transfer.add_argument("name", metavar="NAME", nargs="?", help="default: whoever fits")
+    remove = server.add(
+        "remove", "take a server out; ask another one for it", _later("servers", "remove")
+    )
+    remove.add_argument("name", metavar="NAME")
+    _add_server_add(
+        server.add("add", "add a server that runs with an empty state", _later("servers", "add"))
+    )
+
+
+def _add_server_add(add: argparse.ArgumentParser) -> None:
+    add.add_argument("name", metavar="NAME")
+    key, address = _value(PublicKey.parse, "a key"), _value(_address, "an address")
+    for option in ("--mesh-key", "--control-key"):
+        add.add_argument(option, type=key, required=True, metavar="KEY", help="public key")
+    add.add_argument(
+        *("--endpoint",),
+        required=True,
+        metavar="ADDRESS[:PORT]",
+        help="on the underlay; the port is the control interface's",
+    )
+    for option, text in (("--mesh-address", "in the mesh"), ("--control-address", "for agents")):
+        add.add_argument(option, type=address, required=True, metavar="ADDRESS", help=text)
 
 
 def _add_peer_commands(peer: _Level) -> None:

@@ -64,6 +64,10 @@ class Client:
         headers = {} if revision is None else {"If-Match": f'"{revision}"'}
         return self._request("PATCH", path, json.dumps(body).encode(), TIMEOUT_S, headers)
 
+    def delete(self, path: str, timeout_s: float = TIMEOUT_S) -> Any:
+        """Remove what is at ``path``; raises WgmapError."""
+        return self._request("DELETE", path, None, timeout_s)
+
     def send(self, path: str, pieces: Iterable[bytes], timeout_s: float) -> Any:
         """Send a body in pieces and return the JSON answer; raises WgmapError."""
         with self._asked("POST", path, pieces, timeout_s, {}) as response:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from urllib.parse import quote, urlencode
 
-from wgmap.errors import ExitCode, WgmapError
+from wgmap.errors import ExitCode
 from wgmap_cluster.cli import texts
 from wgmap_cluster.cli.client import REVOKE_TIMEOUT_S, Client
 
@@ -141,11 +141,6 @@ def resolve(client: Client, options: argparse.Namespace) -> Report:
         return Report(value, texts.mapping(view), warning=warning)
     missing = f"no mapping for {view['eid']} in instance {view['instance']}"
     return Report(value, missing, ExitCode.FAILED, warning)
-
-
-def transfer_leader(_client: Client, _options: argparse.Namespace) -> Report:
-    """Have another server lead: not possible yet."""
-    raise WgmapError("this version cannot transfer the leadership; stop the leader instead")
 
 
 def _texts(values: Iterable[object] | None) -> list[str] | None:

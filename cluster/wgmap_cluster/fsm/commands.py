@@ -3,6 +3,10 @@
 A command is msgpack ``[version, op, fields...]``, at most MAX_COMMAND_BYTES. Numbers of
 operations are on disk: never reuse one. Prefixes are bytes as ``prefix_to_bytes`` writes them,
 addresses are packed, times are seconds of the replicated clock.
+
+The version is the first one that reads the command: an older server stops there, for if it passed
+the command by, it would differ from the others for ever. So whoever adds a command, or a field to
+one, raises VERSION and names the command in SINCE.
 """
 
 import hashlib
@@ -17,7 +21,7 @@ from wgmap_cluster.fsm.fields import Check, FieldError
 from wgmap_cluster.fsm.rows import LocatorRow, ServerRow
 from wgmap_cluster.raft.interface import MAX_COMMAND_BYTES
 
-VERSION = 1
+VERSION = 1  # the newest that this server reads
 MAX_PREFIXES = 64  # enrolled for one peer, and registered by one
 MAX_ENDPOINTS = 64
 MAX_LOCATORS = 8
@@ -25,6 +29,10 @@ MAX_SERVERS = 32
 MAX_ENROLLED = 500  # peers in one EnrolMany: a few ms to apply
 MAX_INSTANCE_MAPPINGS = (1 << 32) - 1
 MAX_BATCH = 2048  # names in one Seen or Expire; the size limit comes first for long names
+
+
+class NewerCommandError(Exception):
+    """A command of a version that this server does not read."""
 
 
 class CommandError(ValueError):
@@ -344,25 +352,38 @@ _BY_OP: dict[int, type[Command]] = {
 }
 
 
+# The version of commands that came, or got a field, later than version 1.
+SINCE: dict[Op, int] = {}
+
+
+def version_of(command: Command) -> int:
+    """Return the first version that reads this command."""
+    return SINCE.get(command.OP, 1)
+
+
 def encode(command: Command) -> bytes:
     """Write a command; raises CommandError where it is larger than the log takes."""
     values = [getattr(command, each.name) for each in fields(command)]
-    data: bytes = msgpack.packb([VERSION, int(command.OP), *values])
+    data: bytes = msgpack.packb([version_of(command), int(command.OP), *values])
     if len(data) > MAX_COMMAND_BYTES:
         raise CommandError(f"{type(command).__name__}: {len(data)} bytes are too many")
     return data
 
 
 def decode(data: bytes) -> Command:
-    """Read a command; raises CommandError saying what is wrong with it."""
+    """Read a command; raises CommandError saying what is wrong with it, or NewerCommandError."""
     if len(data) > MAX_COMMAND_BYTES:
         raise CommandError(f"{len(data)} bytes are too many")
     try:
         raw = msgpack.unpackb(data, use_list=False, max_map_len=0, max_ext_len=0)
     except (ValueError, TypeError, msgpack.UnpackException, msgpack.StackError) as error:
         raise CommandError(f"not msgpack: {error}") from error
-    if not isinstance(raw, tuple) or len(raw) < 2 or raw[0] != VERSION:
-        raise CommandError("not a command of version 1")
+    if not isinstance(raw, tuple) or len(raw) < 2 or type(raw[0]) is not int or raw[0] < 1:
+        raise CommandError("not a command")
+    if raw[0] > VERSION:
+        raise NewerCommandError(
+            f"a command of version {raw[0]}; this server reads up to {VERSION}: upgrade it"
+        )
     kind = _BY_OP.get(raw[1]) if type(raw[1]) is int else None
     if kind is None:
         raise CommandError(f"unknown operation {raw[1]!r:.40}")

@@ -6,11 +6,12 @@ from typing import TypeAlias, TypeVar
 import msgpack
 
 from wgmap_cluster.fsm import commands, enrolment, instances, registration, restoration
-from wgmap_cluster.fsm.commands import Command, CommandError
+from wgmap_cluster.fsm.commands import Command, CommandError, NewerCommandError
 from wgmap_cluster.fsm.packing import PackingError, pack_rows, unpack_rows
 from wgmap_cluster.fsm.results import Applied, Reason, Refused, RefusedError
 from wgmap_cluster.fsm.rows import Change, Key, Meta, Row, Table
 from wgmap_cluster.fsm.state import State
+from wgmap_cluster.raft.interface import CannotApplyError
 
 PIECE_BYTES = 64 * 1024
 SNAPSHOT_FORMAT = 1
@@ -64,7 +65,10 @@ class Machine:
         self._restore_listeners.append(listener)
 
     def apply(self, index: int, command: bytes) -> Applied:
-        """Apply one committed command. Total: what is wrong with it is in the result."""
+        """Apply one committed command. Total: what is wrong with it is in the result.
+
+        Only for one of a newer version raises CannotApplyError: others apply it.
+        """
         applied = self._decide(command)
         for change in applied.changes:
             self.state.put(change)
@@ -77,6 +81,8 @@ class Machine:
         try:
             command = commands.decode(data)
             return decide(self.state, command)
+        except NewerCommandError as error:
+            raise CannotApplyError(str(error)) from error
         except CommandError as error:
             return Applied(Refused(Reason.BAD_COMMAND, str(error)))
         except RefusedError as error:

@@ -23,6 +23,10 @@ class LogError(Exception):
     """The log cannot go on: a full or failing disk, a corrupt file. The process must end."""
 
 
+class CannotApplyError(LogError):
+    """The state machine of this version must not pass a command by: the server needs an upgrade."""
+
+
 class RefusedError(Exception):
     """The servers cannot be changed so now; the text says why."""
 
@@ -80,7 +84,10 @@ class StateMachine(Protocol):
     """What the log drives. Deterministic: no clock, no randomness, no configuration."""
 
     def apply(self, index: int, command: bytes) -> object:
-        """Apply one committed command; must be total: bad commands return an error value."""
+        """Apply one committed command; must be total: bad commands return an error value.
+
+        Except for CannotApplyError: this server then applies nothing more, and ends.
+        """
         ...
 
     def snapshot(self) -> Iterable[bytes]:
@@ -111,11 +118,11 @@ class ClusterControl(Protocol):
         """Remove a server other than the leader (have it hand over first)."""
         ...
 
-    def transfer_leadership(self, target: str | None = None) -> str:
-        """As leader, hand over to ``target`` or to whoever fits; returns whom.
+    async def hand_over(self, target: str | None = None, deadline_s: float = 5.0) -> str:
+        """Have ``target``, or whoever fits, lead; on any server. Returns who leads then.
 
-        A request, not a promise: look at status() afterwards. Raises RefusedError where this
-        server does not lead or nobody fits.
+        With a target that leads already nothing happens. Raises RefusedError where leadership
+        has not changed hands in time.
         """
         ...
 
@@ -160,3 +167,7 @@ class ReplicatedLog(Protocol):
     def on_restored(self, callback: Callable[[], None]) -> None:
         """Call back after the state was replaced by a snapshot from another server."""
         ...
+
+
+class ClusterLog(ReplicatedLog, ClusterControl, Protocol):
+    """Both: what the replica gets."""

@@ -19,13 +19,14 @@ from wgmap_cluster.raft.interface import (
     Member,
     Outcome,
     Proposal,
+    RefusedError,
     StateMachine,
 )
 from wgmap_cluster.raft.library import now
-from wgmap_cluster.raft.membership import REGULAR, Change
+from wgmap_cluster.raft.membership import HAND_OVER, REGULAR, Change
 from wgmap_cluster.raft.node import RaftNode
 from wgmap_cluster.raft.settings import Settings
-from wgmap_cluster.raft.transport import MeshTransport, parse_address
+from wgmap_cluster.raft.transport import MeshTransport, NoTransport, parse_address
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,8 @@ class RaftLog:
     ``members`` are the servers of the first set, this one among them, the same everywhere; read
     only while ``state_dir`` is empty, afterwards the log decides. ``bind_device`` binds the port
     and every connection to an interface. ``cluster_id`` tells which cluster this server belongs
-    to, b"" while it belongs to none: servers of two clusters never connect. ``on_fatal`` is
+    to, b"" while it belongs to none: servers of two clusters never connect. With ``alone`` it
+    listens nowhere and can never have company (its address is only a name). ``on_fatal`` is
     called once, with what went wrong, when the log cannot go on; by then nothing is acknowledged
     any more and the process must end.
     """
@@ -58,12 +60,14 @@ class RaftLog:
         cluster_id: Callable[[], bytes] = lambda: b"",
         on_fatal: Callable[[LogError], None] | None = None,
         disk: Disk | None = None,
+        alone: bool = False,
     ) -> None:
         self._name, self._members = name, tuple(members)
         self._state_dir, self._machine = state_dir, machine
         self._device, self._settings = bind_device, settings or Settings()
         self._cluster_id = cluster_id
         self._on_fatal, self._disk = on_fatal, disk or RealDisk()
+        self._alone = alone
         self._own = next((m for m in self._members if m.name == name), None)
         if self._own is None:
             msg = f"{name!r} is not among the members"
@@ -72,7 +76,7 @@ class RaftLog:
             parse_address(member)
         self._restored: list[Callable[[], None]] = []
         self._node: RaftNode | None = None
-        self._transport: MeshTransport | None = None
+        self._transport: MeshTransport | NoTransport | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._woken: asyncio.Handle | None = None
@@ -84,7 +88,11 @@ class RaftLog:
         if self._node is not None or self._own is None:
             raise AssertionError("started twice")
         self._loop = asyncio.get_running_loop()
-        self._transport = MeshTransport(self._own, self._settings, self._device, self)
+        self._transport = (
+            NoTransport()
+            if self._alone
+            else MeshTransport(self._own, self._settings, self._device, self)
+        )
         self._node = RaftNode(
             self._name, self._members, self._state_dir, self._machine, self._transport,
             disk=self._disk, settings=self._settings, rng=Random(),  # noqa: S311  # time-outs
@@ -273,14 +281,28 @@ class RaftLog:
                 return proposal
             await asyncio.sleep(_RETRY_S)
 
-    def transfer_leadership(self, target: str | None = None) -> str:
-        """As leader, hand over to ``target`` or whoever fits; returns whom. See status() after.
+    async def hand_over(self, target: str | None = None, deadline_s: float = 5.0) -> str:
+        """See ClusterControl."""
+        end, before, reason = now() + deadline_s, self.status(), "no leader is known"
+        while now() < end:
+            status = self.status()
+            if status.leader is not None and status.leader == target:
+                return target
+            if status.leader is not None and status.term > before.term and target is None:
+                return status.leader
+            asked = await self._propose(HAND_OVER + (target or "").encode(), _RETRY_S * 10)
+            reason = asked.reason
+            await self._await_term(status.term, _RETRY_S * 10)
+        raise RefusedError(reason)
 
-        Raises RefusedError where this server does not lead or nobody fits.
-        """
-        chosen = self._running().hand_over(target)
-        self._wake()
-        return chosen
+    async def _await_term(self, term: int, deadline_s: float) -> None:
+        """Wait until a leader of a later term is known here, for so long at most."""
+        end = now() + deadline_s
+        while now() < end:
+            status = self.status()
+            if status.term > term and status.leader is not None:
+                return
+            await asyncio.sleep(_RETRY_S / 2)
 
     def take_snapshot(self) -> None:
         """Begin a snapshot now (for backups and tests)."""

@@ -14,7 +14,8 @@ from wgmap_cluster.raft.interface import Member, RefusedError
 from wgmap_cluster.raft.library import Library, now
 from wgmap_cluster.raft.wal import Entry
 
-REGULAR, NO_OP, MEMBERS, CHANGE = b"\x00", b"\x01", b"\x02", b"\x03"
+REGULAR, NO_OP, MEMBERS = b"\x00", b"\x01", b"\x02"  # kinds of entries
+CHANGE, HAND_OVER = b"\x03", b"\x04"  # requests to the leader, which are no entries
 _LEARNER_S = 5.0  # a server that is being added is forgotten so long after the last request
 _CAUGHT_UP = 100  # entries behind the leader
 

@@ -19,6 +19,7 @@ from wgmap_cluster.raft.codec import decode, encode
 from wgmap_cluster.raft.disk import Disk
 from wgmap_cluster.raft.elections import Elections
 from wgmap_cluster.raft.interface import (
+    CannotApplyError,
     LogError,
     Member,
     MemberStatus,
@@ -30,6 +31,7 @@ from wgmap_cluster.raft.interface import (
 from wgmap_cluster.raft.library import Library, now
 from wgmap_cluster.raft.membership import (
     CHANGE,
+    HAND_OVER,
     MEMBERS,
     REGULAR,
     Membership,
@@ -40,6 +42,7 @@ from wgmap_cluster.raft.protocol import Following, Leading
 from wgmap_cluster.raft.reads import Reads
 from wgmap_cluster.raft.settings import Settings
 from wgmap_cluster.raft.snapshot import Background, SnapshotMeta, SnapshotStore, ThreadJob
+from wgmap_cluster.raft.succession import Succession
 from wgmap_cluster.raft.wal import OWN, Entry, WriteAheadLog
 
 log = logging.getLogger(__name__)
@@ -107,6 +110,7 @@ class RaftNode(Library):
         self.following_side = Following(self, self.elections)
         self.reads = Reads(self, self.leading_side)
         self.proposals = Proposals(self)
+        self.succession = Succession(self, self.proposals, wire.connected)
         self.proposals.translate, self.proposals.appended = self._translate, self._on_appended
         self._inbox: list[tuple[str, bytes]] = []
         self._outbox: list[tuple[str, messages.Message]] = []
@@ -243,6 +247,7 @@ class RaftNode(Library):
         if self._was_leading and not self.leading:
             self.leading_side.stop_leading()
         self._was_leading = self.leading
+        self.succession.tick()
 
     def _housekeeping(self) -> None:
         time = now()
@@ -312,7 +317,7 @@ class RaftNode(Library):
             return None
         try:
             return self._machine.apply(entry[1], entry[0][1:])
-        except MemoryError:
+        except (MemoryError, CannotApplyError):
             raise  # would not happen alike everywhere: this server ends
         except Exception as error:
             log.exception("applying entry %d failed; this is a bug", entry[1])
@@ -392,6 +397,10 @@ class RaftNode(Library):
 
     def _translate(self, command: bytes) -> bytes:
         """Return what to append for a command: itself, except for a change of servers."""
+        if command[:1] == HAND_OVER:
+            chosen = self.hand_over(command[1:].decode(errors="replace") or None)
+            msg = f"leadership is handed to {chosen}"
+            raise RefusedError(msg)
         if command[:1] != CHANGE:
             return command
         learner = self.membership.learner
@@ -406,25 +415,8 @@ class RaftNode(Library):
             self._set_members()
 
     def hand_over(self, target: str | None) -> str:
-        """As leader, have ``target`` (or the server that has most) take over; returns whom.
-
-        Raises RefusedError where nobody fit is connected and has the whole log.
-        """
-        if not self.leading:
-            msg = f"it does not lead; {self.leader or 'nobody'} does"
-            raise RefusedError(msg)
-        fit = [
-            node.id
-            for node, match in self.match_index.items()
-            if match == self.wal.last and self._wire.connected(node.id)
-            and node.id in self.voters() and target in (None, node.id)
-        ]  # fmt: skip
-        if not fit:
-            msg = f"{target or 'no server'} is not connected or has not the whole log"
-            raise RefusedError(msg)
-        self.proposals.hold_until = now() + self.settings.election_min_s
-        self.send(fit[0], messages.TimeoutNow(self.term))
-        return str(fit[0])
+        """As leader, have ``target`` or whoever fits lead; see Succession.begin."""
+        return self.succession.begin(target)
 
     def store(self) -> bytes:
         """Return the identity of this server's disk."""

@@ -373,6 +373,36 @@ class MeshTransport:
         return name if admitted and self._events.admit(name, store) else None
 
 
+class NoTransport:
+    """For a single server without a mesh: no port, no connection."""
+
+    async def start(self) -> None:
+        """Do nothing."""
+
+    async def stop(self) -> None:
+        """Do nothing."""
+
+    def check(self) -> None:
+        """Do nothing."""
+
+    def send(self, name: str, frame: bytes) -> None:
+        """See Wire."""
+
+    def flush(self) -> None:
+        """See Wire."""
+
+    def connected(self, name: str) -> bool:  # noqa: ARG002
+        """See Wire."""
+        return False
+
+    def backlog(self, name: str) -> int:  # noqa: ARG002
+        """See Wire."""
+        return 0
+
+    def set_members(self, members: tuple[Member, ...]) -> None:
+        """See Wire."""
+
+
 def parse_address(member: Member) -> Endpoint:
     """Return a member's address; IP literals only. Raises LogError."""
     try:

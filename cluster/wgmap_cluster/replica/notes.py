@@ -5,6 +5,7 @@ from typing import Self
 
 import msgpack
 
+from wgmap_cluster.fsm.commands import VERSION
 from wgmap_cluster.raft.interface import LogStatus, Role
 
 FORMAT = 1  # fields may be added at the end without a new one
@@ -19,6 +20,7 @@ class ServerNote:
     reachable_agents: int | None  # control peers with a recent handshake; None: not known
     candidate: bool = False  # whether it is trying to become the leader
     served: int | None = None  # all its responders answer with what this index has; None: none does
+    reads: int = 1  # the newest version of commands that it reads
 
     @classmethod
     def of(
@@ -30,12 +32,13 @@ class ServerNote:
         served: int | None = None,
     ) -> Self:
         """Make the note of a server from its own view of the log."""
-        return cls(log.applied, fresh, reachable_agents, log.role is Role.CANDIDATE, served)
+        candidate = log.role is Role.CANDIDATE
+        return cls(log.applied, fresh, reachable_agents, candidate, served, VERSION)
 
     def encode(self) -> bytes:
         """Write the note: msgpack ``[format, fields...]``."""
         fields = [self.applied, self.fresh, self.reachable_agents, self.candidate]
-        data: bytes = msgpack.packb([FORMAT, *fields, self.served])
+        data: bytes = msgpack.packb([FORMAT, *fields, self.served, self.reads])
         return data
 
     @classmethod
@@ -51,6 +54,7 @@ class ServerNote:
         match values:
             case [1, int(applied), bool(fresh), (int() | None) as reachable, bool(candidate), *_]:
                 served = values[5] if len(values) > 5 and isinstance(values[5], int) else None
-                return cls(applied, fresh, reachable, candidate, served)
+                reads = values[6] if len(values) > 6 and isinstance(values[6], int) else 1
+                return cls(applied, fresh, reachable, candidate, served, reads)
             case _:
                 return None

@@ -26,6 +26,7 @@ def open_log(
             *(config.server.name, [alone], directory, machine),
             cluster_id=ClusterIdentity(machine, directory),
             on_fatal=on_fatal,
+            alone=True,
         )
     members = [
         Member(server.name, str(Endpoint(server.mesh_address, mesh.raft_port)))
@@ -43,7 +44,7 @@ def open_log(
 
 
 def _loopback(state_dir: Path) -> Endpoint:
-    """Give a server without a mesh an address of its own, which nobody else dials."""
+    """Give a server without a mesh an address for its log, where nobody listens or dials."""
     digest = hashlib.sha256(str(state_dir.resolve()).encode()).digest()
     host = int.from_bytes(digest[:3]) % ((1 << 24) - 2) + 1
     return Endpoint(ipaddress.IPv4Address((127 << 24) + host), RAFT_PORT)

@@ -21,6 +21,7 @@ from wgmap.errors import (
     UnavailableError,
     WgmapError,
 )
+from wgmap_cluster.config import ServerConfig
 from wgmap_cluster.fsm import commands
 from wgmap_cluster.fsm.commands import (
     Command,
@@ -36,11 +37,11 @@ from wgmap_cluster.fsm.results import Applied, Done, Reason, Refused
 from wgmap_cluster.fsm.rows import InstanceRow, MappingRow, Meta, PeerRow
 from wgmap_cluster.fsm.state import State
 from wgmap_cluster.raft.interface import (
+    ClusterLog,
     LogStatus,
     MemberStatus,
     Outcome,
     Proposal,
-    ReplicatedLog,
     Role,
 )
 from wgmap_cluster.replica import agent_config
@@ -48,6 +49,8 @@ from wgmap_cluster.replica.archive import Archive
 from wgmap_cluster.replica.events import EventHub
 from wgmap_cluster.replica.notes import ServerNote
 from wgmap_cluster.replica.requests import Enrolment, PeerChange, enrol_command, set_command
+from wgmap_cluster.replica.servers import Servers
+from wgmap_cluster.replica.upgrades import require_all_read
 from wgmap_cluster.replica.views import (
     AddedView,
     AuditView,
@@ -95,18 +98,21 @@ class Operations:
     quorum (the request may then still take effect, as the text says; repeating it is harmless).
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what a server is made of
         self,
         name: str,
         machine: Machine,
-        log: ReplicatedLog,
+        log: ClusterLog,
         note: Callable[[], ServerNote],
         staleness_s: float,
         state_dir: Path | None = None,
+        *,
+        config: ServerConfig | None = None,
     ) -> None:
         """Act for server ``name``; ``note`` returns what it publishes about itself.
 
-        ``state_dir`` is where its keys lie; without it they cannot be put in a backup.
+        ``state_dir`` is where its keys lie; without it they cannot be put in a backup. Without
+        ``config`` no server can be added.
         """
         self._name = name
         self._machine = machine
@@ -115,6 +121,7 @@ class Operations:
         self._staleness_s = staleness_s
         self.events = EventHub(machine, log)
         self.archive = Archive(name, machine, log, self._do, state_dir)
+        self.servers = Servers(name, machine, log, self._do, config)
 
     # Peers.
 
@@ -287,6 +294,10 @@ class Operations:
     # How.
 
     async def _do(self, command: Command) -> tuple[Done, Proposal]:
+        version = commands.version_of(command)
+        if version > 1:
+            others = self._log.status().others
+            require_all_read(version, self._name, self._log.members(), others)
         try:
             data = commands.encode(command)
         except CommandError as error:

@@ -16,7 +16,7 @@ from wgmap_cluster.feed import SOCKET_NAME, FeedServer
 from wgmap_cluster.fsm.commands import Command, encode
 from wgmap_cluster.fsm.machine import Machine
 from wgmap_cluster.fsm.results import Applied, Refused
-from wgmap_cluster.raft.interface import Outcome, ReplicatedLog, Role
+from wgmap_cluster.raft.interface import ClusterLog, Outcome, Role
 from wgmap_cluster.replica import seen
 from wgmap_cluster.replica.core import Core
 from wgmap_cluster.replica.expiry import TICK_S, DueQueue, LeaderClock
@@ -39,7 +39,7 @@ class Replica:
     """Runs until it is cancelled or a part of it fails."""
 
     def __init__(
-        self, config: ServerConfig, machine: Machine, log: ReplicatedLog, tunnels: Tunnels
+        self, config: ServerConfig, machine: Machine, log: ClusterLog, tunnels: Tunnels
     ) -> None:
         """Put the parts together; nothing is read or started yet."""
         self._config = config
@@ -76,6 +76,7 @@ class Replica:
         return Operations(
             *(server.name, self.machine, self.log, self.note, server.staleness_s),
             state_dir=server.state_dir,
+            config=self._config,
         )
 
     async def run(self, *others: Part) -> None:

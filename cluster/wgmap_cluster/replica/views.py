@@ -146,6 +146,34 @@ class ServerView(TypedDict):
     reachable_agents: int | None
 
 
+class MemberView(TypedDict):
+    """A server in ``wgmap server list``; what the table does not have is null."""
+
+    name: str
+    leader: bool
+    member: bool  # whether it votes
+    connected: bool  # to the server that was asked
+    endpoint: str | None
+    mesh_address: str | None
+    control_address: str | None
+    mesh_key: str | None
+    control_key: str | None
+
+
+class ServerSetView(TypedDict):
+    """``wgmap server list``, ``add`` and ``remove``."""
+
+    leader: str | None
+    servers: list[MemberView]
+
+
+class LeaderView(TypedDict):
+    """``wgmap server transfer-leader``."""
+
+    leader: str
+    before: str | None
+
+
 class StatusView(TypedDict):
     """``wgmap status``."""
 

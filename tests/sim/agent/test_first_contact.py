@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from support.agent_sim.host import DATA_PORT, READ_S, Host
 from support.agent_sim.lab import Lab
 from support.agent_sim.world import Fault
+from wgmap.addresses import Endpoint
 from wgmap_agent.engine.settings import Settings
 
 DELAYS = (0.0, 0.002, 0.02, 0.08)  # one-way, seconds
@@ -17,7 +19,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
     "push 60 ms late": (Fault("ctl.data.push", drop=False, late=0.06, count=3),),
     "push 100 ms late": (Fault("ctl.data.push", drop=False, late=0.1, count=3),),
     "first push lost": (Fault("ctl.data.push"),),
-    "first push of every server lost": (Fault("ctl.data.push", count=3),),
+    "the push lost twice": (Fault("ctl.data.push", count=2),),
     "acks of the first pushes lost": (Fault("ctl.data.ack", count=3),),
     "first initiation of the puller lost": (Fault("data.init", source="a1"),),
     "first response lost": (Fault("data.response", source="a2"),),
@@ -61,6 +63,49 @@ def test_without_faults_it_takes_three_round_trips(delay: float) -> None:
     first, second = lab.hosts
     first.ping(second.eid)
     assert lab.first_answer(first) == pytest.approx(6 * delay, abs=EXACT), lab.story()
+
+
+@pytest.mark.parametrize("delay", DELAYS)
+@pytest.mark.parametrize("late", [0.001, 0.01, 0.03, 0.1])
+def test_an_initiation_that_overtakes_the_push_costs_little(delay: float, late: float) -> None:
+    """The pushed side knows that it came, and initiates as soon as it knows whose it was."""
+    push = Fault("ctl.data.push", drop=False, late=delay + late, count=3)
+    lab = lab_with(delay, (push,))
+    first, second = lab.hosts
+    first.ping(second.eid)
+    race = lab.settings.race_s + READ_S if late <= lab.settings.certain_s else 0.0
+    assert lab.first_answer(first) <= 8 * delay + late + race + EXACT, lab.story()
+    lab.world.run(10)
+    lab.check_quiet()
+
+
+@pytest.mark.parametrize("far", DELAYS)
+def test_the_servers_are_beside_the_puller(far: float) -> None:
+    """Push and initiation have the same way to go: whatever holds the push up, it comes second."""
+    lab = lab_with(0.0)
+    first, second = lab.hosts
+    lab.world.delays[frozenset(("a1", "a2"))] = far
+    for server in lab.servers:
+        lab.world.delays[frozenset(("a2", server.info.name))] = far
+    lab.world.faults.append(Fault("ctl.data.push", drop=False, late=0.004, count=3))
+    first.ping(second.eid)
+    assert lab.first_answer(first) <= 6 * far + 0.004 + EXACT, lab.story()
+    lab.world.run(10)
+    lab.check_quiet()
+
+
+@pytest.mark.parametrize("delay", DELAYS)
+def test_forged_initiations_cost_at_most_a_kick(delay: float) -> None:
+    """Whoever knows the puller's endpoint and the moment can make the two initiations cross."""
+    lab = lab_with(delay)
+    first, second = lab.hosts
+    source = Endpoint(first.underlay[0], DATA_PORT)
+    for step in range(40):
+        lab.world.after(step * delay / 8, lambda: second.data.overhear(source))
+    first.ping(second.eid)
+    assert lab.first_answer(first) <= bound(delay), lab.story()
+    lab.world.run(10)
+    lab.check_quiet()
 
 
 @pytest.mark.parametrize("delay", DELAYS)
@@ -140,15 +185,68 @@ def test_the_destinations_key_changed(delay: float) -> None:
     assert lab.first_answer(first) <= bound(delay), lab.story()
 
 
+def hedge_delay(delay: float) -> float:
+    """The longest after which the other servers are asked."""
+    settings = Settings()
+    return max(settings.hedge_floor_s, settings.hedge_rtts[1] * 2 * delay)
+
+
 @pytest.mark.parametrize("delay", DELAYS)
 @pytest.mark.parametrize("dead", [1, 2])
-def test_dead_servers_cost_nothing(delay: float, dead: int) -> None:
-    lab = lab_with(delay)
-    for server in lab.servers[:dead]:
-        server.die()
-    first, second = lab.hosts
-    first.ping(second.eid)
-    assert lab.first_answer(first) == pytest.approx(6 * delay, abs=EXACT), lab.story()
+def test_dead_servers_cost_one_hedge_once(delay: float, dead: int) -> None:
+    """Whichever died a moment ago, and however many: the others are asked after one delay."""
+    for seed in range(8):
+        lab = lab_with(delay, seed=seed, agents=3)
+        for number in range(dead):
+            lab.servers[(seed + number) % 3].die()
+        first, second, third = lab.hosts
+        first.ping(second.eid)
+        assert lab.first_answer(first) <= 6 * delay + hedge_delay(delay) + EXACT, lab.story()
+        lab.world.run(1)
+        forget(first)
+        first.ping(third.eid)
+        assert lab.first_answer(first) == pytest.approx(6 * delay, abs=EXACT), lab.story()
+
+
+@pytest.mark.parametrize("delay", DELAYS)
+def test_a_server_alone_is_asked_and_pushes(delay: float) -> None:
+    """Near one question for each first contact, while no server is silent."""
+    lab = lab_with(delay, agents=8)
+    first, *others = lab.hosts
+    assert first.engine is not None
+    before = first.engine.counters.all()
+    for other in others:
+        forget(first)
+        first.ping(other.eid)
+        assert lab.first_answer(first) == pytest.approx(6 * delay, abs=EXACT), lab.story()
+    grown = {name: n - before.get(name, 0) for name, n in first.engine.counters.all().items()}
+    assert grown["request.asked"] == len(others)
+    sent = sum("a1->ms" in line and "data.request" in line for line in lab.world.log)
+    assert sent - grown.get("server.probed", 0) == len(others)
+    assert "request.hedged" not in grown
+
+
+def test_slow_servers_lose_preference() -> None:
+    """Which of the three it is does not matter: the median stays where it was."""
+    for slow in range(3):
+        lab = lab_with(0.02, agents=9)
+        lab.world.faults.append(
+            Fault("ctl.data.reply", source=f"ms{slow + 1}", count=10**6, drop=False, late=0.4)
+        )
+        first, *others = lab.hosts
+        took = []
+        for other in others:
+            forget(first)
+            first.ping(other.eid)
+            took.append(lab.first_answer(first))
+            lab.world.run(0.5)
+        assert max(took) <= 6 * 0.02 + hedge_delay(0.02) + EXACT
+        assert sorted(took)[4] == pytest.approx(6 * 0.02, abs=EXACT)
+
+
+def forget(host: Host) -> None:
+    host.app.sent.clear()
+    host.app.answered.clear()
 
 
 def test_no_server_at_all_refuses_the_senders_and_holds_nothing() -> None:

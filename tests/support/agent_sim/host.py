@@ -28,7 +28,9 @@ from wgmap_agent.engine.types import (
     SavedState,
     Send,
     ServerInfo,
+    Stamp,
     Tunnel,
+    UseServers,
 )
 
 DATA_PORT, CONTROL_PORT = 51820, 51822
@@ -96,7 +98,13 @@ class Host:
 
     def _new_data(self) -> Device:
         endpoint = self._endpoint(DATA_PORT)
-        return Device(self.world, self.name, "data", self.data_key, endpoint, self._packet_in)
+        made = Device(self.world, self.name, "data", self.data_key, endpoint, self._packet_in)
+        made.overhear = self._overhear
+        return made
+
+    def _overhear(self, source: Endpoint) -> None:
+        if self.engine is not None:
+            self._do(self.engine.initiation(self.world.now, source, self.world.now))
 
     def _endpoint(self, port: int) -> Callable[[int], Endpoint | None]:
         def find(version: int) -> Endpoint | None:
@@ -220,7 +228,7 @@ class Host:
         kind = {1: "request", 3: "register", 5: "ack"}[datagram[0] >> 4]
         self.control.send(Payload(self.control_address, info.control_address, datagram, kind))
 
-    def _execute(self, action: Action) -> None:  # noqa: C901  # one line for each action
+    def _execute(self, action: Action) -> None:  # noqa: C901, PLR0912  # one line for each action
         match action:
             case Send(server, datagram):
                 self._send(server, datagram)
@@ -241,8 +249,12 @@ class Host:
                 self._read(tunnel)
             case RefreshEndpoints(tunnel):
                 self._device(tunnel).refresh_endpoints()
+            case UseServers(servers):
+                self.servers = servers
             case Save(state):
                 self.saved = state
+            case Stamp():
+                pass  # for operators only
             case _:
                 assert_never(action)
 

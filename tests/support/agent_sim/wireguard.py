@@ -88,6 +88,9 @@ class Device:
         self._deliver = deliver
         self.peers: dict[PublicKey, Peer] = {}
         self.dead = False
+        self.overhear: Callable[[Endpoint], None] = lambda _: (
+            None
+        )  # every initiation, as on the wire
 
     # ---------------------------------------------------------------------------- configuration
 
@@ -217,6 +220,8 @@ class Device:
 
     def receive(self, source: Endpoint, content: Message) -> None:
         """Take in a message from the underlay."""
+        if content.kind == "init" and not self.dead:
+            self.overhear(source)
         peer = self.peers.get(content.sender)
         if self.dead or peer is None:
             self.world.note(f"{self.host}.{self.tunnel} drops {content.kind}: unknown peer")

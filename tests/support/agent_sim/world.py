@@ -65,6 +65,7 @@ class World:
         self.now = 0.0
         self.rng = random.Random(seed)
         self.delay = delay
+        self.delays: dict[frozenset[str], float] = {}  # between two hosts, where it is another
         self.jitter = 0.0  # at most so much more, another for each datagram: order is lost
         self.loss = 0.0
         self.faults: list[Fault] = []
@@ -94,7 +95,8 @@ class World:
         """Send over the underlay; ``name``: the sending host."""
         bound = self._bound.get(datagram.destination)
         destination = None if bound is None else bound[0]
-        delay = self.delay + self.jitter * self.rng.random()
+        way = self.delays.get(frozenset((name, destination or "")), self.delay)
+        delay = way + self.jitter * self.rng.random()
         for fault in self.faults:
             if fault.matches(datagram.kind, name, destination):
                 if fault.drop:

@@ -218,8 +218,10 @@ def test_start_configures_reads_saves_and_registers() -> None:
 def test_the_puller_sets_the_peer_then_the_route_then_injects() -> None:
     engine = make_engine()
     actions = contact(engine, record("10.66.2.1/32"), record("10.66.3.0/24"))
-    assert kinds(actions) == ["ConfigurePeers", "AddRoutes", "Inject"]
-    peer, route, inject = actions
+    assert kinds(actions) == [
+        *("Stamp", "ConfigurePeers", "Stamp", "AddRoutes", "Stamp", "Inject", "Stamp")
+    ]
+    peer, route, inject = actions[1::2]
     assert isinstance(peer, ConfigurePeers)
     assert peer.tunnel is Tunnel.DATA
     both = (net("10.66.2.1/32"), net("10.66.3.0/24"))
@@ -230,11 +232,11 @@ def test_the_puller_sets_the_peer_then_the_route_then_injects() -> None:
     assert inject == Inject((PING,))
 
 
-def test_the_pushed_side_sets_the_route_then_the_peer_and_acknowledges() -> None:
+def test_the_pushed_side_sets_the_peer_then_the_route_and_acknowledges() -> None:
     engine = make_engine()
     push = MapNotify(77, (record(),))
     actions = engine.datagram(1.0, SERVERS[1].control_address, codec.encode(push))
-    assert kinds(actions) == ["AddRoutes", "ConfigurePeers", "Send"]
+    assert kinds(actions) == ["ConfigurePeers", "AddRoutes", "Send"]
     ack = actions[-1]
     assert isinstance(ack, Send)
     assert ack.server == "ms2"
@@ -419,7 +421,9 @@ def test_status_never_leaves_a_value_out() -> None:
     assert peer.endpoint == "192.0.2.12:51820"
     assert peer.eids == ("10.66.2.1/32",)
     assert [one.name for one in status.servers] == ["ms1", "ms2", "ms3"]
-    assert sum(one.preferred for one in status.servers) == 1
+    # One was asked and answered: it is preferred. Nothing is claimed of those never heard.
+    assert [one.preferred for one in status.servers].count(True) == 1
+    assert all(one.last_heard_s is not None for one in status.servers if one.preferred)
     assert not status.registered
     assert status.counters["flow.opened"] == 1
 

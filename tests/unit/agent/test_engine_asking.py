@@ -175,6 +175,153 @@ def test_replies_with_another_nonce_settle_nothing(nonce_offset: int) -> None:
     assert asking.requests.is_asking(TARGET)
 
 
+# -------------------------------------------------------------------------------------- hedging
+
+RTT = 0.04
+
+
+def measured(settings: Settings = SETTINGS) -> Asking:
+    """Three servers that were heard and are RTT away."""
+    asking = Asking(settings)
+    for info in SERVERS:
+        for _ in range(30):
+            asking.servers.sample(info.name, RTT)
+        asking.servers.heard(0.0, info.name)
+    return asking
+
+
+def asked(actions: Sequence[Action]) -> list[str]:
+    return [action.server for action in actions if isinstance(action, Send)]
+
+
+def next_due(asking: Asking) -> tuple[float, list[Action]]:
+    due = asking.requests.deadline()
+    assert due is not None
+    return due, asking.requests.due(due)[0]
+
+
+def test_the_preferred_server_is_asked_alone_and_the_others_a_little_later() -> None:
+    asking = measured()
+    first = asking.requests.ask(1.0, TARGET)
+    assert asked(first) == [asking.servers.names(1.0)[0]]
+    due, more = next_due(asking)
+    assert 1.0 + 1.5 * RTT <= due <= 1.0 + 3 * RTT
+    assert sorted(asked(first) + asked(more)) == ["ms1", "ms2", "ms3"]
+    assert sent_request(first) == sent_request(more)
+
+
+def test_an_answer_in_time_costs_one_question() -> None:
+    asking = measured()
+    for number in range(200):
+        now = 1.0 + number
+        first = asking.requests.ask(now, TARGET)
+        assert len(asked(first)) == 1
+        assert asking.requests.reply(now + RTT, asked(first)[0], reply(sent_request(first)))
+        asking.servers.heard(now + RTT, asked(first)[0])
+    assert asking.counters["request.hedged"] == 0
+
+
+def test_a_late_server_is_passed_over_at_once_and_what_it_was_asked_is_asked_of_others() -> None:
+    asking = measured()
+    first = asking.requests.ask(1.0, TARGET)
+    (late,) = asked(first)
+    other = net("10.66.3.1/32")
+    assert asked(asking.requests.ask(1.01, other)) == [late]
+    due, more = next_due(asking)
+    assert asked(asking.requests.ask(due, net("10.66.4.1/32"))) != [late]
+    winner = asked(more)[0]
+    assert asking.requests.reply(due + RTT, winner, reply(sent_request(first)))
+    assert asking.counters["server.passed_over"] == 1
+    assert asking.servers.names(due + RTT)[0] != late
+    at, hurried = next_due(asking)
+    assert at == due + RTT
+    assert late not in asked(hurried)
+    assert len(asked(hurried)) == 2
+    assert [one.info.name for one in asking.servers.due_probes(due + RTT)] == [late]
+
+
+def test_the_place_of_a_server_that_was_passed_over_comes_back_later_each_time() -> None:
+    servers = measured().servers
+    best = servers.names(0.0)[0]
+    now, waits = 1.0, []
+    for _ in range(8):
+        assert servers.passed_over(now, best)
+        assert not servers.passed_over(now, best)
+        back = now
+        while servers.names(back)[0] != best:
+            back += 0.1
+        waits.append(back - now)
+        now = back
+    assert waits[0] < 3
+    assert waits[:5] == sorted(waits[:5])
+    assert waits[-1] <= 1.3 * SETTINGS.avoid_cap_s
+    servers.passed_over(now + 2000, best)
+    assert servers.names(now + 2003)[0] == best
+
+
+def test_of_the_questions_at_most_a_tenth_is_hedged_while_nobody_is_silent() -> None:
+    """The server answers two thirds of the questions late: its fault, but not the others' load."""
+    asking = measured()
+    questions, rng = 1000, random.Random(5)
+    for number in range(questions):
+        now = 1.0 + number
+        for info in SERVERS:
+            asking.servers.heard(now, info.name)
+        first = asking.requests.ask(now, TARGET)
+        took = RTT if rng.random() < 0.33 else 2.5 * RTT
+        while (due := asking.requests.deadline()) is not None and due < now + took:
+            asking.requests.due(due)
+        asking.requests.reply(now + took, asked(first)[0], reply(sent_request(first)))
+    assert 0 < asking.counters["request.hedged"] <= questions * 0.1 + SETTINGS.hedge_burst
+
+
+def test_a_hedge_over_the_budget_waits_for_the_repetition() -> None:
+    asking = measured(Settings(hedge_burst=0.5))
+    first = asking.requests.ask(1.0, TARGET)
+    assert next_due(asking)[1] == []
+    assert asking.counters["request.hedge_refused"] == 1
+    due, repeated = next_due(asking)
+    assert due >= 1.0 + SETTINGS.request_floor_s
+    assert sorted(asked(repeated)) == ["ms1", "ms2", "ms3"]
+    assert len(asked(first)) == 1
+
+
+def test_an_answer_out_of_touch_has_the_others_asked_at_once_and_costs_the_place() -> None:
+    asking = measured()
+    first = asking.requests.ask(1.0, TARGET)
+    (unsure,) = asked(first)
+    request = sent_request(first)
+    records = record(authoritative=False)
+    assert asking.requests.reply(1.01, unsure, reply(request, records)) is None
+    due, more = next_due(asking)
+    assert due == 1.01
+    assert len(asked(more)) == 2
+    answer = asking.requests.reply(1.05, asked(more)[0], reply(request))
+    assert answer is not None
+    assert answer.authoritative
+    assert asking.servers.names(1.05)[0] != unsure
+
+
+def test_a_far_server_comes_behind_and_a_silent_one_last() -> None:
+    asking = measured()
+    far, silent, near = asking.servers.names(0.0)
+    for _ in range(60):
+        asking.servers.sample(far, 4 * RTT)
+    asking.servers.sent(0.0, silent)
+    assert asking.servers.names(3.0) == (near, far, silent)
+
+
+def test_a_silence_is_told_once() -> None:
+    servers = measured().servers
+    servers.sent(1.0, "ms2")
+    assert servers.newly_silent(1.5) == frozenset()
+    assert servers.newly_silent(3.0) == {"ms2"}
+    assert servers.newly_silent(4.0) == frozenset()
+    servers.heard(5.0, "ms2")
+    servers.sent(5.0, "ms2")
+    assert servers.newly_silent(9.0) == {"ms2"}
+
+
 # -------------------------------------------------------------------------------------- servers
 
 
@@ -189,18 +336,18 @@ def test_a_round_trip_is_smoothed_and_bounds_the_timeout() -> None:
 
 def test_a_silent_server_loses_preference_and_gets_it_back() -> None:
     servers = Asking().servers
-    best = servers.preferred(0.0)
+    best = servers.names(0.0)[0]
     servers.sent(0.0, best)
-    assert servers.preferred(0.9) == best
-    assert servers.preferred(1.1) != best
+    assert servers.names(0.9)[0] == best
+    assert servers.names(1.1)[0] != best
     assert servers.is_silent(1.1, best)
     assert servers.heard(1.2, best)
-    assert servers.preferred(1.2) == best
+    assert servers.names(1.2)[0] == best
 
 
 def test_agents_spread_over_the_servers() -> None:
     preferred = {
-        Servers(SERVERS, SETTINGS, random.Random(seed)).preferred(0.0) for seed in range(30)
+        Servers(SERVERS, SETTINGS, random.Random(seed)).names(0.0)[0] for seed in range(30)
     }
     assert preferred == {"ms1", "ms2", "ms3"}
 
@@ -324,6 +471,16 @@ def test_an_equal_nonce_with_another_content_is_not_ours() -> None:
     assert actions is not None
     assert register_in(actions)[1].nonce == 2
     assert not registering.registration.is_registered(0.1)
+
+
+def test_a_server_may_take_fewer_addresses_than_were_registered() -> None:
+    """A host has others (of a container bridge) that the peer is not enrolled with."""
+    registering = Registering()
+    both = (*UNDERLAY, ipaddress.ip_address("172.17.0.1"))
+    first, _ = register_in(registering.registration.change(0.0, both))
+    stored = record("10.66.1.0/24", locator(IDENTITY.data_key, str(UNDERLAY[0])))
+    assert registering.notify(0.1, first, 1, stored) == []
+    assert registering.registration.is_registered(0.1)
 
 
 def test_an_old_answer_changes_nothing() -> None:

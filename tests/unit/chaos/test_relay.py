@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wgmap_chaos.lab import relay
-from wgmap_chaos.lab.relay import QUEUE_FRAMES, Quality, RelayError, Wire
+from wgmap_chaos.lab.relay import QUEUE_FRAMES, Detour, Quality, RelayError, Wire
 
 
 def wire(delay_ms: float = 0.0, loss_percent: float = 0.0, pairs: int = 2) -> Wire:
@@ -74,6 +74,24 @@ def test_a_shorter_delay_applies_to_frames_that_come_later() -> None:
     one.accept(0.1, 0, b"fast")
     assert [frame for _, frame in one.due(0.2)] == [b"fast"]
     assert [frame for _, frame in one.due(1.0)] == [b"slow"]
+
+
+def test_a_detour_is_one_way_to_one_address() -> None:
+    one = wire(delay_ms=10)
+    there, elsewhere = b"\x02" + bytes(5), b"\x04" + bytes(5)
+    one.extra_ms[0, there] = 50.0
+    for pair, frame in ((0, there + b"late"), (0, elsewhere), (1, there)):
+        one.accept(0.0, pair, frame)
+    assert list(one.due(0.0101)) == [(0, elsewhere), (1, there)]
+    assert one.next_due() == pytest.approx(0.060)
+
+
+@pytest.mark.parametrize(
+    ("address", "extra_ms"), [("02:00:00:00:00:01", -1), ("02:00:00:00:00:01", 1e9), ("02:00", 5)]
+)
+def test_a_detour_that_is_none_is_refused(address: str, extra_ms: float) -> None:
+    with pytest.raises(RelayError):
+        Detour("eth0", address, extra_ms)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from support import fsm
 from support.operators import WGMAP, Cluster, Ended, serving, wgmap
 from wgmap.wg.keys import PrivateKey, PublicKey
+from wgmap_cluster.cli.bulk import QUIET_S
 from wgmap_cluster.fsm.rows import Meta
 
 KEY = str(PublicKey(fsm.key(1)))
@@ -106,10 +107,10 @@ async def test_import_says_how_far_it_is_once_it_takes_long(
 ) -> None:
     file = write(tmp_path / "peers.jsonl", lines(900))
     cluster.log.gate.clear()
+    cluster.log.asked.clear()
     running = asyncio.create_task(wgmap(cluster, "peer", "import", file))
-    await asyncio.sleep(0)
-    loop = asyncio.get_running_loop()
-    loop.call_later(1.4, cluster.log.gate.set)
+    await cluster.log.asked.wait()  # the program runs, and its first batch waits
+    asyncio.get_running_loop().call_later(QUIET_S + 0.1, cluster.log.gate.set)
     ended = await running
     assert ended.code == 0
     assert "of 900 peers" in ended.err

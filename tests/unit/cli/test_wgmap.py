@@ -282,12 +282,6 @@ async def test_resolve_without_a_quorum_warns(cluster: Cluster) -> None:
     assert "out of date" in ended.err
 
 
-async def test_leadership_cannot_be_transferred_yet(cluster: Cluster) -> None:
-    ended = await wgmap(cluster, "server", "transfer-leader")
-    assert ended.code == 1
-    assert "cannot transfer" in ended.err
-
-
 # --------------------------------------------------------------------- options and the socket
 
 

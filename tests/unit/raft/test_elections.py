@@ -144,7 +144,7 @@ def test_leadership_is_not_handed_to_one_that_lags() -> None:
     leader = rig.elect("a")
     rig.isolate("c")
     rig.run(0.2, "ab")
-    with pytest.raises(RefusedError, match="c is not connected or has not the whole log"):
+    with pytest.raises(RefusedError, match="c is not connected or lags far behind"):
         leader.hand_over("c")
     with pytest.raises(RefusedError, match="it does not lead; a does"):
         rig.nodes["b"].hand_over("a")

@@ -1,0 +1,130 @@
+"""Namespaces for the servers, one bridge between them, and cuts.
+
+namespace of the bridge              namespace of server N
++-----------------------+           +----------------------+
+|  bridge --- veth -------------------- veth 10.97.0.N/24  |
++-----------------------+           |  nft: who is not heard
+                                    +----------------------+
+"""
+
+import asyncio
+import json
+import secrets
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from wgmap_chaos.lab import removal, shell
+from wgmap_chaos.lab.errors import LabError
+
+Cut = tuple[int, int]  # what the first one sends does not reach the second one
+_TABLE = "chaos"
+
+
+class Network:
+    """Servers are numbered from 1."""
+
+    def __init__(self, count: int) -> None:
+        """Only choose names; see ``network``."""
+        self.id = secrets.token_hex(3)
+        self.numbers = tuple(range(1, count + 1))
+        self._bridge = f"wgmap-log-{self.id}-br"
+
+    def netns(self, number: int) -> str:
+        """Return the name of a server's namespace."""
+        return f"wgmap-log-{self.id}-{number}"
+
+    def device(self, number: int) -> str:
+        """Return the name of a server's interface."""
+        return f"{self.id}-s{number}"
+
+    @staticmethod
+    def address(number: int) -> str:
+        """Return a server's address."""
+        return f"10.97.0.{number}"
+
+    def make(self) -> None:
+        """Make everything; raises LabError."""
+        _ip("netns", "add", self._bridge)
+        _ip("-n", self._bridge, "link", "add", "name", "bridge", "type", "bridge")
+        _ip("-n", self._bridge, "link", "set", "dev", "bridge", "up")
+        for number in self.numbers:
+            self._make_place(number)
+
+    def _make_place(self, number: int) -> None:
+        netns, device, port = self.netns(number), self.device(number), f"{self.id}-b{number}"
+        _ip("netns", "add", netns)
+        _ip(
+            *("-n", netns, "link", "add", device, "type", "veth"),
+            *("peer", "name", port, "netns", self._bridge),
+        )
+        _ip("-n", self._bridge, "link", "set", "dev", port, "master", "bridge", "up")
+        _ip("-n", netns, "address", "add", f"{self.address(number)}/24", "dev", device)
+        _ip("-n", netns, "link", "set", device, "up")
+        _ip("-n", netns, "link", "set", "lo", "up")
+
+    def remove(self) -> None:
+        """Remove whatever exists of it."""
+        for name in (*map(self.netns, self.numbers), self._bridge):
+            removal.delete_namespace(name)
+
+    async def cut(self, cuts: Iterable[Cut]) -> None:
+        """Cut these and heal all others; raises LabError."""
+        unheard: dict[int, list[int]] = defaultdict(list)
+        for sender, receiver in cuts:
+            unheard[receiver].append(sender)
+        await asyncio.gather(*(self._set(each, unheard[each]) for each in self.numbers))
+
+    async def _set(self, number: int, unheard: list[int]) -> None:
+        rules = [f"ip saddr {self.address(each)} counter drop" for each in unheard]
+        hook = "type filter hook input priority 0"
+        script = f"table inet {_TABLE} {{}}; delete table inet {_TABLE}"
+        if rules:
+            chain = f"chain input {{ {hook}; {'; '.join(rules)}; }}"
+            script += f"\ntable inet {_TABLE} {{ {chain}; }}"
+        await _nft(self.netns(number), "-f", "-", text=script + "\n")
+
+    async def dropped(self, number: int) -> dict[int, int]:
+        """Return how many packets a server has not heard, by their sender; {} without a cut."""
+        with suppress(LabError):
+            found = json.loads(
+                await _nft(self.netns(number), "-j", "list", "table", "inet", _TABLE)
+            )
+            rules = [item["rule"]["expr"] for item in found["nftables"] if "rule" in item]
+            return dict(map(_counted, rules))
+        return {}
+
+
+def _counted(rule: list[dict[str, Any]]) -> tuple[int, int]:
+    """Read one rule: who is not heard, and how often that was."""
+    parts = {kind: value for part in rule for kind, value in part.items()}
+    return int(parts["match"]["right"].rpartition(".")[2]), parts["counter"]["packets"]
+
+
+@contextmanager
+def network(count: int) -> Iterator[Network]:
+    """Make a network and remove it at the end, also after a failure; raises LabError."""
+    made = Network(count)
+    try:
+        made.make()
+        yield made
+    finally:
+        made.remove()
+
+
+def _ip(*argv: str) -> None:
+    shell.run(["ip", *argv])
+
+
+async def _nft(netns: str, *argv: str, text: str = "") -> str:
+    process = await asyncio.create_subprocess_exec(
+        *shell.inside(netns, ["nft", *argv]),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, said = await process.communicate(text.encode())
+    if process.returncode:
+        raise LabError(f"nft in {netns}: {said.decode()}")
+    return out.decode()

@@ -1,0 +1,1 @@
+"""Moves of endpoints, measured: how long a flow is silent, beside WireGuard alone."""
