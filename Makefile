@@ -1,5 +1,5 @@
 # Two commands do everything: `make demo` and `make test`. The others are for people who work on it.
-.PHONY: all setup demo test test-kernel test-matrix check fuzz format clean mutants bench-log chaos-log \
+.PHONY: all setup demo test test-promises test-kernel test-matrix check fuzz format clean mutants bench-log chaos-log \
         bench-moves bench-first-contact
 
 PYTEST ?= .venv/bin/pytest
@@ -47,6 +47,10 @@ format: setup
 # One-line mutations of the replicated log, each of which a test must notice (some minutes).
 mutants: setup
 	.venv/bin/python scripts/mutants.py
+
+# The promises of the control plane, asked thousands of times under faults (half an hour).
+test-promises: setup
+	WGMAP_LONG=1 $(PYTEST) tests/netns/promises
 
 # Servers of the log in namespaces, faults, load, and a judge: MINUTES, SEED, SERVERS.
 chaos-log: setup

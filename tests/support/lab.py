@@ -173,6 +173,12 @@ def running_lab(directory: Path, *options: str) -> Iterator[Lab]:
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """One lab for the session: servers ms1 to ms3, agents a1 to a4."""
+    """One lab for the session: servers ms1 to ms3, agents a1 to a4.
+
+    ``WGMAP_LAB=DIR`` takes one that runs already, and leaves it running.
+    """
+    if "WGMAP_LAB" in os.environ:
+        yield Lab(Path(os.environ["WGMAP_LAB"]))
+        return
     with running_lab(tmp_path_factory.mktemp("lab")) as running:
         yield running

@@ -274,7 +274,7 @@ class Engine:
         return actions
 
     def _notify(self, now: float, name: str, notify: MapNotify) -> list[Action]:
-        own = bool(notify.records) and all(map(self._plane.reader.is_own, notify.records))
+        own = self._answers_register(name, notify)
         if own:
             actions = self._registration.notify(now, name, notify)
             if actions is not None:
@@ -287,6 +287,18 @@ class Engine:
         if notify.xtr is not None and not own:  # the answer to a register repeats our own mark
             actions += self._told(now, name, Mark.of(notify.xtr))
         return [*actions, Send(name, self._acknowledgement(name, notify))]
+
+    def _answers_register(self, name: str, notify: MapNotify) -> bool:
+        """Tell the answer to a register from a push.
+
+        It is about our own prefixes, or, where a newer register stands that was made with other
+        ones (or with none that is left), it has our mark: no news has that.
+        """
+        if notify.records and all(map(self._plane.reader.is_own, notify.records)):
+            return True
+        revokes = any(one.key_revoked for record in notify.records for one in record.locators)
+        marked_by_us = notify.xtr is not None and Mark.of(notify.xtr) == self._servers.mark(name)
+        return marked_by_us and not revokes
 
     def _told(self, now: float, name: str, mark: Mark) -> list[Action]:
         """Take in what a server says of itself, and up to which number it told revocations."""

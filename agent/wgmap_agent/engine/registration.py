@@ -99,7 +99,8 @@ class Registration:
     def _is_ours(self, notify: MapNotify) -> bool:
         """Compare what the server stored with what we registered, where it shows locators.
 
-        Addresses may be missing: a server takes none that the peer is not known to have.
+        Servers leave out locators that we may not have (the RLOC rule): to take that for another
+        one's register would mean to register for ever.
         """
         wanted = {(one.address, one.port, one.key) for one in self._records[0].locators}
         return all(

@@ -1,6 +1,9 @@
 """What a server's mark brings: questions to a new responder, revocations that were missed."""
 
+import ipaddress
 import random
+
+import pytest
 
 from support.agent_values import (
     HIGH_KEY,
@@ -140,6 +143,21 @@ def test_an_old_revocation_leaves_the_prefix_to_its_new_owner() -> None:
     assert [one.key for one in engine.status(2.0).peers] == [str(LOW_KEY)]
 
 
+@pytest.mark.parametrize("stored", [(), (record("10.66.77.0/24", version=9),)])
+def test_an_older_register_recovers_also_where_other_prefixes_stand(
+    stored: tuple[Record, ...],
+) -> None:
+    engine = Engine(IDENTITY, SavedState(3, 7), random.Random(1))
+    first = engine.start(0.0, UNDERLAY)
+    (asked,) = [one for one in first if isinstance(one, Send)]
+    address = next(one.control_address for one in IDENTITY.servers if one.name == asked.server)
+    answer = MapNotify(900, stored, xtr=Mark(UNKNOWN, 7).xtr())
+    actions = engine.datagram(0.1, address, codec.encode(answer))
+    registers = [one for one in messages(actions) if isinstance(one, MapRegister)]
+    assert [one.nonce for one in registers] == [901]
+    assert engine.status(0.1).peers == ()
+
+
 def test_the_answer_to_a_register_is_no_news() -> None:
     engine = make_engine()
     own = tuple(record(str(prefix)) for prefix in IDENTITY.prefixes)
@@ -147,3 +165,16 @@ def test_the_answer_to_a_register_is_no_news() -> None:
     for address in (MS1, MS2):
         engine.datagram(0.1, address, codec.encode(notify))
     assert set(marks(engine.timer(2.0))) == {Mark(UNKNOWN, NOTHING_HELD)}
+
+
+def test_a_register_of_which_locators_were_left_out_stands() -> None:
+    engine = Engine(IDENTITY, SavedState(3), random.Random(1))
+    underlay = (*UNDERLAY, ipaddress.ip_address("2001:db8:6::11"))
+    first = engine.start(0.0, underlay)
+    (asked,) = [one for one in first if isinstance(one, Send)]
+    address = next(one.control_address for one in IDENTITY.servers if one.name == asked.server)
+    at = locator(IDENTITY.data_key, str(UNDERLAY[0]))
+    kept = tuple(record(str(prefix), at) for prefix in IDENTITY.prefixes)
+    actions = engine.datagram(0.1, address, codec.encode(MapNotify(4, kept)))
+    assert messages(actions) == []
+    assert engine.status(0.1).registered
