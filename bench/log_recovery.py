@@ -59,8 +59,10 @@ async def serve(name: str, members: list[list[str]], directory: Path) -> None:
             reply = (await log.propose(COMMAND, 5.0)).outcome is Outcome.APPLIED
         else:
             status = log.status()
-            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-            reply = [status.leader, status.applied, len(machine.commands), lag.longest, memory]
+            used = resource.getrusage(resource.RUSAGE_SELF)
+            spent = used.ru_utime + used.ru_stime
+            reply = [status.leader, status.applied, len(machine.commands), lag.longest]
+            reply += [used.ru_maxrss // 1024, spent]
             lag.longest = 0.0
         print(json.dumps(reply), flush=True)
     task.cancel()
@@ -153,18 +155,22 @@ def recovery(processes: list[Process], members: list[list[str]], entries: int) -
     for process in full:
         process.start()
     leader = next(p for p in full if p.name == await_leader(full))
-    print(f"| two servers started, to a leader | {time.monotonic() - begun:.1f} s |")
-    leader.call("look")
+    took = time.monotonic() - begun
+    before = leader.call("look")[5]
+    print(f"| two servers started, to a leader | {took:.1f} s, processor {before:.1f} s |")
     begun = time.monotonic()
     empty.start()
     longest = 0.0
     while empty.call("look")[2] < entries:
         longest = max(longest, leader.call("look")[3])
         time.sleep(0.05)
-    _, _, _, lag, memory = leader.call("look")
-    print(f"| installed on an empty server | {time.monotonic() - begun:.1f} s |")
+    took = time.monotonic() - begun
+    *_, lag, memory, spent = leader.call("look")
+    *_, new_memory, new_spent = empty.call("look")
+    processor = f"processor {spent - before:.1f} s on the leader, {new_spent:.1f} s on the new one"
+    print(f"| installed on an empty server | {took:.1f} s, {processor} |")
     print(f"| longest pause of the leader meanwhile | {max(longest, lag):.2f} s |")
-    print(f"| memory of the leader, of the new one | {memory}, {empty.call('look')[4]} MiB |")
+    print(f"| memory of the leader, of the new one | {memory}, {new_memory} MiB |")
 
 
 def main() -> None:
