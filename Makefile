@@ -1,5 +1,6 @@
 # Two commands do everything: `make demo` and `make test`. The others are for people who work on it.
-.PHONY: all setup demo test test-kernel test-matrix check fuzz format clean mutants bench-log chaos-log bench-moves
+.PHONY: all setup demo test test-kernel test-matrix check fuzz format clean mutants bench-log chaos-log \
+        bench-moves bench-first-contact
 
 PYTEST ?= .venv/bin/pytest
 FUZZ_SECONDS ?= 60
@@ -54,6 +55,11 @@ chaos-log: setup
 # The replicated log beside the stock library, three servers on loopback (about a minute).
 bench-log: setup
 	.venv/bin/python bench/log.py
+
+# First contacts beside preconfigured tunnels, 0 and 20 ms one way (7 minutes); and Nebula, where
+# it is installed.
+bench-first-contact: setup
+	@scripts/as-root .venv/bin/python bench/first_contact.py
 
 # Endpoints that move, beside WireGuard alone (about 10 minutes): docs/evaluation/moves.md.
 bench-moves: setup

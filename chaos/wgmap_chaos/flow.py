@@ -22,11 +22,13 @@ _SEQUENCE = struct.Struct("!Q")
 _FLOW_PORT = 7007
 
 
-def socket_in(netns: str, family: int, kind: int = socket.SOCK_DGRAM) -> socket.socket:
+def socket_in(
+    netns: str, family: int, kind: int = socket.SOCK_DGRAM, protocol: int = 0
+) -> socket.socket:
     """Make a non-blocking socket inside a named network namespace."""
     namespaces.pushns(netns)
     try:
-        made = socket.socket(family, kind)
+        made = socket.socket(family, kind, protocol)
     finally:
         namespaces.popns()
     made.setblocking(False)

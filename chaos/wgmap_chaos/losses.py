@@ -39,6 +39,11 @@ class Losses:
         """Say whether each has taken all that it is for; raises LabError."""
         return self.lost() == [loss.count for loss in self._losses]
 
+    def any(self) -> bool:
+        """Say whether one of them has taken all that it is for; raises LabError."""
+        counts = (loss.count for loss in self._losses)
+        return any(lost == count for lost, count in zip(self.lost(), counts, strict=True))
+
 
 @contextmanager
 def losing(*losses: Loss) -> Iterator[Losses]:

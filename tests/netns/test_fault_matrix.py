@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
 DELAYS_MS = (0, 20)
 LATE_MS = (10, 50)
+TRIES = 3  # for a fault to take what it is for: otherwise the contact does not count
 
 
 @pytest.fixture
@@ -27,6 +28,9 @@ def contacts(lab: Lab) -> Iterator[Contacts]:
 def check(contacts: Contacts, delay_ms: float, late_ms: float, fault: Fault) -> None:
     contacts.set(delay_ms, late_ms, fault.loss_percent)
     made = contacts.make(fault)
+    for _ in range(TRIES - 1):
+        if not made.effective:  # where both pull, there may be nothing left to push
+            made = contacts.make(fault)
     assert made.effective, made
     assert made.worst_ms <= limit_ms(delay_ms, late_ms, fault), made
 

@@ -45,6 +45,20 @@ class ControlTunnels:
         }
         return [ConfigurePeers(Tunnel.CONTROL, tuple(self._config(info) for info in infos))]
 
+    def follow(self, now: float, before: tuple[ServerInfo, ...]) -> list[Action]:
+        """Configure what the change of the servers asks for; ``before``: those of until now."""
+        present = {server.info.control_key: server.info for server in self._servers.all()}
+        gone = [info.control_key for info in before if info.control_key not in present]
+        changed = [info for info in present.values() if info not in before]
+        names = {info.name for info in present.values()}
+        self._tries = {name: tries for name, tries in self._tries.items() if name in names}
+        for info in changed:
+            kick_at = now + self._settings.control_kick_s * self._rng.uniform(1, 1.3)
+            self._tries[info.name] = Tries(kick_at)
+        changes = [PeerConfig(key, remove=True) for key in gone]
+        changes += [self._config(info) for info in changed]
+        return [ConfigurePeers(Tunnel.CONTROL, tuple(changes))]
+
     def heard(self, now: float, server: Server) -> None:
         """Note that a tunnel works."""
         wait = self._settings.probe_s + self._settings.deaf_s

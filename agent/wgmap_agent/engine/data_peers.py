@@ -30,13 +30,17 @@ class Installed:
     displaced: list[PublicKey] = field(default_factory=list)  # lost their last prefix
     moved: list[IPNetwork] = field(default_factory=list)  # were another peer's
 
-    def actions(self, *, route_first: bool) -> list[Action]:
-        """Order them: the puller sets the peer first, the pushed side the route."""
+    def actions(self) -> list[Action]:
+        """Order them: first the peer, for packets that follow a route to none are lost.
+
+        On the pushed side an initiation may be on the way, which is lost as well where its peer
+        is not there; what answers it needs the route only after a whole handshake.
+        """
         peer = [ConfigurePeers(Tunnel.DATA, tuple(self.configs))] if self.configs else []
         if self.peer.held_back:
             return [DeleteRoutes(tuple(self.moved)), *peer] if self.moved else [*peer]
         route = [AddRoutes(tuple(self.routes))] if self.routes else []
-        return [*route, *peer] if route_first else [*peer, *route]
+        return [*peer, *route]
 
 
 class DataPeers:

@@ -21,14 +21,17 @@ from wgmap_agent.engine.readings import Readings
 from wgmap_agent.engine.requests import Answer, Requests
 from wgmap_agent.engine.servers import Servers
 from wgmap_agent.engine.settings import Settings
+from wgmap_agent.engine.steps import stamped
 from wgmap_agent.engine.types import (
     Action,
     AddRoutes,
     ConfigurePeers,
+    ContactStep,
     Identity,
     Inject,
     Refusal,
     Refuse,
+    Stamp,
     Tunnel,
 )
 
@@ -90,7 +93,10 @@ class DataPlane:
         if flow is None:
             return self.refuse(now, packet, Refusal.UNREACHABLE)
         actions = self.contact.packet(flow, packet, Event.PACKET)
-        return actions + self.requests.ask(now, host_prefix(destination))
+        actions += self.requests.ask(now, host_prefix(destination))
+        flows = (destination,)
+        captured, asked = Stamp(flows, ContactStep.CAPTURED, now), Stamp(flows, ContactStep.ASKED)
+        return [captured, *actions, asked]
 
     def _packet_to(
         self, now: float, peer: Peer, destination: IPAddress, packet: bytes
@@ -138,7 +144,8 @@ class DataPlane:
 
     def _answered(self, now: float, offer: PeerOffer, answer: Answer) -> list[Action]:
         known = self.data.peers.get(offer.key)
-        role = Role.PULLER if self._flows_of(offer) or known is None else known.role
+        flows = self._flows_of(offer)
+        role = Role.PULLER if flows or known is None else known.role
         installed = self.data.take_in(now, offer, role, wins=answer.refresh)
         if installed is None:
             return []
@@ -146,12 +153,14 @@ class DataPlane:
         installed.peer.told_by = answer.server
         if installed.peer.recovery is not None and answer.authoritative:
             installed.peer.recovery.answered = True
-        actions = installed.actions(route_first=False)
+        actions = installed.actions()
         if installed.created:
             self._begin(now, installed.peer)
         else:
             actions += self._after_answer(now, installed)
-        return actions + self._displaced(installed) + self._found(now, installed, offer)
+        actions += self._displaced(installed) + self._found(now, installed, offer)
+        waiting = tuple(flow.destination for flow in flows)
+        return stamped(now, actions, waiting) if waiting else actions
 
     def _after_answer(self, now: float, installed: Installed) -> list[Action]:
         """Use an answer for a peer that is installed already."""
@@ -223,7 +232,7 @@ class DataPlane:
         self._stamp(installed)
         second = installed.created and peer.role is Role.BOTH_SECOND
         peer.held_back = peer.held_back or followed or second
-        actions = installed.actions(route_first=peer.phase is Phase.PASSIVE)
+        actions = installed.actions()
         if installed.created:
             self.counters.add("push.new_peer")
             self._begin(now, peer)
@@ -279,6 +288,7 @@ class DataPlane:
         if peer.phase is Phase.TRYING and peer.role is Role.PULLER and not installed.newer:
             # It asked for us while we asked for it: two initiations may have crossed.
             peer.role = self._role(peer.key, both=True)
+            self.handshakes.role_changed(self.servers.rtt(), peer)
         return []
 
     def _is_in_use(self, offer: PeerOffer) -> bool:

@@ -29,6 +29,7 @@ from wgmap_agent.engine.renewals import Renewals
 from wgmap_agent.engine.requests import Answer, Requests, question
 from wgmap_agent.engine.resolutions import Resolution, Resolutions
 from wgmap_agent.engine.retries import Retries
+from wgmap_agent.engine.server_set import ServerSet
 from wgmap_agent.engine.servers import Servers
 from wgmap_agent.engine.settings import Settings
 from wgmap_agent.engine.types import (
@@ -79,6 +80,9 @@ class Engine:
             identity, settings, rng, self.counters, self._servers, self._requests
         )
         self._readings = self._plane.readings
+        self._server_set = ServerSet(
+            identity, self._servers, self._control, settings, rng, self.counters
+        )
         self._watch = Watch(self._plane)
         self._renewals = Renewals(self._plane)
         self._resolutions = Resolutions()
@@ -94,6 +98,7 @@ class Engine:
         """Begin: configure the control tunnels, read both devices, register."""
         self._set_underlay(underlay)
         self._servers.start(now)
+        self._server_set.start(now)
         self._watch.want(now)
         actions = self._control.start(now)
         actions += self._readings.due(now, Tunnel.DATA, now)
@@ -174,6 +179,7 @@ class Engine:
             self.counters.add("server.lost", len(silent))
             self._renewals.lost(now, silent)
         actions += self._renewals.due(now)
+        actions += self._server_set.due(now, self._requests)
         actions += self._probe_servers(now)
         actions += self._readings.due(now, Tunnel.CONTROL, self._control.deadline())
         actions += self._readings.due(now, Tunnel.DATA, self._watch.wanted())
@@ -188,6 +194,7 @@ class Engine:
             self._requests.deadline(),
             self._plane.contact.deadline(),
             self._renewals.deadline(),
+            self._server_set.deadline(),
             self._servers.deadline(),
             self._readings.deadline(Tunnel.CONTROL, self._control.deadline()),
             self._readings.deadline(Tunnel.DATA, self._watch.wanted()),
@@ -259,6 +266,8 @@ class Engine:
         return [] if answer is None else self._answered(now, answer)
 
     def _answered(self, now: float, answer: Answer) -> list[Action]:
+        if answer.target == self._identity.control_prefix:
+            return self._server_set.answered(now, answer)
         self._resolutions.answered(answer)
         actions = self._plane.answer(now, answer)
         self._renewals.answered(now, answer)
@@ -271,7 +280,10 @@ class Engine:
             if actions is not None:
                 return actions
         self.counters.add("push.received")
-        actions = self._plane.push(now, notify.records)
+        if self._server_set.is_about(notify.records):
+            actions = self._server_set.told(now, notify.records)
+        else:
+            actions = self._plane.push(now, notify.records)
         if notify.xtr is not None and not own:  # the answer to a register repeats our own mark
             actions += self._told(now, name, Mark.of(notify.xtr))
         return [*actions, Send(name, self._acknowledgement(name, notify))]

@@ -49,6 +49,11 @@ class Handshakes:
             look = now + self._settings.look_s + self._settings.look_rtts * rtt
             peer.check_at = min(look, peer.kick_at)
 
+    def role_changed(self, rtt: float, peer: Peer) -> None:
+        """Let the kick of a peer that is tried follow the role that it has only now."""
+        if not peer.graced:
+            peer.kick_at = peer.tried_at + self.kick_delay(rtt, peer)
+
     def fallback(self, rtt: float) -> float:
         """Return how long the passive side waits for the other's initiation."""
         settings = self._settings
@@ -61,12 +66,12 @@ class Handshakes:
     def kick_delay(self, rtt: float, peer: Peer) -> float:
         """Return how long an initiation is given; doubles with every kick but the first."""
         settings = self._settings
-        rtts = settings.kick_rtts
-        if peer.role is Role.BOTH_FIRST:
-            rtts = settings.kick_both_rtts
-        elif peer.role is Role.BOTH_SECOND:
-            rtts = 2 * settings.kick_rtts  # the other side kicks, unless it is gone
+        rtts = settings.kick_both_rtts if peer.role is Role.BOTH_FIRST else settings.kick_rtts
         delay: float = (settings.kick_s + rtts * rtt) * 2 ** min(max(peer.kicks - 1, 0), 16)
+        if peer.role is Role.BOTH_SECOND:
+            # The other side kicks, unless it is gone. Two kicks within one way destroy each
+            # other's handshake, so more than the jitter below and a way must lie between them.
+            delay *= 2
         return min(delay, settings.kick_cap_s) * self._rng.uniform(1.0, 1.1)
 
     def judge(self, now: float, rtt: float, peer: Peer, state: PeerState) -> Step:

@@ -97,10 +97,13 @@ class Registration:
         return self._next_at
 
     def _is_ours(self, notify: MapNotify) -> bool:
-        """Compare what the server stored with what we registered, where it shows locators."""
+        """Compare what the server stored with what we registered, where it shows locators.
+
+        Addresses may be missing: a server takes none that the peer is not known to have.
+        """
         wanted = {(one.address, one.port, one.key) for one in self._records[0].locators}
         return all(
-            {(one.address, one.port, one.key) for one in record.locators} == wanted
+            {(one.address, one.port, one.key) for one in record.locators} <= wanted
             for record in notify.records
             if record.locators
         )

@@ -14,6 +14,7 @@ from wgmap.lisp.messages import Eid, MapReply, MapRequest, Record, RequestRecord
 from wgmap_agent.engine.counters import Counters
 from wgmap_agent.engine.hedging import Hedging
 from wgmap_agent.engine.packets import host_in
+from wgmap_agent.engine.schedule import Schedule
 from wgmap_agent.engine.servers import Server, Servers
 from wgmap_agent.engine.settings import Settings
 from wgmap_agent.engine.types import Action, Identity, Send
@@ -70,6 +71,7 @@ class Requests:
         self._hedging = Hedging(servers, settings)
         self._pending: dict[int, Pending] = {}
         self._nonces: dict[IPNetwork, int] = {}
+        self._due: Schedule[int] = Schedule(self._due_at)  # nonces
         # Settled questions whose other answers may still come: they are round trips as well.
         self._settled: dict[int, Pending] = {}
 
@@ -98,7 +100,9 @@ class Requests:
         self._counters.add("request.asked")
         choice = self._hedging.first(now, refresh=refresh)
         pending.others_at = choice.others_at
-        return self._send(now, pending, choice.servers)
+        actions = self._send(now, pending, choice.servers)
+        self._due.note(nonce)
+        return actions
 
     def reply(self, now: float, server: str, reply: MapReply) -> Answer | None:
         """Take in a Map-Reply; returns an answer where it settles a question."""
@@ -162,12 +166,13 @@ class Requests:
     def _pass_over(self, now: float, *names: str) -> None:
         """Take preference from servers; what only they were asked is asked of others at once."""
         for name in names:
-            if not self._servers.passed_over(now, name):
+            if not self._servers.knows(name) or not self._servers.passed_over(now, name):
                 continue
             self._counters.add("server.passed_over")
             for pending in self._pending.values():
                 if pending.others_at is not None and name in pending.asked:
                     pending.others_at = now
+                    self._due.note(pending.nonce)
 
     def forget(self, target: IPNetwork) -> None:
         """Let a question go that nobody waits for any more."""
@@ -179,7 +184,8 @@ class Requests:
         """Repeat what is due and settle what is over."""
         actions: list[Action] = []
         answers: list[Answer] = []
-        for pending in list(self._pending.values()):
+        for nonce in self._due.take(now):
+            pending = self._pending[nonce]
             if pending.unsure_at is not None and pending.unsure_at <= now:
                 answers.append(self._settle(pending, pending.unsure, authoritative=False))
             elif pending.started + self._settings.request_give_up_s <= now:
@@ -189,13 +195,17 @@ class Requests:
                 actions += self._repeat(now, pending)
             elif pending.others_at is not None and pending.others_at <= now:
                 actions += self._ask_others(now, pending)
+            self._due.note(nonce)
         return actions, answers
 
     def deadline(self) -> float | None:
         """Return when ``due`` has something to do."""
-        return min((self._due_at(pending) for pending in self._pending.values()), default=None)
+        return self._due.next()
 
-    def _due_at(self, pending: Pending) -> float:
+    def _due_at(self, nonce: int) -> float | None:
+        pending = self._pending.get(nonce)
+        if pending is None:
+            return None
         over = pending.started + self._settings.request_give_up_s
         times = (pending.repeat_at, over, pending.unsure_at, pending.others_at)
         return min(time for time in times if time is not None)
@@ -215,6 +225,7 @@ class Requests:
         if pending.unsure_at is None:
             wait = self._settings.better_answer_s + 2 * self._servers.rtt()
             pending.unsure_at = now + wait
+        self._due.note(pending.nonce)
         return None
 
     def _settle(

@@ -92,6 +92,20 @@ class Servers:
         for server in self._servers.values():
             server.probe_at = now + self._settings.server_probe_first_s * self._rng.random()
 
+    def use(self, now: float, infos: tuple[ServerInfo, ...]) -> None:
+        """Make these the servers; those that stay keep what is known of them."""
+        known = {server.info.control_key: server for server in self._servers.values()}
+        staying = [one for one in self._servers.values() if one.info in infos]
+        others = [info for info in infos if info not in {one.info for one in staying}]
+        for info in others:
+            server = Server(info, RoundTrip())
+            if info.control_key in known:
+                server.rtt = known[info.control_key].rtt
+            server.probe_at = now + self._settings.server_probe_first_s * self._rng.random()
+            staying.insert(self._rng.randint(0, len(staying)), server)  # agents spread
+        self._servers = {server.info.name: server for server in staying}
+        self._by_address = {one.info.control_address: one.info.name for one in staying}
+
     def name_of(self, address: IPv6Address) -> str | None:
         """Return whose control address this is."""
         return self._by_address.get(address)
@@ -165,8 +179,9 @@ class Servers:
         return frozenset(server.info.name for server in silent)
 
     def is_doubtful(self, now: float, name: str) -> bool:
-        """Say whether a server is silent or was passed over."""
-        return self._servers[name].avoid_until > now or self.is_silent(now, name)
+        """Say whether a server is silent, was passed over or is gone."""
+        gone = name not in self._servers
+        return gone or self._servers[name].avoid_until > now or self.is_silent(now, name)
 
     def _far(self, now: float) -> float:
         """Return the round trip (seconds) beyond which a server comes behind the others."""

@@ -90,6 +90,10 @@ class Settings:
     max_servers: int = 32
     probe_s: float = 10.0  # a server that we did not hear for this long is asked something
     server_silent_s: float = 1.0  # beside 3 RTT without any answer: silent
+    servers_first_s: float = 1.0  # the server set is asked for so soon after the start,
+    servers_retry_s: float = 10.0  # so often until it is known,
+    servers_again_s: float = 900.0  # and then within its TTL
+    servers_lost_s: float = 30.0  # all are silent for so long: those of the start are tried again
     server_probe_first_s: float = 1.0
     control_keepalive_s: int = 25
     # A server may learn of our key only after our first initiation: WireGuard would wait 5 s.

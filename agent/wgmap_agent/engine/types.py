@@ -7,12 +7,14 @@ fails comes back as ``Engine.failed``.
 
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, IPv6Network
 from typing import TypeAlias
 
-from wgmap.addresses import Endpoint, IPNetwork
+from wgmap.addresses import Endpoint, IPAddress, IPNetwork
 from wgmap.wg.device import PeerConfig
 from wgmap.wg.keys import PublicKey
+
+CONTROL_PREFIX = IPv6Network("fd77:676d:6170::/64")
 
 
 class Tunnel(Enum):
@@ -28,6 +30,18 @@ class Refusal(Enum):
     UNREACHABLE = "unreachable"
     PROHIBITED = "prohibited"
     TOO_BIG = "too big"
+
+
+class ContactStep(Enum):
+    """The steps of a first contact, in their order."""
+
+    CAPTURED = "captured"  # its packet was read from the TUN
+    ASKED = "asked"  # the Map-Request is out
+    ANSWERED = "answered"  # the Map-Reply was read
+    PEER = "peer"  # WireGuard has the peer
+    ROUTE = "route"  # the kernel has the route
+    INJECTED = "injected"  # the packet is WireGuard's
+    STANDS = "stands"  # the handshake was complete, as the device says
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +65,10 @@ class Identity:
     control_address: IPv6Address
     data_key: PublicKey
     data_port: int
-    servers: tuple[ServerInfo, ...]
+    servers: tuple[ServerInfo, ...]  # at the start; the server set says who they are now
     ttl_min: int
     idle_s: float
+    control_prefix: IPv6Network = CONTROL_PREFIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +149,28 @@ class Save:
     state: SavedState
 
 
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """Note that a step of first contacts is done: at ``at``, or (None) when this is executed.
+
+    It stands behind the actions whose end it marks, so nothing waits for it.
+    """
+
+    destinations: tuple[IPAddress, ...]
+    step: ContactStep
+    at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UseServers:
+    """Know these servers, and no others, as those that datagrams come from and go to."""
+
+    servers: tuple[ServerInfo, ...]
+
+
 Action: TypeAlias = (
     Send
+    | UseServers
     | ConfigurePeers
     | AddRoutes
     | DeleteRoutes
@@ -144,6 +179,7 @@ Action: TypeAlias = (
     | ReadPeers
     | RefreshEndpoints
     | Save
+    | Stamp
 )
 
 # ------------------------------------------------------------------------------------- status

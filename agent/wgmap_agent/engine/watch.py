@@ -10,7 +10,7 @@ from wgmap_agent.engine.mappings import is_inside, overlaps
 from wgmap_agent.engine.moves import Suspicion
 from wgmap_agent.engine.peers import Peer, Phase, Role
 from wgmap_agent.engine.table import Claim, Verdict
-from wgmap_agent.engine.types import Action, ConfigurePeers, Tunnel
+from wgmap_agent.engine.types import Action, ConfigurePeers, ContactStep, Stamp, Tunnel
 
 KICK_AFTER_TRIES = 3  # questions and pokes before a session is taken for dead
 
@@ -110,7 +110,10 @@ class Watch:
         plane.counters.add("peer.stands")
         peer.phase, peer.kicks = Phase.UP, 0
         peer.activity.heard_at = now
+        waited = tuple(flow.destination for flow in plane.contact.of(peer.key))
         released = [*plane.release(peer), *plane.contact.all_of(peer.key, Event.STANDS)]
+        if waited:
+            released.append(Stamp(waited, ContactStep.STANDS, peer.stood_at))
         return released + self._clear_keepalive(peer)
 
     def _clear_keepalive(self, peer: Peer) -> list[Action]:

@@ -38,6 +38,11 @@ class ControlSocket:
         self.refused = 0  # datagrams that came from anyone else
         self._socket = udp.open_socket(address, LISP_PORT, interface, RECEIVE_BUFFER)
 
+    def use(self, servers: Mapping[str, IPv6Address]) -> None:
+        """Know these servers from now on, and no others."""
+        self._servers = dict(servers)
+        self._known = frozenset(servers.values())
+
     def fileno(self) -> int:
         """Return the descriptor, readable when datagrams wait."""
         return self._socket.fileno()

@@ -7,7 +7,7 @@ goes on: the engine knows what depends on what.
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, assert_never
+from typing import Protocol, TypeAlias, assert_never
 
 from wgmap.addresses import Endpoint, IPAddress, IPNetwork
 from wgmap.errors import WgmapError
@@ -26,7 +26,10 @@ from wgmap_agent.engine.types import (
     Save,
     SavedState,
     Send,
+    ServerInfo,
+    Stamp,
     Tunnel,
+    UseServers,
 )
 from wgmap_agent.runner import icmp
 from wgmap_agent.runner.injector import Injected
@@ -35,6 +38,10 @@ from wgmap_agent.runner.links import source_towards
 PEERS_A_REQUEST = 500  # endpoints set again at once: bounds the size of one request
 
 log = Log("agent.executor")
+
+_Waiting: TypeAlias = ConfigurePeers | AddRoutes | DeleteRoutes | RefreshEndpoints
+_Prompt: TypeAlias = Send | Inject | Refuse | ReadPeers | Save | Stamp | UseServers
+_WAITING = (ConfigurePeers, AddRoutes, DeleteRoutes, RefreshEndpoints)
 
 
 class Routes(Protocol):
@@ -77,6 +84,8 @@ class Hands:
     source_for: Callable[[IPAddress], IPAddress | None]  # whence an ICMP error to that address
     read_peers: Callable[[Tunnel], None]
     save: Callable[[SavedState], None]
+    stamp: Callable[[Stamp], None]
+    use_servers: Callable[[tuple[ServerInfo, ...]], None]
     data_mtu: int
 
 
@@ -88,23 +97,34 @@ class Executor:
         self._failed = failed
         self.counters: Counter[str] = Counter()
 
+    def begin(self, actions: list[Action]) -> list[Action]:
+        """Execute the first ones that need no waiting; return the others."""
+        for number, action in enumerate(actions):
+            if isinstance(action, _WAITING):
+                return actions[number:]
+            try:
+                self._at_once(action)
+            except WgmapError as error:
+                self._report(action, error)
+        return []
+
     async def execute(self, actions: Sequence[Action]) -> None:
         """Execute one list in its order; never raises for what a device or the kernel refuses."""
         for action in actions:
             try:
-                await self._one(action)
+                if isinstance(action, _WAITING):
+                    await self._waiting(action)
+                else:
+                    self._at_once(action)
             except WgmapError as error:
-                self.counters["execute.failed"] += 1
-                log.warning("action failed", action=type(action).__name__, reason=error)
-                self._failed(action, error)
+                self._report(action, error)
 
-    async def _one(self, action: Action) -> None:
-        waiting = self._start(action)
-        if waiting is not None:
-            await waiting
+    def _report(self, action: Action, error: WgmapError) -> None:
+        self.counters["execute.failed"] += 1
+        log.warning("action failed", action=type(action).__name__, reason=error)
+        self._failed(action, error)
 
-    def _start(self, action: Action) -> Awaitable[None] | None:
-        """Do what needs no waiting at once, return what does."""
+    def _waiting(self, action: _Waiting) -> Awaitable[None]:
         hands = self._hands
         match action:
             case ConfigurePeers():
@@ -117,10 +137,9 @@ class Executor:
             case RefreshEndpoints():
                 return self._refresh(hands.devices[action.tunnel])
             case _:
-                self._at_once(action)
-        return None
+                assert_never(action)
 
-    def _at_once(self, action: Send | Inject | Refuse | ReadPeers | Save) -> None:
+    def _at_once(self, action: _Prompt) -> None:
         match action:
             case Send():
                 self._send(action)
@@ -132,6 +151,10 @@ class Executor:
                 self._hands.read_peers(action.tunnel)
             case Save():
                 self._hands.save(action.state)
+            case Stamp():
+                self._hands.stamp(action)
+            case UseServers():
+                self._hands.use_servers(action.servers)
             case _:
                 assert_never(action)
 

@@ -107,6 +107,10 @@ class Links:
         self._mtu = config.tun.mtu
         self._room: int | None = None
 
+    def towards(self, servers: tuple[Endpoint, ...]) -> None:
+        """Prefer from now on the addresses that the kernel sends from to these."""
+        self._servers = servers
+
     async def underlay(self) -> tuple[IPAddress, ...]:
         """Read the addresses as they are now; raises NetworkError."""
         addresses = await self._network.addresses()

@@ -43,7 +43,15 @@ def trace(answer: Json) -> str:
     for one in answer["steps"]:
         mark = "ok  " if one["ok"] else "STOP"
         lines.append(f"  {mark} {one['step']}: {one['detail']}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_contact(answer["contact"])])
+
+
+def _contact(steps: list[Json]) -> list[str]:
+    if not steps:
+        return []
+    start = steps[0]["at"]
+    parts = [f"{one['step']} {(one['at'] - start) * 1e3:.2f} ms" for one in steps]
+    return [_line("last first contact", ", ".join(parts))]
 
 
 def forget(answer: Json) -> str:

@@ -56,6 +56,8 @@ class Pump:
         self._engine = engine
         self._clock = clock
         self._waiting: deque[list[Action]] = deque()
+        self._begin: Callable[[list[Action]], list[Action]] = list
+        self._busy = True  # somebody executes; nothing runs yet
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._inputs: list[tuple[int, Callable[[], None]]] = []
@@ -63,6 +65,7 @@ class Pump:
         self._timer: asyncio.TimerHandle | None = None
         self._end = asyncio.Event()
         self._error: WgmapError | None = None
+        self._bug: BaseException | None = None
 
     def add(self, source: Source[T], event: Callable[[float, T], list[Action]]) -> None:
         """Add an input before ``run``: each thing read from it is given to ``event``."""
@@ -74,19 +77,40 @@ class Pump:
                 self.stop(error)
                 return
             for thing in things:
-                self.take(event(self._clock(), thing))
+                self._queue(event(self._clock(), thing))
+            self._set_timer()
 
         self._inputs.append((source.fileno(), readable))
 
     def take(self, actions: list[Action]) -> None:
-        """Queue what the engine has just decided, and look at its deadline again."""
-        if actions:
+        """Have done what the engine has just decided, and look at its deadline again."""
+        self._queue(actions)
+        self._set_timer()
+
+    def _queue(self, actions: list[Action]) -> None:
+        """Do at once what needs no waiting, where it is its turn; queue the rest."""
+        if actions and not self._busy and not self._waiting:
+            actions = self._begun(actions)
+            if actions:
+                self._waiting.appendleft(actions)
+        elif actions:
             self._waiting.append(actions)
+        if self._waiting:
             self._idle.clear()
             self._work.set()
             if len(self._waiting) > BACKLOG:
                 self._set_reading(wanted=False)
-        self._set_timer()
+
+    def _begun(self, actions: list[Action]) -> list[Action]:
+        self._busy = True  # what fails leads to more actions: they come behind these
+        try:
+            return self._begin(actions)
+        except BaseException as error:
+            self._bug = error  # ends ``run``, as one in ``execute`` does
+            self._end.set()
+            raise
+        finally:
+            self._busy = False
 
     async def idle(self) -> None:
         """Wait until all that was decided is executed."""
@@ -102,8 +126,17 @@ class Pump:
             self._error = error
             self._end.set()
 
-    async def run(self, execute: Callable[[list[Action]], Awaitable[None]]) -> None:
-        """Pump until ``stop``; raises what it was given, and what ``execute`` raises."""
+    async def run(
+        self,
+        execute: Callable[[list[Action]], Awaitable[None]],
+        begin: Callable[[list[Action]], list[Action]] = list,
+    ) -> None:
+        """Pump until ``stop``; raises what it was given, and what ``execute`` raises.
+
+        ``begin`` does the first actions of a list that need no waiting and returns the others:
+        a captured packet's question is out before the loop's next turn.
+        """
+        self._begin = begin
         worker = asyncio.create_task(self._execute_all(execute))
         end = asyncio.create_task(self._end.wait())
         self._set_reading(wanted=True)
@@ -111,6 +144,7 @@ class Pump:
         try:
             await asyncio.wait((worker, end), return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._busy = True  # nobody executes any more
             self._set_reading(wanted=False)
             self._clear_timer()
             for task in (worker, end):
@@ -121,14 +155,18 @@ class Pump:
     def _raise(self, result: BaseException | bool | None) -> None:
         if isinstance(result, Exception):
             raise result
+        if self._bug is not None:
+            raise self._bug
         if self._error is not None:
             raise self._error
 
     async def _execute_all(self, execute: Callable[[list[Action]], Awaitable[None]]) -> None:
         while True:
+            self._busy = False
             self._idle.set()
             await self._work.wait()
             while self._waiting:
+                self._busy = True
                 await execute(self._waiting.popleft())
                 if len(self._waiting) < RESUME:
                     self._set_reading(wanted=True)

@@ -14,6 +14,7 @@ from wgmap.wg.keys import PublicKey
 from wgmap_agent.config import AgentConfig
 from wgmap_agent.engine.engine import Engine
 from wgmap_agent.engine.resolutions import Resolution
+from wgmap_agent.runner.contacts import Contacts
 from wgmap_agent.runner.pump import Pump
 from wgmap_agent.runner.statussocket import Json
 from wgmap_agent.runner.trace import Tracer
@@ -32,12 +33,14 @@ class Queries:
         engine: Engine,
         pump: Pump,
         counters: Callable[[], dict[str, int]],
+        contacts: Contacts,
     ) -> None:
         self._config = config
         self._engine = engine
         self._pump = pump
         self._counters = counters
-        self._tracer = Tracer(config)
+        self._contacts = contacts
+        self._tracer = Tracer(config, contacts)
         self._resolving = 0
 
     async def __call__(self, question: Json) -> Json:
@@ -49,6 +52,8 @@ class Queries:
                 return await self.resolve(_eid(question))
             case "trace":
                 return await self.trace(_eid(question))
+            case "contact":
+                return {"contact": self._contacts.steps(_eid(question))}
             case "forget":
                 return await self.forget(_eid(question))
             case "stop":

@@ -1,6 +1,7 @@
 """The running agent: adopts what is there, runs the engine, and leaves the tunnels when it ends."""
 
 import asyncio
+import gc
 import random
 import signal
 from collections import deque
@@ -20,6 +21,7 @@ from wgmap_agent.engine.engine import Engine
 from wgmap_agent.engine.settings import Settings
 from wgmap_agent.engine.types import Action, Identity, ServerInfo, Tunnel
 from wgmap_agent.runner import interfaces, keys, walltime
+from wgmap_agent.runner.contacts import Contacts
 from wgmap_agent.runner.controlsocket import ControlSocket, Datagram
 from wgmap_agent.runner.executor import Executor, Hands, SourceFinder
 from wgmap_agent.runner.initiations import Initiation, Initiations
@@ -81,6 +83,7 @@ def identity(config: AgentConfig, control: PrivateKey, data: PrivateKey) -> Iden
         ),
         ttl_min=section.ttl_min,
         idle_s=section.idle_s,
+        control_prefix=config.control.prefix,
     )
 
 
@@ -94,6 +97,7 @@ class _Agent:
         self.who = who
         self.pump = Pump(engine, clock.now)
         self.readiness = Readiness()
+        self.contacts = Contacts(clock.now)
 
     @classmethod
     async def start(cls, config: AgentConfig, stack: AsyncExitStack) -> "_Agent":
@@ -140,6 +144,11 @@ class _Agent:
         interface = self.config.control.interface
         return ControlSocket(interface, self.who.control_address, servers)
 
+    def _use_servers(self, servers: tuple[ServerInfo, ...]) -> None:
+        self.control.use({one.name: one.control_address for one in servers})
+        self.links.towards(tuple(one.endpoint for one in servers))
+        log.info("map servers", names=",".join(one.name for one in servers))
+
     def _executor(self, stack: AsyncExitStack, devices: dict[Tunnel, Device]) -> Executor:
         config = self.config
         reader = PeerReader(devices, self._peers_read, self._failed)
@@ -153,13 +162,15 @@ class _Agent:
             source_for=SourceFinder(config.agent.prefixes),
             read_peers=reader.want,
             save=self.saver,
+            stamp=self.contacts.stamp,
+            use_servers=self._use_servers,
             data_mtu=config.tun.mtu,
         )
         return Executor(hands, self._failed)
 
     async def run(self) -> None:
         """Serve until told to stop."""
-        queries = Queries(self.config, self.engine, self.pump, self.counters)
+        queries = Queries(self.config, self.engine, self.pump, self.counters, self.contacts)
         socket = StatusSocket(self.config.agent.socket, queries)
         await socket.start()
         try:
@@ -174,7 +185,9 @@ class _Agent:
                     self._tell_manager(),
                 ):
                     log.info("started", name=self.who.name, control=self.who.control_address)
-                    await self.pump.run(self.executor.execute)
+                    gc.collect()
+                    gc.freeze()  # what is there stays: a collection that walks it is a delay
+                    await self.pump.run(self.executor.execute, self.executor.begin)
         finally:
             self.readiness.stopping()
             await socket.close()

@@ -8,6 +8,7 @@ from wgmap.addresses import IPAddress
 from wgmap.errors import WgmapError
 from wgmap_agent.config import AgentConfig
 from wgmap_agent.engine.types import PeerStatus
+from wgmap_agent.runner.contacts import Contacts
 from wgmap_agent.runner.statussocket import Json
 
 
@@ -23,8 +24,9 @@ class Step:
 class Tracer:
     """Follows EIDs for one agent."""
 
-    def __init__(self, config: AgentConfig) -> None:
+    def __init__(self, config: AgentConfig, contacts: Contacts) -> None:
         self._config = config
+        self._contacts = contacts
 
     async def trace(
         self,
@@ -32,7 +34,10 @@ class Tracer:
         peers: Sequence[PeerStatus],
         resolve: Callable[[], Awaitable[Json]],
     ) -> Json:
-        """Look at the overlay, the map servers, the peer and its tunnel."""
+        """Look at the overlay, the map servers, the peer and its tunnel.
+
+        ``contact`` are the steps of the last first contact: names and seconds since boot.
+        """
         steps = [self._overlay(eid)]
         if steps[-1].ok:
             steps.append(await _mapping(resolve))
@@ -41,6 +46,7 @@ class Tracer:
             "eid": str(eid),
             "found": all(step.ok for step in steps),
             "steps": [{"step": one.step, "ok": one.ok, "detail": one.detail} for one in steps],
+            "contact": self._contacts.steps(eid),
         }
 
     def _overlay(self, eid: IPAddress) -> Step:

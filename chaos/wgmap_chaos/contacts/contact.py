@@ -81,7 +81,7 @@ class Contacts:
             sides = [(puller, target), (target, puller)] if fault.both else [(puller, target)]
             with ThreadPoolExecutor(len(sides)) as pool:
                 replies = tuple(pool.map(lambda side: first_answer_ms(*side), sides))
-            effective = _becomes_true(losses.complete)
+            effective = _becomes_true(losses.any if fault.either else losses.complete)
         after = [_counters(one) for one in (puller, target)]
         changes = [
             {

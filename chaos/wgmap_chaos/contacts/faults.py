@@ -33,6 +33,7 @@ class Fault:
     """What happens during a first contact beside the delay."""
 
     losses: Losses = lambda _: ()
+    either: bool = False  # one of the losses is enough: which side sends it is the agents' choice
     both: bool = False  # the target contacts the puller at the same moment
     late_ms: float = 0.0  # beside what the matrix says: how late the servers' pushes are
     loss_percent: float = 0.0
@@ -94,7 +95,9 @@ FAULTS: Mapping[str, Fault] = {
     "the first reply is lost": Fault(lambda pair: _reply(pair, 1)),
     "the first three replies are lost": Fault(lambda pair: _reply(pair, SERVERS)),
     "the puller's first initiation is lost": Fault(lambda pair: _initiation(pair.target)),
-    "the response to it is lost": Fault(lambda pair: _response(pair.puller)),
+    "the first response is lost": Fault(
+        lambda pair: _response(pair.puller) + _response(pair.target), either=True
+    ),
     "the late pushed side's first initiation is lost": Fault(
         lambda pair: _initiation(pair.puller), late_ms=100
     ),
@@ -102,8 +105,8 @@ FAULTS: Mapping[str, Fault] = {
     "both pull, the first three pushes are lost": Fault(
         lambda pair: _push(pair, SERVERS), both=True
     ),
-    "both pull, one's first initiation is lost": Fault(
-        lambda pair: _initiation(pair.target), both=True
+    "both pull, the first initiation of each is lost": Fault(
+        lambda pair: _initiation(pair.target) + _initiation(pair.puller), both=True, either=True
     ),
     "5 % of all packets are lost": Fault(loss_percent=5),
 }

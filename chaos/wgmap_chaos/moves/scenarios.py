@@ -94,7 +94,10 @@ class Ground:
         deadline = now() + READY_S
         while not await asyncio.to_thread(self._is_ready):
             if now() > deadline:
-                raise ProgramError("the agents did not come to rest")
+                states = [
+                    observation.agent_status(one.agent.socket) for one in (self.one, self.two)
+                ]
+                raise ProgramError(f"the agents did not come to rest: {states}")
             await asyncio.sleep(0.1)
 
     def _is_ready(self) -> bool:

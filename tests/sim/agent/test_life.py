@@ -6,10 +6,11 @@ from functools import partial
 import pytest
 
 from support.agent_sim.host import Host, ip_packet
-from support.agent_sim.lab import Lab
+from support.agent_sim.lab import Lab, ServerHost
 from support.agent_sim.world import Fault
+from wgmap.addresses import host_prefix
 from wgmap.lisp import codec
-from wgmap.lisp.messages import MapNotify
+from wgmap.lisp.messages import Eid, Locator, MapNotify, Record
 
 DELAYS = (0.0, 0.02, 0.08)
 
@@ -300,6 +301,48 @@ def test_unchanged_registers_repeat_the_same_nonce() -> None:
     lab.world.run(600)
     assert lab.log.nonces[first.control_address] == nonce
     assert counter(first, "register.sent") >= 10
+
+
+def set_of(servers: list[ServerHost]) -> tuple[Record, ...]:
+    """The server set, as servers answer it."""
+    infos = [one.info for one in servers]
+    return tuple(
+        Record(
+            Eid(host_prefix(info.control_address)),
+            (Locator(info.endpoint.address, info.endpoint.port, info.control_key),),
+            ttl_min=60,
+            authoritative=True,
+        )
+        for info in infos
+    )
+
+
+def test_a_cluster_is_replaced_under_its_agents_one_server_after_another() -> None:
+    """They start with three of six servers; in the end only the other three are left."""
+    lab = Lab(delay=0.02, servers=6)
+    for host in lab.hosts:
+        host.servers = host.servers[:3]
+    lab.log.servers = set_of(lab.servers[:3])
+    lab.start()
+    agents = [host.control_address for host in lab.hosts]
+    for gone in range(3):
+        members = lab.servers[gone + 1 : gone + 4]
+        lab.log.servers = set_of(members)
+        members[0].server.tell_servers(agents)
+        lab.world.run(20)
+        lab.servers[gone].die()
+    for host in lab.hosts:
+        assert host.engine is not None
+        status = host.engine.status(lab.world.now).servers
+        assert {one.control for one in status} == {
+            str(one.info.control_address) for one in lab.servers[3:]
+        }
+        assert all(one.last_heard_s is not None for one in status), lab.story()
+    first, second = lab.hosts
+    first.ping(second.eid)
+    assert lab.first_answer(first) < 0.3, lab.story()
+    lab.world.run(70)
+    assert lab.is_settled()
 
 
 def test_only_servers_can_push() -> None:

@@ -28,7 +28,9 @@ from wgmap_agent.engine.types import (
     SavedState,
     Send,
     ServerInfo,
+    Stamp,
     Tunnel,
+    UseServers,
 )
 
 DATA_PORT, CONTROL_PORT = 51820, 51822
@@ -226,7 +228,7 @@ class Host:
         kind = {1: "request", 3: "register", 5: "ack"}[datagram[0] >> 4]
         self.control.send(Payload(self.control_address, info.control_address, datagram, kind))
 
-    def _execute(self, action: Action) -> None:  # noqa: C901  # one line for each action
+    def _execute(self, action: Action) -> None:  # noqa: C901, PLR0912  # one line for each action
         match action:
             case Send(server, datagram):
                 self._send(server, datagram)
@@ -247,8 +249,12 @@ class Host:
                 self._read(tunnel)
             case RefreshEndpoints(tunnel):
                 self._device(tunnel).refresh_endpoints()
+            case UseServers(servers):
+                self.servers = servers
             case Save(state):
                 self.saved = state
+            case Stamp():
+                pass  # for operators only
             case _:
                 assert_never(action)
 

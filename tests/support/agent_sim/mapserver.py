@@ -4,7 +4,7 @@ A register takes effect in the order of its nonces and reaches every server that
 server pushes by itself, and repeats a push until it is acknowledged.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address
 
@@ -21,6 +21,7 @@ from wgmap.lisp.messages import (
     MapRequest,
     Record,
 )
+from wgmap_agent.engine.types import CONTROL_PREFIX
 
 PUSH_FIRST, PUSH_CAP, PUSHES = 0.05, 3.0, 8
 COMMIT_S = 0.001  # beside two round trips between servers
@@ -44,6 +45,7 @@ class Log:
     nonces: dict[IPv6Address, int] = field(default_factory=dict)
     enrolled: dict[IPv6Address, tuple[IPNetwork, ...]] = field(default_factory=dict)
     quorum: bool = True
+    servers: tuple[Record, ...] = ()  # the server set, as it is answered
 
     def register(self, owner: IPv6Address, message: MapRegister) -> list[IPNetwork]:
         """Apply a register; returns the prefixes whose mapping changed."""
@@ -118,6 +120,9 @@ class MapServer:
 
     def _request(self, source: IPv6Address, message: MapRequest) -> None:
         target = message.records[0].eid
+        if target.prefix == CONTROL_PREFIX:
+            self._answer_servers(source, message.nonce)
+            return
         found = self.log.find(target.prefix)
         if found is None:
             records: tuple[Record, ...] = (self._negative(target),)
@@ -129,6 +134,16 @@ class MapServer:
         self._send(source, "reply", reply)
         if found is not None and found.owner != source:
             self.push(found.owner, self.log.of(source))
+
+    def _answer_servers(self, source: IPv6Address, nonce: int) -> None:
+        if self.log.servers:
+            records = tuple(self._served(record) for record in self.log.servers)
+            self._send(source, "reply", codec.encode(MapReply(nonce, records)))
+
+    def tell_servers(self, agents: Iterable[IPv6Address]) -> None:
+        """Push the server set."""
+        for agent in agents:
+            self.push(agent, self.log.servers)
 
     def _served(self, record: Record) -> Record:
         return replace(record, authoritative=self.log.quorum)

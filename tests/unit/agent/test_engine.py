@@ -218,8 +218,10 @@ def test_start_configures_reads_saves_and_registers() -> None:
 def test_the_puller_sets_the_peer_then_the_route_then_injects() -> None:
     engine = make_engine()
     actions = contact(engine, record("10.66.2.1/32"), record("10.66.3.0/24"))
-    assert kinds(actions) == ["ConfigurePeers", "AddRoutes", "Inject"]
-    peer, route, inject = actions
+    assert kinds(actions) == [
+        *("Stamp", "ConfigurePeers", "Stamp", "AddRoutes", "Stamp", "Inject", "Stamp")
+    ]
+    peer, route, inject = actions[1::2]
     assert isinstance(peer, ConfigurePeers)
     assert peer.tunnel is Tunnel.DATA
     both = (net("10.66.2.1/32"), net("10.66.3.0/24"))
@@ -230,11 +232,11 @@ def test_the_puller_sets_the_peer_then_the_route_then_injects() -> None:
     assert inject == Inject((PING,))
 
 
-def test_the_pushed_side_sets_the_route_then_the_peer_and_acknowledges() -> None:
+def test_the_pushed_side_sets_the_peer_then_the_route_and_acknowledges() -> None:
     engine = make_engine()
     push = MapNotify(77, (record(),))
     actions = engine.datagram(1.0, SERVERS[1].control_address, codec.encode(push))
-    assert kinds(actions) == ["AddRoutes", "ConfigurePeers", "Send"]
+    assert kinds(actions) == ["ConfigurePeers", "AddRoutes", "Send"]
     ack = actions[-1]
     assert isinstance(ack, Send)
     assert ack.server == "ms2"

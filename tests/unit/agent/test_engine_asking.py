@@ -473,6 +473,16 @@ def test_an_equal_nonce_with_another_content_is_not_ours() -> None:
     assert not registering.registration.is_registered(0.1)
 
 
+def test_a_server_may_take_fewer_addresses_than_were_registered() -> None:
+    """A host has others (of a container bridge) that the peer is not enrolled with."""
+    registering = Registering()
+    both = (*UNDERLAY, ipaddress.ip_address("172.17.0.1"))
+    first, _ = register_in(registering.registration.change(0.0, both))
+    stored = record("10.66.1.0/24", locator(IDENTITY.data_key, str(UNDERLAY[0])))
+    assert registering.notify(0.1, first, 1, stored) == []
+    assert registering.registration.is_registered(0.1)
+
+
 def test_an_old_answer_changes_nothing() -> None:
     registering = Registering(10)
     registering.registration.change(0.0, UNDERLAY)

@@ -16,6 +16,7 @@ from wgmap_agent.engine.types import (
     Action,
     AddRoutes,
     ConfigurePeers,
+    ContactStep,
     DeleteRoutes,
     Inject,
     ReadPeers,
@@ -25,6 +26,7 @@ from wgmap_agent.engine.types import (
     Save,
     SavedState,
     Send,
+    Stamp,
     Tunnel,
 )
 from wgmap_agent.runner import icmp
@@ -65,6 +67,8 @@ class World:
                 source_for=SourceFinder((OWN,)),
                 read_peers=self.happened.append,
                 save=self.happened.append,
+                stamp=self.happened.append,
+                use_servers=self.happened.append,
                 data_mtu=mtu,
             ),
             lambda action, error: self.failures.append((action, error)),
@@ -128,6 +132,22 @@ async def test_actions_are_done_in_their_order() -> None:
     await world.executor.execute([DeleteRoutes((FAR,))])
     assert world.routes == set()
     assert world.failures == []
+
+
+async def test_begun_or_executed_the_same_happens_in_the_same_order() -> None:
+    add = PeerConfig(key(1), endpoint=ENDPOINT, allowed_ips=(FAR,))
+    stamp = Stamp((FAR.network_address,), ContactStep.ASKED)
+    prompt: list[Action] = [Send("ms1", b"x"), Inject((packet(),)), stamp, ReadPeers(Tunnel.DATA)]
+    slow: list[Action] = [ConfigurePeers(Tunnel.DATA, (add,)), AddRoutes((FAR,)), Send("ms2", b"y")]
+    whole, begun = World(), World()
+    await whole.executor.execute([*prompt, *slow])
+    rest = begun.executor.begin([*prompt, *slow])
+    assert rest == slow
+    assert begun.executor.begin(rest) == slow
+    assert len(begun.happened) == len(prompt)
+    await begun.executor.execute(rest)
+    assert begun.happened == whole.happened
+    assert (begun.data.log, begun.routes) == (whole.data.log, whole.routes)
 
 
 async def test_a_refused_action_is_told_and_the_rest_goes_on() -> None:

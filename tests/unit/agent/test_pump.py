@@ -190,3 +190,75 @@ async def test_a_bug_in_execution_is_not_swallowed() -> None:
     pump.take([Send("a", b"")])
     with pytest.raises(KeyError):
         await asyncio.wait_for(pump.run(execute), 5)
+
+
+async def test_what_needs_no_waiting_is_done_at_once_and_the_order_is_kept() -> None:
+    """Small letters need no waiting; at once or not, the same happens in the same order."""
+    lists = [b"ab", b"cD", b"e", b"Fg", b"h"]
+    done: list[bytes] = []
+    pump = Pump(Echo(), clock.now)
+
+    def begin(actions: list[Action]) -> list[Action]:
+        while actions and letter(actions[0]).islower():
+            done.append(letter(actions[0]))
+            actions = actions[1:]
+        return actions
+
+    async def execute(actions: list[Action]) -> None:
+        for action in actions:
+            await asyncio.sleep(0)
+            done.append(letter(action))
+
+    task = asyncio.create_task(pump.run(execute, begin))
+    await pump.idle()
+    for letters in lists:
+        pump.take([Send("ms", bytes((one,))) for one in letters])
+    assert done == [b"a", b"b", b"c"]  # the rest waits for D
+    await eventually(lambda: len(done) == 8)
+    assert b"".join(done) == b"".join(lists)
+    pump.stop()
+    await task
+
+
+async def test_a_failure_while_something_is_begun_comes_behind_it() -> None:
+    done: list[Action] = []
+    pump = Pump(Echo(), clock.now)
+
+    def begin(actions: list[Action]) -> list[Action]:
+        if actions == [Send("a", b""), Send("b", b"")]:
+            pump.failed(actions[0], UnavailableError("gone"))
+        done.extend(actions)
+        return []
+
+    async def execute(actions: list[Action]) -> None:
+        done.extend(actions)
+
+    task = asyncio.create_task(pump.run(execute, begin))
+    await pump.idle()
+    pump.take([Send("a", b""), Send("b", b"")])
+    await eventually(lambda: len(done) == 3)
+    assert done == [Send("a", b""), Send("b", b""), Send("failed", b"gone")]
+    pump.stop()
+    await task
+
+
+async def test_a_bug_in_what_is_begun_ends_it_as_well() -> None:
+    pump = Pump(Echo(), clock.now)
+
+    def begin(actions: list[Action]) -> list[Action]:
+        raise KeyError(len(actions))
+
+    async def execute(actions: list[Action]) -> None:
+        raise AssertionError
+
+    task = asyncio.create_task(pump.run(execute, begin))
+    await pump.idle()
+    with pytest.raises(KeyError):
+        pump.take([Send("a", b"")])
+    with pytest.raises(KeyError):
+        await asyncio.wait_for(task, 5)
+
+
+def letter(action: Action) -> bytes:
+    assert isinstance(action, Send)
+    return action.datagram

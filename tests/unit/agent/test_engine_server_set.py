@@ -1,0 +1,152 @@
+"""The map servers as a mapping: they come and go while the agent runs."""
+
+from dataclasses import replace
+
+import pytest
+
+from support.agent_values import IDENTITY, LOW_KEY, SERVERS, make_engine, server
+from wgmap.addresses import Endpoint, host_prefix
+from wgmap.lisp import codec
+from wgmap.lisp.messages import (
+    Eid,
+    Locator,
+    LocatorForm,
+    MapNotify,
+    MapNotifyAck,
+    MapReply,
+    MapRequest,
+    Record,
+)
+from wgmap_agent.engine.engine import Engine
+from wgmap_agent.engine.server_set import at_start
+from wgmap_agent.engine.types import Action, ConfigurePeers, Send, ServerInfo, Tunnel, UseServers
+
+MS1, NEW = SERVERS[0], server(4)
+
+
+def record_of(info: ServerInfo, **fields: object) -> Record:
+    """A server as the servers tell of it."""
+    at = Locator(info.endpoint.address, info.endpoint.port, info.control_key)
+    values: dict[str, object] = {"ttl_min": 60, "authoritative": True, **fields}
+    eid = Eid(host_prefix(info.control_address), IDENTITY.instance)
+    return Record(eid, (at,), **values)  # type: ignore[arg-type]
+
+
+def question(engine: Engine) -> tuple[float, MapRequest]:
+    """Return the question for the control prefix that is sent in the first seconds, and when."""
+    while (deadline := engine.deadline()) is not None and deadline < 5:
+        for action in engine.timer(deadline):
+            if isinstance(action, Send) and action.datagram[0] >> 4 == 1:
+                message = codec.decode(action.datagram)
+                assert isinstance(message, MapRequest)
+                if message.records[0].eid.prefix == IDENTITY.control_prefix:
+                    return deadline, message
+    raise AssertionError("not asked")
+
+
+def told(engine: Engine, *records: Record) -> list[Action]:
+    """Answer the engine's question."""
+    now, asked = question(engine)
+    reply = MapReply(asked.nonce, records)
+    return engine.datagram(now + 0.01, MS1.control_address, codec.encode(reply))
+
+
+def names(engine: Engine) -> list[str]:
+    return [one.name for one in engine.status(6.0).servers]
+
+
+def test_a_new_server_gets_a_tunnel_and_is_heard() -> None:
+    engine = make_engine()
+    actions = told(engine, *map(record_of, (*SERVERS, NEW)))
+    (use,) = [action for action in actions if isinstance(action, UseServers)]
+    assert {info.control_key for info in use.servers} == {
+        info.control_key for info in (*SERVERS, NEW)
+    }
+    (configure,) = [action for action in actions if isinstance(action, ConfigurePeers)]
+    assert configure.tunnel is Tunnel.CONTROL
+    (peer,) = configure.peers
+    assert (peer.key, peer.endpoint) == (NEW.control_key, NEW.endpoint)
+    assert peer.allowed_ips == (host_prefix(NEW.control_address),)
+    # Records carry no names: it is called by its address.
+    assert names(engine) == sorted([*(info.name for info in SERVERS), str(NEW.control_address)])
+    before = engine.counters["datagram.not_a_server"]  # it is heard
+    engine.datagram(6.0, NEW.control_address, b"\x00")
+    assert engine.counters["datagram.not_a_server"] == before
+
+
+def test_a_server_that_left_is_dropped_and_not_heard_any_more() -> None:
+    engine = make_engine()
+    actions = told(engine, *map(record_of, SERVERS[:2]))
+    (configure,) = [action for action in actions if isinstance(action, ConfigurePeers)]
+    assert [(peer.key, peer.remove) for peer in configure.peers] == [(SERVERS[2].control_key, True)]
+    assert names(engine) == ["ms1", "ms2"]
+    engine.datagram(6.0, SERVERS[2].control_address, b"\x00")
+    assert engine.counters["datagram.not_a_server"] == 1
+
+
+def test_a_server_that_moved_gets_its_new_endpoint() -> None:
+    engine = make_engine()
+    moved = replace(MS1, endpoint=Endpoint(MS1.endpoint.address, 51999))
+    actions = told(engine, *map(record_of, (moved, *SERVERS[1:])))
+    (configure,) = [action for action in actions if isinstance(action, ConfigurePeers)]
+    assert [(peer.key, peer.endpoint, peer.remove) for peer in configure.peers] == [
+        (MS1.control_key, moved.endpoint, False)
+    ]
+    assert names(engine) == ["ms1", "ms2", "ms3"]
+
+
+def test_a_push_brings_a_change_and_is_acknowledged() -> None:
+    engine = make_engine()
+    told(engine, *map(record_of, SERVERS))
+    push = MapNotify(9, tuple(map(record_of, (*SERVERS, NEW))))
+    actions = engine.datagram(6.0, MS1.control_address, codec.encode(push))
+    assert any(isinstance(action, UseServers) for action in actions)
+    acks = [codec.decode(action.datagram) for action in actions if isinstance(action, Send)]
+    assert [ack.nonce for ack in acks if isinstance(ack, MapNotifyAck)] == [9]
+
+
+REFUSED = {
+    "without authority": record_of(NEW, authoritative=False),
+    "withdrawn": record_of(NEW, ttl_min=0),
+    "of another instance": replace(
+        record_of(NEW), eid=Eid(host_prefix(NEW.control_address), IDENTITY.instance + 1)
+    ),
+    "without a key": replace(
+        record_of(NEW), locators=(Locator(NEW.endpoint.address, form=LocatorForm.PLAIN),)
+    ),
+    "outside the control prefix": replace(
+        record_of(NEW), eid=Eid(IDENTITY.prefixes[1], IDENTITY.instance)
+    ),
+    "with our own address": replace(
+        record_of(NEW), eid=Eid(host_prefix(IDENTITY.control_address), IDENTITY.instance)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_set_with_a_record_that_cannot_be_used_changes_nothing(kind: str) -> None:
+    engine = make_engine()
+    actions = told(engine, *map(record_of, SERVERS), REFUSED[kind])
+    assert not [action for action in actions if isinstance(action, UseServers)]
+    assert names(engine) == ["ms1", "ms2", "ms3"]
+    assert not engine.status(6.0).peers
+
+
+def test_the_same_set_changes_nothing_and_is_asked_for_again_within_its_ttl() -> None:
+    engine = make_engine()
+    actions = told(engine, *map(record_of, SERVERS))
+    assert not [a for a in actions if isinstance(a, UseServers | ConfigurePeers)]
+    assert 600 < engine._server_set.deadline() <= 900 + 5
+
+
+def test_a_revoked_key_is_no_server() -> None:
+    engine = make_engine()
+    at = Locator(NEW.endpoint.address, 51822, LOW_KEY, key_revoked=True)
+    told(engine, *map(record_of, SERVERS), replace(record_of(NEW), locators=(at,)))
+    assert names(engine) == ["ms1", "ms2", "ms3"]
+
+
+def test_at_start_what_was_learned_counts_beside_what_was_configured() -> None:
+    moved = replace(MS1, name="other", endpoint=Endpoint(MS1.endpoint.address, 51999))
+    merged = at_start(SERVERS[:2], (moved, NEW))
+    assert merged == (replace(moved, name="ms1"), SERVERS[1], NEW)
