@@ -8,7 +8,7 @@ pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.timeout(200)]
 
 
 def test_three_servers_keep_every_promise_under_faults() -> None:
-    report = run(3, seed=1, seconds=30)
+    report = run(3, seed=1, seconds=25)
     assert report.verdict.broken == 0, report.text()
     assert report.writes["applied"] > 100
     assert report.reads > 50

@@ -18,6 +18,8 @@ from wgmap_cluster.raft.messages import (
     VoteReply,
 )
 
+_LOST_S = (0.06, 0.2)  # more than a heartbeat; apart, so that one of two stands first
+
 
 class Elections:
     """The election rules of one server."""
@@ -135,6 +137,15 @@ class Elections:
         if not self.transfer:
             node.postpone_election()
         node.follow(leader)
+
+    def lost_leader(self) -> None:
+        """Ask soon: the connection to the leader broke, so most likely its process has ended.
+
+        Only a question: a majority must have lost it, too. A leader that is alive is heard again
+        with the next heartbeat, and that puts the question off.
+        """
+        self.heard_leader = float("-inf")
+        self._node.hasten_election(self._node.rng.uniform(*_LOST_S))
 
     def on_timeout_now(self, name: str, message: TimeoutNow) -> None:
         """Stand at once, because the leader wants to hand over."""

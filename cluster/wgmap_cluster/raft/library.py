@@ -280,6 +280,11 @@ class Library(SyncObj):  # type: ignore[misc]
         """Draw a new election deadline."""
         self._SyncObj__raftElectionDeadline = now() + self._SyncObj__generateRaftTimeout()
 
+    def hasten_election(self, seconds: float) -> None:
+        """Let the election deadline be over so soon, if it is later."""
+        deadline = self._SyncObj__raftElectionDeadline
+        self._SyncObj__raftElectionDeadline = min(deadline, now() + seconds)
+
     def election_now(self) -> None:
         """Let the election deadline be over."""
         self._SyncObj__raftElectionDeadline = float("-inf")

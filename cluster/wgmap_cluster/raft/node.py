@@ -173,6 +173,8 @@ class RaftNode(Library):
         self.leading_side.connection_changed(name)
         if not self._wire.connected(name):
             self.proposals.lost(name)
+            if name == self.leader:
+                self.elections.lost_leader()
         self._note_due = 0.0
 
     def tick(self) -> bool:

@@ -9,8 +9,9 @@ MIB = 1 << 20
 class Settings:
     """Seconds, bytes and counts; the same on every server.
 
-    ``fallback_s`` may not exceed ``election_min_s``: a leader that lost its quorum steps down
-    before another one can be elected.
+    ``fallback_s`` may not exceed ``election_min_s``: a leader that hears no quorum any more steps
+    down before servers that only miss it elect another one. (Where connections break, they are
+    faster; what it says meanwhile counts for nothing without a quorum.)
     """
 
     heartbeat_s: float = 0.05

@@ -105,15 +105,16 @@ def test_votes_of_another_term_do_not_count() -> None:
     assert not node.leading
 
 
-def test_a_leader_without_quorum_steps_down_before_another_is_elected() -> None:
+def test_a_leader_without_quorum_steps_down_and_has_acknowledged_nothing_since() -> None:
     rig = Rig()
     leader = rig.elect("a")
     rig.isolate("a")
+    result = rig.propose("a", b"x")
     begun = rig.time
     while leader.leading:
         rig.run(0.01)
     assert rig.time - begun <= rig.settings.fallback_s + 0.05
-    assert not any(node.leading for node in rig.nodes.values())
+    assert result == []
 
 
 def test_a_leader_of_an_old_term_is_told() -> None:
@@ -156,3 +157,30 @@ def test_only_the_leader_can_make_a_server_stand() -> None:
     rig.inject("c", "b", TimeoutNow(leader.term))
     rig.run(0.1)
     assert leader.leading
+
+
+def test_a_leader_whose_process_ends_is_replaced_sooner_than_one_that_falls_silent() -> None:
+    rig = Rig()
+    rig.elect("a")
+    rig.run(0.2)
+    for name in "bc":
+        rig.disconnect(name, "a")  # both notice, as they do when a process ends
+    rig.run(0.3, "bc")
+    assert sum(rig.nodes[name].leading for name in "bc") == 1
+
+    silent = Rig()
+    silent.elect("a")
+    silent.run(0.2)
+    silent.run(0.3, "bc")
+    assert not any(silent.nodes[name].leading for name in "bc")
+
+
+def test_one_broken_connection_deposes_no_leader() -> None:
+    rig = Rig()
+    leader = rig.elect("a")
+    rig.run(0.2)
+    term = leader.term
+    rig.disconnect("b", "a")
+    rig.run(2.0)
+    assert leader.leading
+    assert leader.term == term
