@@ -102,7 +102,8 @@ async def test_drill(tmp_path: Path) -> None:
         backup = await good(old, "backup", str(file))
         assert (backup["peers"], backup["mappings"]) == (2001, 1)
         assert (await registered(old, 11, ttl=61)).nonce == 11, "after the backup"
-        await good(old, "peer", "revoke", "p7")
+        alone = await wgmap(old, "peer", "revoke", "p7")
+        assert alone.code == ExitCode.UNCONFIRMED, "no responder runs here that could confirm it"
     names.write_text("p7\n")
 
     async with server(tmp_path / "new") as new:
