@@ -288,6 +288,7 @@ class DataPlane:
         if peer.phase is Phase.TRYING and peer.role is Role.PULLER and not installed.newer:
             # It asked for us while we asked for it: two initiations may have crossed.
             peer.role = self._role(peer.key, both=True)
+            peer.kick_at = peer.tried_at + self.handshakes.kick_delay(self.servers.rtt(), peer)
         return []
 
     def _is_in_use(self, offer: PeerOffer) -> bool:
