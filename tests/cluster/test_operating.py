@@ -12,6 +12,7 @@ import pytest
 from support.operators import WGMAP, Ended
 from support.replica import map_register
 from support.replica_process import ReplicaProcess
+from wgmap.errors import ExitCode
 from wgmap.lisp.messages import MapNotify
 
 PEER = "127.0.0.7"

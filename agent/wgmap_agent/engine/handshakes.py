@@ -66,12 +66,13 @@ class Handshakes:
     def kick_delay(self, rtt: float, peer: Peer) -> float:
         """Return how long an initiation is given; doubles with every kick but the first."""
         settings = self._settings
-        rtts = settings.kick_both_rtts if peer.role is Role.BOTH_FIRST else settings.kick_rtts
-        delay: float = (settings.kick_s + rtts * rtt) * 2 ** min(max(peer.kicks - 1, 0), 16)
-        if peer.role is Role.BOTH_SECOND:
-            # The other side kicks, unless it is gone. Two kicks within one way destroy each
-            # other's handshake, so more than the jitter below and a way must lie between them.
-            delay *= 2
+        rtts, least = settings.kick_rtts, settings.kick_s
+        if peer.role is Role.BOTH_FIRST:
+            rtts = settings.kick_both_rtts
+        elif peer.role is Role.BOTH_SECOND:
+            # The other side kicks, unless it is gone: long before, or the two kicks would cross.
+            rtts, least = 2 * settings.kick_rtts, settings.kick_s + settings.second_s
+        delay: float = (least + rtts * rtt) * 2 ** min(max(peer.kicks - 1, 0), 16)
         return min(delay, settings.kick_cap_s) * self._rng.uniform(1.0, 1.1)
 
     def judge(self, now: float, rtt: float, peer: Peer, state: PeerState) -> Step:

@@ -61,6 +61,7 @@ class Settings:
     # the two would cross; and peers may be further away than the servers that the RTT is from.
     kick_s: float = 0.25
     kick_rtts: float = 3.0
+    second_s: float = 0.15  # more, for the side that leaves the kick to the other
     kick_both_rtts: float = 2.0  # where both pulled at once and two initiations have crossed
     kick_cap_s: float = 5.0  # back-off between kicks; WireGuard's own retry is as slow
     look_s: float = 0.04  # beside look_rtts: by then an initiation has its response
