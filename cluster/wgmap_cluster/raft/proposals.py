@@ -140,12 +140,18 @@ class Proposals:
                 self._appended.setdefault(index, []).append(request)
 
     def _refused(self, request: int, pending: _Pending, reason: str) -> None:
-        """Try the next leader, until the deadline: a refusal is certain."""
+        """Try the next leader, until the deadline: a refusal is certain.
+
+        Under a new id, so that no late copy of this refusal is taken for one of the next attempt.
+        """
         if reason:
             self._end(request, Proposal(Outcome.NOT_APPLIED, reason=reason))
             return
         pending.asked = None
-        self._queue.append(request)
+        del self._pending[request]
+        self._next_id += 1
+        self._pending[self._next_id] = pending
+        self._queue.append(self._next_id)
 
     def lost(self, name: str) -> None:
         """End what ``name`` was asked over a connection that is gone: it may have arrived."""
