@@ -12,6 +12,7 @@ import pytest
 
 from support.replica import Client, map_register
 from support.replica_process import ReplicaProcess
+from wgmap_cluster.feed import ResponderNote
 from wgmap_cluster.fsm.rows import Meta, Table
 
 PEER = "127.0.0.7"
@@ -62,9 +63,11 @@ async def test_register_lookup_and_revoke(replica: ReplicaProcess) -> None:
     assert (found["found"], found["fresh"], found["version"]) == (True, True, 1)
     peers = await ask(replica, "GET", "peers")
     assert [(peer["name"], peer["registered"]) for peer in peers] == [("a1", True)]
-    revoked = await ask(replica, "POST", "peers/a1/revoke")
-    assert revoked["unconfirmed"] == []
+    revoking = asyncio.create_task(ask(replica, "POST", "peers/a1/revoke"))
     await client.until(lambda: client.tables[Table.REVOCATIONS])
+    assert not revoking.done(), "no responder has confirmed it yet"
+    client.connection.send(ResponderNote({"index": client.index}))
+    assert (await revoking)["unconfirmed"] == []
     assert prefixes(client) == []
     await client.close()
 
