@@ -1,7 +1,6 @@
 """The steps of the demo; each says what it measured and whether it held."""
 
 import asyncio
-import itertools
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from wgmap_chaos.demo.timeline import FirstContact, Timeline
 from wgmap_chaos.flow import Flow
 from wgmap_chaos.lab import inventory
 from wgmap_chaos.lab.inventory import AgentEntry
+from wgmap_chaos.moves.mover import replace
 from wgmap_chaos.programs import ProgramError, ask, run
 
 LAB_FILE = "lab.json"
@@ -188,20 +188,5 @@ class Demo:
 
 
 async def _move(agent: AgentEntry, offset: int) -> None:
-    """Give every underlay address of an agent up for another one, new first, in one batch."""
-    lines = itertools.chain.from_iterable(_move_lines(agent, old, offset) for old in agent.underlay)
-    process = await asyncio.create_subprocess_exec(
-        "ip", "-n", agent.netns, "-batch", "-", stdin=asyncio.subprocess.PIPE
-    )
-    await process.communicate("\n".join(lines).encode() + b"\n")
-    if process.returncode:
-        msg = f"{agent.name}: ip -batch: exit code {process.returncode}"
-        raise ProgramError(msg)
-
-
-def _move_lines(agent: AgentEntry, address: IPAddress, offset: int) -> tuple[str, str]:
-    length, options = (24, "") if address.version == 4 else (64, " nodad")
-    return (
-        f"addr add {address + offset}/{length} dev {agent.underlay_port}{options}",
-        f"addr del {address}/{length} dev {agent.underlay_port}",
-    )
+    """Give every underlay address of an agent up for another one."""
+    await replace(agent, agent.underlay, [address + offset for address in agent.underlay])

@@ -39,10 +39,14 @@ class Mover:
 
     async def _go(self, place: int) -> None:
         before, self._place = self.addresses, place
-        await _replace(self.agent, before, self.addresses)
+        await replace(self.agent, before, self.addresses)
 
 
-async def _replace(agent: AgentEntry, old: Sequence[IPAddress], new: Sequence[IPAddress]) -> None:
+async def replace(agent: AgentEntry, old: Sequence[IPAddress], new: Sequence[IPAddress]) -> None:
+    """Give underlay addresses up for others, the new ones first, in one batch.
+
+    Raises ProgramError.
+    """
     pairs = zip(old, new, strict=True)
     lines = itertools.chain.from_iterable(_lines(agent, *pair) for pair in pairs)
     process = await asyncio.create_subprocess_exec(
