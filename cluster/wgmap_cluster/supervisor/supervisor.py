@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from wgmap import log, systemd
 from wgmap.config import load
 from wgmap.errors import WgmapError
 from wgmap.log import Log
+from wgmap.signals import ending
 from wgmap_cluster.config import ServerConfig
 from wgmap_cluster.supervisor import tunnels
 from wgmap_cluster.supervisor.children import Child, stop_all
@@ -36,19 +36,18 @@ def run(path: Path, replica: str = "wgmap_cluster.replica", *, verbose: bool = F
 async def _run(path: Path, config: ServerConfig, plan: tunnels.Plan, replica: str) -> None:
     task = asyncio.current_task()
     assert task is not None, "runs in a task"
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     if plan.interface is None:
         _LOG.warning(
             "UNPROTECTED map service: whoever reaches it can write any source address;"
             " for load generators and plain LISP clients only",
             listen=config.control.listen,
         )
-    async with tunnels.opened(plan) as opened:
-        try:
-            await Supervisor(path, config, opened, replica).run()
-        except* WgmapError as group:
-            raise _first(group) from None
+    with ending(task.cancel):
+        async with tunnels.opened(plan) as opened:
+            try:
+                await Supervisor(path, config, opened, replica).run()
+            except* WgmapError as group:
+                raise _first(group) from None
 
 
 def _first(group: ExceptionGroup[WgmapError]) -> WgmapError:
