@@ -22,7 +22,6 @@ from wgmap.errors import (
     WgmapError,
 )
 from wgmap_cluster.config import ServerConfig
-from wgmap_cluster.fsm import commands
 from wgmap_cluster.fsm.commands import (
     Command,
     CommandError,
@@ -48,9 +47,9 @@ from wgmap_cluster.replica import agent_config
 from wgmap_cluster.replica.archive import Archive
 from wgmap_cluster.replica.events import EventHub
 from wgmap_cluster.replica.notes import ServerNote
+from wgmap_cluster.replica.proposing import Proposer
 from wgmap_cluster.replica.requests import Enrolment, PeerChange, enrol_command, set_command
 from wgmap_cluster.replica.servers import Servers
-from wgmap_cluster.replica.upgrades import require_all_read
 from wgmap_cluster.replica.views import (
     AddedView,
     AuditView,
@@ -117,6 +116,7 @@ class Operations:
         self._name = name
         self._machine = machine
         self._log = log
+        self._proposer = Proposer(name, log)
         self._note = note
         self._staleness_s = staleness_s
         self.events = EventHub(machine, log)
@@ -294,15 +294,10 @@ class Operations:
     # How.
 
     async def _do(self, command: Command) -> tuple[Done, Proposal]:
-        version = commands.version_of(command)
-        if version > 1:
-            others = self._log.status().others
-            require_all_read(version, self._name, self._log.members(), others)
         try:
-            data = commands.encode(command)
+            proposal = await self._proposer.propose(command)
         except CommandError as error:
             raise ConfigError(str(error)) from error
-        proposal = await self._log.propose(data)
         if proposal.outcome is not Outcome.APPLIED:
             raise UnavailableError(_why_not(proposal))
         return _done(proposal.result), proposal
