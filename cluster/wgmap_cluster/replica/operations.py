@@ -107,11 +107,12 @@ class Operations:
         state_dir: Path | None = None,
         *,
         config: ServerConfig | None = None,
+        counters: Callable[[], dict[str, int]] = dict,
     ) -> None:
         """Act for server ``name``; ``note`` returns what it publishes about itself.
 
         ``state_dir`` is where its keys lie; without it they cannot be put in a backup. Without
-        ``config`` no server can be added.
+        ``config`` no server can be added. ``counters``: see StatusView.
         """
         self._name = name
         self._machine = machine
@@ -119,6 +120,7 @@ class Operations:
         self._proposer = Proposer(name, log)
         self._note = note
         self._staleness_s = staleness_s
+        self._counters = counters
         self.events = EventHub(machine, log)
         self.archive = Archive(name, machine, log, self._do, state_dir)
         self.servers = Servers(name, machine, log, self._do, config)
@@ -271,6 +273,7 @@ class Operations:
             "revocation": state.revocation,
             "mappings": counts.mappings,
             "restoring": Meta.RESTORING in state.meta,
+            "counters": dict(sorted(self._counters().items())),
         }
 
     async def resolve(self, instance: int, eid: IPAddress | IPNetwork) -> ResolveView:

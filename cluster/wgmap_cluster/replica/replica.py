@@ -78,7 +78,14 @@ class Replica:
             *(server.name, self.machine, self.log, self.note, server.staleness_s),
             state_dir=server.state_dir,
             config=self._config,
+            counters=self.counters,
         )
+
+    def counters(self) -> dict[str, int]:
+        """Return the numbers of this server: the replica's own, the log's, its responders'."""
+        log = {f"log.{name}": value for name, value in self.log.figures().items()}
+        told = {f"responder.{name}": value for name, value in self.feeder.told().items()}
+        return {**self.core.counters, **log, **told}
 
     async def run(self, *others: Part) -> None:
         """Open the log and serve, with ``others`` beside; raises LogError, OSError, groups."""

@@ -186,6 +186,7 @@ class StatusView(TypedDict):
     revocation: int  # number of the last one; 0: none yet
     mappings: int
     restoring: bool  # a backup is being restored: nobody can register
+    counters: dict[str, int]  # of the server that was asked; docs/operations.md names them
 
 
 class ResolveView(TypedDict):

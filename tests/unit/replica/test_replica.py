@@ -17,7 +17,7 @@ from wgmap.config import parse
 from wgmap.wg.device import DeviceConfig, PeerConfig
 from wgmap.wg.keys import PublicKey
 from wgmap_cluster.config import ServerConfig
-from wgmap_cluster.feed import SOCKET_NAME
+from wgmap_cluster.feed import SOCKET_NAME, ResponderNote
 from wgmap_cluster.fsm import commands
 from wgmap_cluster.fsm.machine import Machine
 from wgmap_cluster.fsm.rows import Table
@@ -168,6 +168,21 @@ async def test_housekeeping_proposes_nothing_that_another_server_does_not_read_y
         assert len(whole.log.commands) == proposed
         del whole.log.servers["ms2"]
         await eventually(lambda: whole.machine.state.registrations["a1"].seen == 50.0)
+
+
+async def test_status_has_the_numbers_of_replica_log_and_responders(whole: Whole) -> None:
+    whole.before(bootstrap())
+    async with whole.running():
+        client = await Client.attach(whole.directory / SOCKET_NAME)
+        client.connection.send(ResponderNote({"index": 1, "request.received": 7}))
+        operations = whole.replica.operations()
+        await eventually(lambda: "responder.request.received" in operations.status()["counters"])
+        whole.replica.core.counters.count("register.received", 3)
+        counters = operations.status()["counters"]
+        assert counters["responder.request.received"] == 7
+        assert counters["register.received"] == 3
+        assert counters["log.commit"] == len(whole.log.commands) > 0
+        await client.close()
 
 
 async def test_the_leader_moves_the_clock_and_ends_registrations(
