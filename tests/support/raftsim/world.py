@@ -156,7 +156,8 @@ class World:
     def require_durable(self, name: str, message: messages.Message) -> None:
         """Nothing may leave that is not on disk, but a leader's entries in a term that is.
 
-        Its own vote for itself in that term must be: after a crash it must not lead it again.
+        Its own vote for itself in that term must be, or a later term: after a crash it must not
+        lead that one again.
         """
         server = self.servers[name]
         if server.node is None:
@@ -168,7 +169,8 @@ class World:
             image = server.durable()
             led = None if image is None else (image.term, image.vote)
             text = f"{name} leads term {message.term}, on its disk is {led}"
-            self.checks.require(led == (message.term, name), text)
+            right = led is not None and (led[0] > message.term or led == (message.term, name))
+            self.checks.require(right, text)
             self._proven[name] = message.term
 
     def _require_on_quorum(self, node: RaftNode, voters: set[str]) -> None:
