@@ -13,6 +13,7 @@ from wgmap import addresses, clock
 from wgmap.errors import WgmapError
 from wgmap.log import Log
 from wgmap.net.netlink import Network
+from wgmap.systemd import watchdog_interval_s
 from wgmap.wg import probe
 from wgmap.wg.device import Device, DeviceState
 from wgmap.wg.keys import PrivateKey
@@ -230,7 +231,7 @@ class _Agent:
                 log.info("registered" if registered else "not registered any more")
                 self.readiness.ready("registered" if registered else "not registered")
             was = registered
-            if now - told_at >= Readiness.interval_s():
+            if now - told_at >= watchdog_interval_s():
                 self.readiness.alive()
                 told_at = now
             if now - noted_at >= walltime.NOTE_S:
