@@ -3,16 +3,16 @@
 import asyncio
 import gc
 import random
-import signal
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from wgmap import addresses, clock
 from wgmap.errors import WgmapError
 from wgmap.log import Log
 from wgmap.net.netlink import Network
+from wgmap.signals import ending
 from wgmap.systemd import watchdog_interval_s
 from wgmap.wg import probe
 from wgmap.wg.device import Device, DeviceState
@@ -176,7 +176,7 @@ class _Agent:
         await socket.start()
         try:
             present = Presence(Rules.of(self.config).own_interfaces)
-            with self.network.changes() as changes, _signals(self.pump.stop):
+            with self.network.changes() as changes, ending(self.pump.stop):
                 underlay = await self.links.underlay()
                 self.pump.take(self.engine.start(clock.now(), underlay))
                 self.initiations.start(self._initiation)
@@ -238,19 +238,6 @@ class _Agent:
                 self.store.note_wall(walltime.now())
                 noted_at = now
             await asyncio.sleep(WATCH_S if registered else REGISTERED_POLL_S)
-
-
-@contextmanager
-def _signals(stop: Callable[[], None]) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    for number in numbers:
-        loop.add_signal_handler(number, stop)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
 
 
 @asynccontextmanager

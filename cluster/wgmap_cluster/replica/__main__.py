@@ -8,7 +8,6 @@ import argparse
 import asyncio
 import contextlib
 import os
-import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import NoReturn
 from wgmap import log
 from wgmap.config import load
 from wgmap.errors import ExitCode, WgmapError
+from wgmap.signals import ending
 from wgmap_cluster.admin.server import AdminServer
 from wgmap_cluster.config import ServerConfig
 from wgmap_cluster.fsm.machine import Machine
@@ -49,10 +49,12 @@ def main() -> int:
 async def _run(config: ServerConfig) -> None:
     task = asyncio.current_task()
     assert task is not None, "runs in a task"
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, task.cancel)
-    failed: asyncio.Future[NoReturn] = loop.create_future()
+    with ending(task.cancel):
+        await _serving(config)
+
+
+async def _serving(config: ServerConfig) -> None:
+    failed: asyncio.Future[NoReturn] = asyncio.get_running_loop().create_future()
 
     def on_fatal(error: LogError) -> None:
         if not failed.done():

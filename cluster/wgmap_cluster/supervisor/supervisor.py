@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -14,6 +13,7 @@ from wgmap.clock import now
 from wgmap.config import load
 from wgmap.errors import WgmapError
 from wgmap.log import Log
+from wgmap.signals import ending
 from wgmap_cluster.config import ServerConfig
 from wgmap_cluster.supervisor import reload, tunnels
 from wgmap_cluster.supervisor.children import Child, stop_all
@@ -38,19 +38,18 @@ def run(path: Path, replica: str = "wgmap_cluster.replica", *, verbose: bool = F
 async def _run(path: Path, config: ServerConfig, plan: tunnels.Plan, replica: str) -> None:
     task = asyncio.current_task()
     assert task is not None, "runs in a task"
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     if plan.interface is None:
         _LOG.warning(
             "UNPROTECTED map service: whoever reaches it can write any source address;"
             " for load generators and plain LISP clients only",
             listen=config.control.listen,
         )
-    async with tunnels.opened(plan) as opened:
-        try:
-            await Supervisor(path, config, opened, replica).run()
-        except* WgmapError as group:
-            raise _first(group) from None
+    with ending(task.cancel):
+        async with tunnels.opened(plan) as opened:
+            try:
+                await Supervisor(path, config, opened, replica).run()
+            except* WgmapError as group:
+                raise _first(group) from None
 
 
 def _first(group: ExceptionGroup[WgmapError]) -> WgmapError:
