@@ -284,6 +284,7 @@ class Engine:
             actions = self._server_set.told(now, notify.records)
         else:
             actions = self._plane.push(now, notify.records)
+            self._renewals.pushed(name, notify.records)
         if notify.xtr is not None and not own:  # the answer to a register repeats our own mark
             actions += self._told(now, name, Mark.of(notify.xtr))
         return [*actions, Send(name, self._acknowledgement(name, notify))]
