@@ -161,7 +161,8 @@ class Announcer:
             self._withdrawals.add(row.peer, Place(row.instance, prefix), record, now)
         everybody = self._everybody(row.peer, row.instance, now)
         # In front of everything, and whatever the queue holds: an operator waits for it.
-        mark = self._news.mark(number, since=number - 1)
+        since = self._follower.tables.revoked_before(number)
+        mark = self._news.mark(number, since)
         self._broadcasts.appendleft(_Broadcast(row.peer, everybody, REVOCATION_ATTEMPTS, mark))
 
     def _tell_of_change(self, subject: str, now: float) -> None:
