@@ -5,7 +5,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from wgmap.addresses import IPAddress, prefix_from_bytes
+from wgmap.addresses import IPAddress, host_prefix, prefix_from_bytes
 from wgmap.lisp.codec import encode
 from wgmap.lisp.mark import Mark
 from wgmap.lisp.messages import LISP_PORT, Eid, MapRequest, RequestRecord
@@ -289,12 +289,14 @@ class Announcer:
         return [Send((address, LISP_PORT), self._solicitation(place, own)) for place in places]
 
     def _solicitation(self, moved: Place, own: Place) -> bytes:
+        # The field has room for an address alone; the client looks for the entry that holds it.
+        source = host_prefix(prefix_from_bytes(moved.prefix).network_address)
         return encode(
             MapRequest(
                 nonce=self._rng.getrandbits(64),
                 itr_rlocs=(self._address,),
                 records=(RequestRecord(Eid(prefix_from_bytes(own.prefix), own.instance)),),
-                source_eid=Eid(prefix_from_bytes(moved.prefix), moved.instance),
+                source_eid=Eid(source, moved.instance),
                 smr=True,
             )
         )
