@@ -8,7 +8,7 @@ import pytest
 
 from support.supervised import Server
 from support.xtr import Xtr, locator
-from wgmap.addresses import IPAddress
+from wgmap.addresses import IPAddress, IPNetwork
 from wgmap.lisp.codec import decode, encode
 from wgmap.lisp.messages import Eid, Locator, LocatorForm, MapNotify, MapRegister, Record
 from wgmap_cluster.cli.main import main as wgmap
@@ -37,7 +37,7 @@ def enrol(server: Server, name: str, prefix: object, address: IPAddress, *more: 
     assert wgmap(["--socket", socket, *command, *more]) == 0
 
 
-def xtr(server: Server, number: int, prefix: ipaddress.IPv4Network, *, sha: str = "sha1") -> Xtr:
+def xtr(server: Server, number: int, prefix: IPNetwork, *, sha: str = "sha1") -> Xtr:
     enrol(
         *(server, f"site{number}", prefix, at(number)),
         *("--lisp-key", SECRET.decode(), "--lisp-auth", sha),
