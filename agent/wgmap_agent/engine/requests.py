@@ -85,16 +85,24 @@ class Requests:
         return target in self._nonces
 
     def ask(
-        self, now: float, target: IPNetwork, *, refresh: bool = False, second: str | None = None
+        self,
+        now: float,
+        target: IPNetwork,
+        *,
+        refresh: bool = False,
+        everybody: bool = False,
+        second: str | None = None,
     ) -> list[Action]:
         """Ask for a prefix; nothing where the question is out already or too many are.
 
+        ``everybody``: ask all servers, for each tells the destination of us, and the one that
+        answers first may be one that cannot reach it.
         ``second``: the one server to ask (first), beside those that were asked before.
         """
         known = self._nonces.get(target)
         if known is not None:
             if not refresh or self._pending[known].refresh:
-                return []
+                return self._ask_rest(now, self._pending[known]) if everybody else []
             self._drop(self._pending[known])  # a refresh says more than a plain question
         if len(self._pending) >= self._settings.max_requests:
             self._counters.add("request.refused_too_many")
@@ -106,7 +114,7 @@ class Requests:
         self._pending[nonce] = pending
         self._nonces[target] = nonce
         self._counters.add("request.second" if second else "request.asked")
-        choice = self._hedging.first(now, refresh=refresh, only=second)
+        choice = self._hedging.first(now, refresh=refresh, everybody=everybody, only=second)
         pending.others_at = choice.others_at
         actions = self._send(now, pending, choice.servers)
         self._due.note(nonce)
@@ -270,6 +278,10 @@ class Requests:
             self._counters.add("request.hedge_refused")
             return []
         self._counters.add("request.hedged")
+        return self._ask_rest(now, pending)
+
+    def _ask_rest(self, now: float, pending: Pending) -> list[Action]:
+        pending.others_at = None
         others = (one for one in self._servers.all() if one.info.name not in pending.asked)
         return self._send(now, pending, tuple(others))
 

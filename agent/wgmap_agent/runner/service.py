@@ -6,6 +6,7 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from wgmap import addresses, clock
@@ -109,7 +110,9 @@ class _Agent:
         who = identity(config, control_key, data_key)
         rng = random.Random()  # noqa: S311  # jitter and nonces; tunnels authenticate
         settings = Settings.configured(config.agent.unanswered_s, config.agent.pending_s)
-        self = cls(config, Engine(who, store.load(), rng, settings), who, store)
+        engine = Engine(who, store.load(), rng, settings)
+        # From here on those count that a former run learnt.
+        self = cls(config, engine, replace(who, servers=engine.servers()), store)
         await self._open(stack, control_key, data_key)
         return self
 
@@ -123,7 +126,7 @@ class _Agent:
         await interfaces.set_up_tun(self.network, config)
         devices = {
             Tunnel.CONTROL: await interfaces.open_control(
-                backend, self.network, config, control_key, self.who.control_address
+                backend, self.network, config, self.who, control_key
             ),
             Tunnel.DATA: await interfaces.open_data(backend, self.network, config, data_key),
         }
@@ -139,9 +142,10 @@ class _Agent:
         self.pump.add(self.control, self._datagram)
         self.initiations = stack.enter_context(Initiations(config.data.port))
         self.links = Links(self.network, config)
+        self.links.towards(tuple(one.endpoint for one in self.who.servers))
 
     def _control_socket(self) -> ControlSocket:
-        servers = {one.name: one.control_address for one in self.config.server}
+        servers = {one.name: one.control_address for one in self.who.servers}
         interface = self.config.control.interface
         return ControlSocket(interface, self.who.control_address, servers)
 
