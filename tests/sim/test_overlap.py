@@ -5,9 +5,11 @@ and so holds some of them, whole or narrowed. What it holds must always be what 
 """
 
 import ipaddress
+import os
 import random
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,6 +52,7 @@ IDENTITY = replace(
     servers=(SERVER,),
 )
 OWNERS = ("a2", "a3", "a4")
+EXAMPLES = int(os.environ.get("WGMAP_SIM_EXAMPLES", "60"))
 SETTLE_S = 2.0  # pushes are there at once; one that is lost comes again within it
 
 
@@ -147,7 +150,8 @@ steps = st.one_of(
 )
 
 
-@settings(max_examples=60, derandomize=True, deadline=None)
+@pytest.mark.timeout(300)
+@settings(max_examples=EXAMPLES, derandomize=True, deadline=None)
 @given(st.lists(steps, min_size=1, max_size=14))
 def test_what_an_agent_holds_is_what_the_tables_say(
     plan: list[tuple[str | None, ipaddress.IPv4Network]],
@@ -182,6 +186,21 @@ def test_a_part_that_becomes_anothers_mapping_goes_to_it_whatever_its_version() 
     pair.check()
     assert pair.held(part[1]) == key("a4")
     assert pair.engine.counters["mapping.disputed"] == 1
+
+
+def test_what_a_peer_withdrew_does_not_take_its_next_mapping_along() -> None:
+    """The withdrawal goes along with what is told of the peer for a while."""
+    pair = Pair()
+    pair.map("a4", SPACE)
+    pair.packet(SPACE[0])
+    pair.run()
+    pair.map("a2", SPACE)
+    pair.packet(SPACE[0])
+    pair.run()
+    pair.map("a4", ipaddress.IPv4Network("10.66.0.0/29"))
+    pair.run()
+    pair.check()
+    assert pair.held(SPACE[0]) == key("a4")
 
 
 def test_a_part_with_the_prefix_of_a_mapping_that_was_withdrawn_is_no_hole() -> None:

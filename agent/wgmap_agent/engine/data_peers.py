@@ -10,7 +10,7 @@ from wgmap.addresses import IPNetwork
 from wgmap.wg.device import PeerConfig
 from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine.counters import Counters
-from wgmap_agent.engine.mappings import PeerOffer, Withdrawn, is_inside
+from wgmap_agent.engine.mappings import PeerOffer, Reading, Withdrawn, is_inside
 from wgmap_agent.engine.peers import Peer, Phase, Role
 from wgmap_agent.engine.settings import Settings
 from wgmap_agent.engine.table import Claim, Table, Verdict
@@ -127,16 +127,22 @@ class DataPeers:
         ]
         return (None if rest else claim.key), actions
 
-    def parts(self, gone: Withdrawn) -> tuple[IPNetwork, ...]:
+    def parts(self, gone: Withdrawn, message: Reading) -> tuple[IPNetwork, ...]:
         """Return the parts of a mapping that is withdrawn: it was narrowed when it came.
 
-        What is newer than the withdrawal stays.
+        What is newer than the withdrawal stays, and what the same message says is there: that is
+        all that the peer has.
         """
-        prefixes = self.table.prefixes(gone.key) if gone.key is not None else ()
+        if gone.key is None:
+            return ()
+        offer = message.peers.get(gone.key)
+        there = {one.prefix for one in offer.prefixes} if offer is not None else set()
         return tuple(
             prefix
-            for prefix in prefixes
-            if is_inside(prefix, gone.prefix) and self.table.is_from(prefix, gone.version)
+            for prefix in self.table.prefixes(gone.key)
+            if prefix not in there
+            and is_inside(prefix, gone.prefix)
+            and self.table.is_from(prefix, gone.version)
         )
 
     def unsettle(self, peer: Peer) -> None:

@@ -382,7 +382,7 @@ class DataPlane:
                 actions += self.remove(key)
         for one in reading.withdrawn:
             actions += self._withdraw(one.prefix, one.version)
-            for part in self.data.parts(one):
+            for part in self.data.parts(one, reading):
                 actions += self._withdraw(part, one.version)
         return actions
 
