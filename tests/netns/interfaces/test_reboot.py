@@ -2,15 +2,17 @@
 
 [s: server] ---- 192.0.2.0/24 ---- [a: every agent, a WireGuard device each]
 
-``WGMAP_LONG=1`` (``make test-promises``) has a hundred agents, the usual run twenty.
+``WGMAP_LONG=1`` (``make test-promises``) has a hundred agents, and wants them within 2 s; the usual
+run has twenty, and no clock: the machine may be busy.
 """
 
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,7 @@ from wgmap_cluster.interfaces.setup import control_tunnel, ensure
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.timeout(300)]
 
+_LOG = logging.getLogger(__name__)
 LONG = bool(os.environ.get("WGMAP_LONG"))
 AGENTS = 100 if LONG else 20
 REACHED_S = 2.0  # promised for a hundred
@@ -116,10 +119,7 @@ async def _all_reached(peers: ControlPeers, deadline_s: float) -> float:
 
 
 async def test_a_rebooted_server_reaches_silent_agents_by_itself(
-    backend: Backend,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    record_property: Callable[[str, object], None],
+    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(control, "CHECK_S", 0.5)  # the endpoints are saved so often
     monkeypatch.setattr(control, "COUNT_CACHED_S", 0.0)
@@ -137,8 +137,9 @@ async def test_a_rebooted_server_reaches_silent_agents_by_itself(
         machines.reboot()
         async with machines.running(saved) as peers:
             took = await _all_reached(peers, 30.0)
-    record_property("reached_s", round(took, 2))
-    assert took < REACHED_S * float(os.environ.get("WGMAP_TIME_SCALE", "1"))
+    _LOG.info("%d agents reached in %.2f s", AGENTS, took)
+    # Nobody else starts anything, so that they were reached at all says that the server did it.
+    assert not LONG or took < REACHED_S
 
 
 async def test_without_its_endpoints_it_is_deaf_to_them(backend: Backend, tmp_path: Path) -> None:
