@@ -153,7 +153,6 @@ class DataPlane:
         if installed is None:
             return disputed
         self._stamp(installed)
-        installed.peer.told_by = answer.server
         if installed.peer.recovery is not None and answer.authoritative:
             installed.peer.recovery.answered = True
         actions = installed.actions() + disputed

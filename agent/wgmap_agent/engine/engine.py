@@ -294,6 +294,7 @@ class Engine:
             actions = self._saved(self._server_set.told(now, notify.records))
         else:
             actions = self._plane.push(now, notify.records)
+            self._renewals.pushed(name, notify.records)
         if notify.xtr is not None and not own:  # the answer to a register repeats our own mark
             self._told(now, name, Mark.of(notify.xtr))
         if self._servers.revocations.take_unsaved():

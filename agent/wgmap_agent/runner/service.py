@@ -3,10 +3,9 @@
 import asyncio
 import gc
 import random
-import signal
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +13,8 @@ from wgmap import addresses, clock
 from wgmap.errors import WgmapError
 from wgmap.log import Log
 from wgmap.net.netlink import Network
+from wgmap.signals import ending
+from wgmap.systemd import watchdog_interval_s
 from wgmap.wg import probe
 from wgmap.wg.device import Device, DeviceState
 from wgmap.wg.keys import PrivateKey
@@ -179,7 +180,7 @@ class _Agent:
         await socket.start()
         try:
             present = Presence(Rules.of(self.config).own_interfaces)
-            with self.network.changes() as changes, _signals(self.pump.stop):
+            with self.network.changes() as changes, ending(self.pump.stop):
                 underlay = await self.links.underlay()
                 self.pump.take(self.engine.start(clock.now(), underlay))
                 self.initiations.start(self._initiation)
@@ -234,26 +235,13 @@ class _Agent:
                 log.info("registered" if registered else "not registered any more")
                 self.readiness.ready("registered" if registered else "not registered")
             was = registered
-            if now - told_at >= Readiness.interval_s():
+            if now - told_at >= watchdog_interval_s():
                 self.readiness.alive()
                 told_at = now
             if now - noted_at >= walltime.NOTE_S:
                 self.store.note_wall(walltime.now())
                 noted_at = now
             await asyncio.sleep(WATCH_S if registered else REGISTERED_POLL_S)
-
-
-@contextmanager
-def _signals(stop: Callable[[], None]) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    for number in numbers:
-        loop.add_signal_handler(number, stop)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
 
 
 @asynccontextmanager

@@ -27,6 +27,7 @@ from wgmap_cluster.replica.notes import ServerNote
 from wgmap_cluster.replica.operations import Operations
 from wgmap_cluster.replica.registrations import Registrar
 from wgmap_cluster.replica.tunnels import Tunnels
+from wgmap_cluster.replica.views import CountersView
 
 BOOTSTRAP_RETRY_S = 0.3
 PUBLISH_S = 0.1
@@ -79,7 +80,12 @@ class Replica:
             *(server.name, self.machine, self.log, self.note, server.staleness_s),
             state_dir=server.state_dir,
             config=self._config,
+            counters=self.counters,
         )
+
+    def counters(self) -> CountersView:
+        """Return what was counted since the start: here, and by each responder (a second ago)."""
+        return {"replica": dict(self.core.counters), "responders": self.feeder.counted()}
 
     async def run(self, *others: Part) -> None:
         """Open the log and serve, with ``others`` beside; raises LogError, OSError, groups."""
