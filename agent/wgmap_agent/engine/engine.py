@@ -168,6 +168,7 @@ class Engine:
         actions = self._retries.due(now, self._registration.saved())
         if self._move_at is not None and self._move_at <= now:
             actions += self._move(now, changed=self._move_changed)
+        self._requests.notice_late(now)
         actions += self._registration.due(now)
         repeated, answers = self._requests.due(now)
         actions += repeated
@@ -320,7 +321,7 @@ class Engine:
         """Ask servers that were not heard for long: for our own prefix, which any can answer."""
         actions: list[Action] = []
         for server in self._servers.due_probes(now):
-            self._servers.sent(now, server.info.name)
+            self._servers.sent(now, server.info.name, quick=True)
             self.counters.add("server.probed")
             probe = marked(
                 self._probe(server.probe_nonce or 0), self._servers.mark(server.info.name)
@@ -339,20 +340,20 @@ class Engine:
     def _move(self, now: float, *, changed: bool) -> list[Action]:
         """Cure the stale source address, and where the addresses changed tell everybody."""
         self._moved_at, self._move_at, self._move_changed = now, None, False
-        actions: list[Action] = [
-            RefreshEndpoints(Tunnel.CONTROL),
-            RefreshEndpoints(Tunnel.DATA),
-        ]
+        control, data = RefreshEndpoints(Tunnel.CONTROL), RefreshEndpoints(Tunnel.DATA)
         if not changed:
-            return actions
+            return [control, data]
         self.counters.add("moves")
         self._control.moved(now)
-        actions += self._registration.change(now, self._underlay)
+        actions: list[Action] = [control, *self._registration.change(now, self._underlay)]
+        # Every server learns our new address from it, for its pushes; and it shows which is dead.
+        self._servers.probe_soon(now)
+        actions += self._probe_servers(now)
         active = self._active(now)
         for peer in active:
             peer.recovery = self._plane.moves.own_move(now, len(active))
             self._plane.data.unsettle(peer)
-        return actions + self._plane.poke(*active)
+        return [*actions, data, *self._plane.poke(*active)]
 
     def _active(self, now: float) -> list[Peer]:
         since = now - self._settings.standing_s

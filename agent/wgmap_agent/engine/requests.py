@@ -163,6 +163,10 @@ class Requests:
         )
         self._pass_over(now, *late)
 
+    def notice_late(self, now: float) -> None:
+        """Pass over the servers that owe an answer for too long while others gave theirs."""
+        self._pass_over(now, *self._servers.late(now))
+
     def _pass_over(self, now: float, *names: str) -> None:
         """Take preference from servers; what only they were asked is asked of others at once."""
         for name in names:

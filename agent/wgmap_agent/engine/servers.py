@@ -167,6 +167,40 @@ class Servers:
         server.probe_at = min(server.probe_at, now)
         return True
 
+    def outrun_at(self, name: str, asked: float) -> float | None:
+        """Return when a server that was asked then and says nothing is late; None: not yet.
+
+        Others were heard meanwhile, so the way out works.
+        """
+        server = self._servers.get(name)
+        if server is None:
+            return asked
+        others = (one.heard for one in self._servers.values() if one is not server)
+        if server.heard is not None and server.heard > asked:
+            return None
+        if not any(heard is not None and heard > asked for heard in others):
+            return None
+        return asked + max(self.patience(name), self._settings.late_floor_s)
+
+    def late(self, now: float) -> tuple[str, ...]:
+        """Return the servers whose answer is late although another was heard since they were asked.
+
+        So the way out works, and it is theirs. Those that were passed over are known already.
+        """
+        return tuple(
+            name
+            for name, server in self._servers.items()
+            if (at := self._late_at(server)) is not None
+            if at <= now and server.avoid_until <= now and not self.is_silent(now, name)
+        )
+
+    def _late_at(self, server: Server) -> float | None:
+        """Return when a server that owes an answer, and no other, is late."""
+        since = server.owes_since
+        if since is None or server.heard is None or server.rtt.smoothed is None:
+            return None
+        return self.outrun_at(server.info.name, since)
+
     def newly_silent(self, now: float) -> frozenset[str]:
         """Return the servers that were heard once and are silent now; each silence once."""
         silent = [
@@ -230,11 +264,13 @@ class Servers:
 
     def is_silent(self, now: float, name: str) -> bool:
         """Say whether a server owes an answer for too long."""
-        server = self._servers[name]
+        return now > self._silent_at(self._servers[name])
+
+    def _silent_at(self, server: Server) -> float:
         if server.waiting_since is None:
-            return False
-        limit = self._settings.server_silent_s + 3 * (server.rtt.smoothed or 0.0)
-        return now - server.waiting_since > limit
+            return float("inf")
+        rtts = 3 * (server.rtt.smoothed or 0.0)
+        return server.waiting_since + self._settings.server_silent_s + rtts
 
     def rtt(self) -> float:
         """Return the middle of the smoothed round trips (seconds): what a data tunnel may take.
@@ -252,6 +288,11 @@ class Servers:
             server.rtt.timeout(settings.request_unknown_rtt_s, settings.request_floor_s)
             for server in self._servers.values()
         )
+
+    def probe_soon(self, now: float) -> None:
+        """Have every server probed now: each learns from it where we are, and pushes there."""
+        for server in self._servers.values():
+            server.probe_at = now
 
     def due_probes(self, now: float) -> list[Server]:
         """Return the servers that must be asked something now; sets their next probes."""
@@ -275,8 +316,14 @@ class Servers:
         return True
 
     def deadline(self) -> float:
-        """Return when the next probe is due."""
-        return min(server.probe_at for server in self._servers.values())
+        """Return when the next probe is due, or a server that owes an answer is late."""
+        return min(self._next(server) for server in self._servers.values())
+
+    def _next(self, server: Server) -> float:
+        late = self._late_at(server)
+        if late is None or server.lost or self._silent_at(server) <= late:
+            return server.probe_at
+        return min(server.probe_at, max(late, server.avoid_until))
 
     def status(self, now: float) -> tuple[ServerStatus, ...]:
         """Describe all servers, by name; none is preferred while none is known to answer."""

@@ -1,6 +1,7 @@
 """A whole simulated network, and the invariants that hold after every step of it."""
 
 import ipaddress
+from collections.abc import Iterable
 from ipaddress import IPv6Address
 
 from support.agent_sim.host import CONTROL_PORT, Host
@@ -8,6 +9,7 @@ from support.agent_sim.mapserver import Log, MapServer
 from support.agent_sim.wireguard import Device, Payload
 from support.agent_sim.world import World
 from wgmap.addresses import Endpoint, host_prefix
+from wgmap.lisp.messages import Eid, Locator, Record
 from wgmap.wg.device import PeerConfig
 from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine.settings import Settings
@@ -23,6 +25,19 @@ def server_info(number: int) -> ServerInfo:
         PublicKey(bytes((number, 2)) + bytes(30)),
         Endpoint(ipaddress.ip_address(f"192.0.2.{number}"), CONTROL_PORT),
         IPv6Address(f"fd77:676d:6170::5:{number}"),
+    )
+
+
+def set_of(servers: Iterable["ServerHost"]) -> tuple[Record, ...]:
+    """Return the server set, as servers answer it."""
+    return tuple(
+        Record(
+            Eid(host_prefix(one.info.control_address)),
+            (Locator(one.info.endpoint.address, one.info.endpoint.port, one.info.control_key),),
+            ttl_min=60,
+            authoritative=True,
+        )
+        for one in servers
     )
 
 
@@ -78,6 +93,7 @@ class Lab:
         self.servers = [ServerHost(self.world, info, self.log) for info in infos]
         for one in self.servers:
             one.server.peers = [o.server for o in self.servers if o is not one]
+        self.log.servers = set_of(self.servers)
         self.hosts = [Host(self.world, n, infos, self.settings) for n in range(1, agents + 1)]
         for host in self.hosts:
             self.enrol(host)
