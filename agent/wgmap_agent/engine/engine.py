@@ -23,6 +23,7 @@ from wgmap.wg.device import DeviceState
 from wgmap_agent.engine.control import ControlTunnels
 from wgmap_agent.engine.counters import Counters
 from wgmap_agent.engine.data_plane import DataPlane
+from wgmap_agent.engine.moves import Budget
 from wgmap_agent.engine.peers import Peer, Phase
 from wgmap_agent.engine.registration import Registration
 from wgmap_agent.engine.renewals import Renewals
@@ -90,7 +91,7 @@ class Engine:
         self._underlay: tuple[IPAddress, ...] = ()
         self._move_at: float | None = None  # a move that waits for the flapping limit
         self._move_changed = False  # and the addresses are others than before
-        self._moved_at = float("-inf")
+        self._moves = Budget(self._settings.moves_per_s, self._settings.moves_burst)
 
     # ----------------------------------------------------------------------------------- events
 
@@ -145,14 +146,14 @@ class Engine:
 
     def addresses_changed(self, now: float, underlay: tuple[IPAddress, ...]) -> list[Action]:
         """Take in that an address or route of the underlay changed; ``underlay``: all of now."""
-        earliest = self._moved_at + 1 / self._settings.moves_per_s
         changed = underlay != self._underlay
         self._set_underlay(underlay)
-        if now < earliest:
-            self._move_at = earliest
-            self._move_changed = changed or self._move_changed
-            return []
-        return self._move(now, changed=changed)
+        if self._move_at is None and self._moves.allows(now):
+            return self._move(now, changed=changed)
+        if self._move_at is None:
+            self._move_at = now + 1 / self._settings.moves_per_s
+        self._move_changed = changed or self._move_changed
+        return []
 
     def failed(self, now: float, action: Action, error: Exception) -> list[Action]:
         """Take in that an action could not be executed."""
@@ -167,6 +168,7 @@ class Engine:
         """Do what is due."""
         actions = self._retries.due(now, self._registration.saved())
         if self._move_at is not None and self._move_at <= now:
+            self._moves.allows(now)
             actions += self._move(now, changed=self._move_changed)
         self._requests.notice_late(now)
         actions += self._registration.due(now)
@@ -339,7 +341,7 @@ class Engine:
 
     def _move(self, now: float, *, changed: bool) -> list[Action]:
         """Cure the stale source address, and where the addresses changed tell everybody."""
-        self._moved_at, self._move_at, self._move_changed = now, None, False
+        self._move_at, self._move_changed = None, False
         control, data = RefreshEndpoints(Tunnel.CONTROL), RefreshEndpoints(Tunnel.DATA)
         if not changed:
             return [control, data]

@@ -50,6 +50,7 @@ class Settings:
     max_withdrawn: int = 4096  # remembered withdrawals: what a late push may not bring back
     revalidate_retry_s: float = 30.0  # between questions for a mapping past its TTL
     revalidate_spread_s: float = 5.0  # jitter, so that peers of one TTL are not asked at once
+    revalidate_per_s: float = 20.0  # of one agent: a thousand of them regain a server as one
 
     # Handshakes. The puller initiates at once; the pushed side waits this long (and an RTT).
     fallback_s: float = 0.15
@@ -86,7 +87,8 @@ class Settings:
     recovery_cap_s: float = 15.0
     looks_per_s: float = 500.0  # questions for peers that are looked for, of all together
     looks_burst: float = 200.0
-    moves_per_s: float = 5.0  # a flapping interface is followed no faster
+    moves_per_s: float = 5.0  # a flapping interface is followed no faster,
+    moves_burst: float = 2.0  # but a change in two steps (new address, old one) is, at once
 
     # Registration and servers.
     # Beside 4 RTT (a commit takes some between servers): then the next server is tried as well,

@@ -1,6 +1,7 @@
 """Endpoints belong to the data plane: when control data may replace one, and when it may not."""
 
 import ipaddress
+from collections import Counter
 
 from support.agent_values import (
     LOW_KEY,
@@ -145,6 +146,22 @@ def test_a_one_way_flow_whose_probes_are_answered_asks_nobody() -> None:
         stood.read(now, heard=100 if answered else 0)
     assert stood.engine.counters["peer.probed"] <= now / 2  # no storm
     assert stood.engine.counters["peer.looked_for"] == 0
+
+
+def test_what_a_lost_server_would_have_told_is_asked_for_at_a_limited_rate() -> None:
+    engine = make_engine()
+    for number in range(200):
+        new = record(f"10.66.{number + 2}.0/24", locator(number.to_bytes(32), "192.0.2.12"))
+        engine.datagram(1.0, MS1, codec.encode(MapNotify(number + 1, (new,))))
+    engine._renewals.all_soon(2.0)
+    asked: list[float] = []
+    while (at := engine._renewals.deadline()) is not None and at < 20:
+        before = engine.counters["mapping.revalidated"]
+        engine._renewals.due(at)
+        asked += [at] * (engine.counters["mapping.revalidated"] - before)
+    assert len(asked) == 200
+    assert max(Counter(int(at) for at in asked).values()) <= 40
+    assert asked[-1] > 2.0 + 200 / 25
 
 
 def test_the_budget_of_questions_for_peers_that_are_looked_for() -> None:
