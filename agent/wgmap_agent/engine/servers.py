@@ -128,11 +128,8 @@ class Servers:
 
         def rank(server: Server) -> tuple[bool, ...]:
             name = server.info.name
-            is_late = server.owes_since is not None and (
-                now - server.owes_since > self.patience(name)
-            )
             is_far = (server.rtt.smoothed or 0.0) > far
-            in_doubt = server.avoid_until > now or is_late
+            in_doubt = server.avoid_until > now or self._owes(now, server)
             return self.is_silent(now, name), server.heard is None, in_doubt, is_far
 
         return tuple(one.info.name for one in sorted(self._servers.values(), key=rank))
@@ -216,6 +213,14 @@ class Servers:
         """Say whether a server is silent, was passed over or is gone."""
         gone = name not in self._servers
         return gone or self._servers[name].avoid_until > now or self.is_silent(now, name)
+
+    def is_mute(self, now: float, name: str) -> bool:
+        """Say whether an answer of this server is not worth waiting for: it owes one for long."""
+        return self.is_silent(now, name) or self._owes(now, self._servers[name])
+
+    def _owes(self, now: float, server: Server) -> bool:
+        since = server.owes_since
+        return since is not None and now - since > self.patience(server.info.name)
 
     def _far(self, now: float) -> float:
         """Return the round trip (seconds) beyond which a server comes behind the others."""

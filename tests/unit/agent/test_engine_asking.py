@@ -8,7 +8,7 @@ import pytest
 
 from support.agent_values import IDENTITY, SERVERS, net, record
 from wgmap.lisp import codec
-from wgmap.lisp.messages import MapReply, MapRequest, Record
+from wgmap.lisp.messages import Eid, MapReply, MapRequest, Record
 from wgmap_agent.engine.counters import Counters
 from wgmap_agent.engine.requests import Requests
 from wgmap_agent.engine.servers import RoundTrip, Servers
@@ -124,6 +124,29 @@ def test_unsure_answers_of_all_servers_are_enough() -> None:
     assert [answer is not None for answer in answers] == [False, False, True]
 
 
+def test_a_better_answer_is_not_waited_for_from_servers_that_owe_one_for_long() -> None:
+    asking = measured()
+    for name in ("ms2", "ms3"):
+        asking.servers.sent(0.5, name, quick=True)
+    request = sent_request(asking.requests.ask(1.0, TARGET))
+    answer = asking.requests.reply(1.04, "ms1", reply(request, record(authoritative=False)))
+    assert answer is not None
+    assert not answer.authoritative
+
+
+def test_a_positive_answer_waits_for_a_better_one_as_long_as_that_needs() -> None:
+    for positive, least, most in ((True, 1.5, 3.0), (False, 2.0, 4.0)):
+        asking = measured()
+        first = asking.requests.ask(1.0, TARGET)
+        unsure = record(authoritative=False) if positive else Record(Eid(TARGET, 7), ttl_min=1)
+        reply_to = sent_request(first)
+        assert asking.requests.reply(1.04, asked(first)[0], reply(reply_to, unsure)) is None
+        next_due(asking)  # the others are asked
+        due = asking.requests.deadline()
+        assert due is not None
+        assert 1.04 + least * RTT <= due <= 1.04 + 0.05 + most * RTT
+
+
 def test_a_better_answer_still_counts_after_an_unsure_one_was_used() -> None:
     asking = Asking()
     request = asking.ask()
@@ -141,9 +164,9 @@ def test_an_answer_later_than_the_staleness_bound_is_unsure() -> None:
     asking = Asking(Settings(server_silent_s=5))
     request = asking.ask()
     late = [asking.requests.reply(1.01, name, reply(request)) for name in ("ms1", "ms2", "ms3")]
-    assert late[:2] == [None, None]
-    assert late[2] is not None
-    assert not late[2].authoritative
+    assert late[0] is not None  # the others are as late: nobody waits for them
+    assert not late[0].authoritative
+    assert late[1:] == [None, None]
 
 
 def test_repeats_grow_and_end() -> None:
