@@ -13,6 +13,7 @@ from wgmap_chaos.failover.faults import FAULTS
 from wgmap_chaos.failover.ground import Alone, Ground, Measured
 from wgmap_chaos.lab import commands
 from wgmap_chaos.lab.relay import Quality
+from wgmap_chaos.priority import favour, of_lab
 
 DELAYS_MS = (0.0, 20.0)
 # A detour needs the relay: without one at 0 ms, the way itself would be another one afterwards.
@@ -51,8 +52,10 @@ def _measure(ground: Ground, contacts: int) -> tuple[list[Measured], list[Alone]
         for fault in FAULTS:
             underlay = max(delay, RELAYED_MS) if fault == "slow" else delay
             commands.set_quality(ground.directory, underlay, 0.0)
+            favour([os.getpid(), *of_lab(ground.lab)])
             measured.append(_shown(ground.measure(fault, delay, contacts)))
         commands.set_quality(ground.directory, delay, 0.0)
+        favour([os.getpid(), *of_lab(ground.lab)])
         measured.append(_shown(ground.measure_two(delay, contacts)))
     commands.set_quality(ground.directory, 0.0, 0.0)
     alone = [asyncio.run(ground.without_any(family, FLOW_S, UNANSWERED_S)) for family in (0, 1)]
@@ -70,8 +73,8 @@ def _conditions(contacts: int) -> str:
     return (
         f"What `make bench-failover` saw: {contacts} first contacts before each fault and as many"
         " from its first moment on, IPv4 and IPv6 in turns, between agents over real WireGuard in"
-        f" network namespaces of one machine with {os.cpu_count()} processors (load at the end:"
-        f" {load})."
+        f" network namespaces of one machine with {os.cpu_count()} processors, with one priority"
+        f" above other work (load at the end: {load})."
     )
 
 

@@ -16,6 +16,7 @@ from wgmap_chaos.lab import inventory, observation
 from wgmap_chaos.lab.inventory import AgentEntry, ServerEntry
 from wgmap_chaos.moves.mover import Mover
 from wgmap_chaos.moves.plain import PlainTunnel
+from wgmap_chaos.priority import favour, of_lab
 from wgmap_chaos.programs import ProgramError, ask, run
 
 LAB_FILE = "lab.json"
@@ -47,8 +48,10 @@ class Measured:
 class Ground:
     """A running lab, the agents that move and the tunnel beside."""
 
-    def __init__(self, directory: Path, *, window_s: float = 3.0) -> None:
+    def __init__(self, directory: Path, *, window_s: float = 3.0, favoured: bool = False) -> None:
+        """``favoured``: over other work of the machine, which is not to be measured along."""
         self.directory = directory
+        self.favoured = favoured
         self.window_s = window_s
         self._led_by: ServerEntry | None = None
         first, second = self.lab.agents[:2]
@@ -66,6 +69,7 @@ class Ground:
     ) -> Measured:
         """Measure one move; ``family``: 0 for a flow over IPv4, 1 over IPv6."""
         await self.ready()
+        self._favour(plain)
         if plain is not None:
             await asyncio.to_thread(plain.set_endpoints)
         if scenario.kills:  # found out before: whatever waits meanwhile would count as silence
@@ -86,6 +90,11 @@ class Ground:
         if scenario.kills:
             await asyncio.to_thread(self._start_servers)
         return Measured(gaps[0], gaps[1] if plain is not None else None)
+
+    def _favour(self, plain: PlainTunnel | None) -> None:
+        """Give everything that is compared one priority; servers were started again meanwhile."""
+        if self.favoured:
+            favour([os.getpid(), *of_lab(self.lab), *(plain.pids if plain is not None else ())])
 
     def _flow(self, scenario: Scenario, eid: IPAddress, port: int) -> Flow:
         ends = (self.one.agent.netns, self.two.agent.netns)
