@@ -104,9 +104,9 @@ def test_a_rebooted_peer_is_found_again(delay: float) -> None:
     first, second = lab.hosts
     second.reboot()
     took = outage(lab, first, second, seconds=20)
-    assert took < 12, lab.story()  # WireGuard alone: 15 s, and then nobody who knows us
-    asked = ("peer.looked_for", "mapping.revalidated")
-    assert sum(counter(first, name) for name in asked) >= 1
+    assert took < 5 + 16 * delay, lab.story()  # WireGuard alone: 15 s, and then nobody who knows us
+    assert counter(first, "peer.looked_for") >= 1
+    assert counter(first, "mapping.revalidated") == 0
 
 
 def test_an_agents_restart_loses_no_packet() -> None:
