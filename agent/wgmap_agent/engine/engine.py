@@ -229,6 +229,10 @@ class Engine:
         self.counters.add("peer.forgotten")
         return self._plane.remove(claim.key)
 
+    def is_registered(self, now: float) -> bool:
+        """Say whether our mapping is acknowledged as it is now; cheap, whatever peers there are."""
+        return self._registration.is_registered(now)
+
     def status(self, now: float) -> EngineStatus:
         """Describe the engine for ``wgmap-agent status``."""
         counters = {
