@@ -150,7 +150,6 @@ class DataPlane:
         if installed is None:
             return []
         self._stamp(installed)
-        installed.peer.told_by = answer.server
         if installed.peer.recovery is not None and answer.authoritative:
             installed.peer.recovery.answered = True
         actions = installed.actions()
@@ -422,7 +421,8 @@ class DataPlane:
         change = kick(peer.key, peer.endpoint, prefixes, self.settings.keepalive_s)
         actions = [ConfigurePeers(Tunnel.DATA, change), *self.release(peer)]
         actions += self.contact.all_of(peer.key, Event.KICKED)
-        return actions + (self.requests.ask(now, prefixes[0]) if ask else [])
+        # Of everybody: the server that answered may not reach the peer, which then knows nothing.
+        return actions + (self.requests.ask(now, prefixes[0], everybody=True) if ask else [])
 
     def poke(self, *peers: Peer) -> list[Action]:
         """Send something to peers now, and ask them for a sign of life."""

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from support.agent_sim.host import Host, ip_packet
-from support.agent_sim.lab import Lab, set_of
+from support.agent_sim.lab import Lab, server_set
 from support.agent_sim.world import Fault
 from wgmap.lisp import codec
 from wgmap.lisp.messages import MapNotify
@@ -308,12 +308,12 @@ def test_a_cluster_is_replaced_under_its_agents_one_server_after_another() -> No
     lab = Lab(delay=0.02, servers=6)
     for host in lab.hosts:
         host.servers = host.servers[:3]
-    lab.log.servers = set_of(lab.servers[:3])
+    lab.log.servers = server_set(lab.servers[:3])
     lab.start()
     agents = [host.control_address for host in lab.hosts]
     for gone in range(3):
         members = lab.servers[gone + 1 : gone + 4]
-        lab.log.servers = set_of(members)
+        lab.log.servers = server_set(members)
         members[0].server.tell_servers(agents)
         lab.world.run(20)
         lab.servers[gone].die()

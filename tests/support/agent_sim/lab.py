@@ -1,7 +1,6 @@
 """A whole simulated network, and the invariants that hold after every step of it."""
 
 import ipaddress
-from collections.abc import Iterable
 from ipaddress import IPv6Address
 
 from support.agent_sim.host import CONTROL_PORT, Host
@@ -25,19 +24,6 @@ def server_info(number: int) -> ServerInfo:
         PublicKey(bytes((number, 2)) + bytes(30)),
         Endpoint(ipaddress.ip_address(f"192.0.2.{number}"), CONTROL_PORT),
         IPv6Address(f"fd77:676d:6170::5:{number}"),
-    )
-
-
-def set_of(servers: Iterable["ServerHost"]) -> tuple[Record, ...]:
-    """Return the server set, as servers answer it."""
-    return tuple(
-        Record(
-            Eid(host_prefix(one.info.control_address)),
-            (Locator(one.info.endpoint.address, one.info.endpoint.port, one.info.control_key),),
-            ttl_min=60,
-            authoritative=True,
-        )
-        for one in servers
     )
 
 
@@ -74,6 +60,20 @@ class ServerHost:
         self.server.dead = self.device.dead = False
 
 
+def server_set(servers: list[ServerHost]) -> tuple[Record, ...]:
+    """The server set, as servers answer it."""
+    infos = [one.info for one in servers]
+    return tuple(
+        Record(
+            Eid(host_prefix(info.control_address)),
+            (Locator(info.endpoint.address, info.endpoint.port, info.control_key),),
+            ttl_min=60,
+            authoritative=True,
+        )
+        for info in infos
+    )
+
+
 class Lab:
     """Servers and agents on one underlay; agents are enrolled, and started by ``start``."""
 
@@ -93,7 +93,7 @@ class Lab:
         self.servers = [ServerHost(self.world, info, self.log) for info in infos]
         for one in self.servers:
             one.server.peers = [o.server for o in self.servers if o is not one]
-        self.log.servers = set_of(self.servers)
+        self.log.servers = server_set(self.servers)
         self.hosts = [Host(self.world, n, infos, self.settings) for n in range(1, agents + 1)]
         for host in self.hosts:
             self.enrol(host)
