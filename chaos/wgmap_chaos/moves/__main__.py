@@ -27,10 +27,10 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="wgmap-moves-") as directory:
         try:
-            run("wgmap-chaos", "lab", "up", "--agents", "2", "--dir", directory, timeout_s=180)
+            run("wgmap-chaos", "lab", "up", "--agents", "2", "--dir", directory, timeout_s=600)
             cases = asyncio.run(_measure(Path(directory), options.trials, options.only))
         finally:
-            run("wgmap-chaos", "lab", "down", "--dir", directory, timeout_s=60)
+            run("wgmap-chaos", "lab", "down", "--dir", directory, timeout_s=300)
     _write(cases, options.out)
     missed = [case for case in cases if not case.held]
     for case in missed:

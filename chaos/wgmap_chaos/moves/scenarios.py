@@ -120,7 +120,7 @@ class Ground:
         return all(_is_calm(agent) for agent in ends)
 
     def _start_servers(self) -> None:
-        run("wgmap-chaos", "lab", "start-servers", "--dir", str(self.directory), timeout_s=90)
+        run("wgmap-chaos", "lab", "start-servers", "--dir", str(self.directory), timeout_s=600)
 
     # ------------------------------------------------------------------------- what happens
 
