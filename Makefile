@@ -50,7 +50,8 @@ mutants: setup
 
 # The promises of the control plane, asked thousands of times under faults (half an hour).
 test-promises: setup
-	WGMAP_LONG=1 $(PYTEST) --log-cli-level=INFO --durations=0 tests/netns/promises
+	WGMAP_LONG=1 $(PYTEST) --log-cli-level=INFO --durations=0 tests/netns/promises \
+		tests/cluster/test_keeping_alive.py
 
 # Servers of the log in namespaces, faults, load, and a judge: MINUTES, SEED, SERVERS.
 chaos-log: setup

@@ -14,7 +14,7 @@ from support.tables import key, request
 from wgmap.lisp.codec import decode
 from wgmap.lisp.messages import MapReply
 
-DEADLINE_S = 15.0
+DEADLINE_S = 15.0 * float(os.environ.get("WGMAP_TIME_SCALE", "1"))
 ROLES = ("supervisor", "replica", "responder")
 PROGRAM = """
 import sys
