@@ -1,6 +1,6 @@
 # Two commands do everything: `make demo` and `make test`. The others are for people who work on it.
 .PHONY: all setup demo test test-promises test-kernel test-matrix check fuzz format clean mutants bench-log chaos-log \
-        bench-moves bench-first-contact
+        bench-moves bench-first-contact bench-registers
 
 PYTEST ?= .venv/bin/pytest
 FUZZ_SECONDS ?= 60
@@ -48,7 +48,7 @@ format: setup
 mutants: setup
 	.venv/bin/python scripts/mutants.py
 
-# The promises of the control plane, asked thousands of times under faults (half an hour).
+# The promises of the control plane, asked thousands of times under faults (an hour).
 test-promises: setup
 	WGMAP_LONG=1 $(PYTEST) --log-cli-level=INFO --durations=0 tests/netns/promises \
 		tests/cluster/test_keeping_alive.py
@@ -65,6 +65,10 @@ bench-log: setup
 # it is installed.
 bench-first-contact: setup
 	@scripts/as-root .venv/bin/python bench/first_contact.py
+
+# 100,000 peers that repeat their register every minute, beside lookups (some minutes).
+bench-registers: setup
+	.venv/bin/python bench/registers.py
 
 # Endpoints that move, beside WireGuard alone (about 10 minutes): docs/evaluation/moves.md.
 bench-moves: setup
