@@ -25,6 +25,7 @@ from wgmap_cluster.raft.interface import LogError
 from wgmap_cluster.replica import tunnels
 from wgmap_cluster.replica.opening import open_log
 from wgmap_cluster.replica.replica import Part, Replica
+from wgmap_cluster.supervisor import life
 
 LOG_FAILED = os.EX_IOERR
 Expected = (LogError, PackingError, WgmapError)
@@ -63,7 +64,7 @@ async def _serving(config: ServerConfig) -> None:
     async with tunnels.opened(config, machine) as (control, mesh):
         replica = Replica(config, machine, open_log(config, machine, on_fatal), control)
         admin = AdminServer(replica.operations(), config.server.admin_socket)
-        others: list[Part] = [partial(_watch, failed), partial(_serve, admin)]
+        others: list[Part] = [partial(_watch, failed), partial(_serve, admin), life.beat]
         if mesh is not None:
             others.append(mesh.run)
         await replica.run(*others)

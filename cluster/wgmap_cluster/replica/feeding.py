@@ -5,7 +5,6 @@ again and gets what it missed from the ring, or a new copy.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 
@@ -239,12 +238,9 @@ class Feeder:
         """Return the index whose state all attached responders answer with; None without any."""
         return min((session.served for session in self.sessions), default=None)
 
-    def told(self) -> dict[str, int]:
-        """Return what all responders last told of themselves, added up."""
-        total: Counter[str] = Counter()
-        for session in self.sessions:
-            total.update({name: n for name, n in session.counters.items() if name != "index"})
-        return dict(total)
+    def counted(self) -> list[dict[str, int]]:
+        """Return what each attached responder counted, as it told last."""
+        return [session.counters for session in self.sessions]
 
     def lease(self, until: float) -> None:
         """Tell that answers are authoritative until then; all is applied that must be."""

@@ -43,7 +43,7 @@ from wgmap_cluster.raft.interface import (
     Proposal,
     Role,
 )
-from wgmap_cluster.replica import agent_config
+from wgmap_cluster.replica import agent_config, views
 from wgmap_cluster.replica.archive import Archive
 from wgmap_cluster.replica.events import EventHub
 from wgmap_cluster.replica.notes import ServerNote
@@ -53,6 +53,7 @@ from wgmap_cluster.replica.servers import Servers
 from wgmap_cluster.replica.views import (
     AddedView,
     AuditView,
+    CountersView,
     ImportedView,
     InstanceView,
     PeerDetailView,
@@ -107,7 +108,7 @@ class Operations:
         state_dir: Path | None = None,
         *,
         config: ServerConfig | None = None,
-        counters: Callable[[], dict[str, int]] = dict,
+        counters: Callable[[], CountersView] = views.no_counters,
     ) -> None:
         """Act for server ``name``; ``note`` returns what it publishes about itself.
 
@@ -120,7 +121,7 @@ class Operations:
         self._proposer = Proposer(name, log)
         self._note = note
         self._staleness_s = staleness_s
-        self._counters = counters
+        self.counters = counters
         self.events = EventHub(machine, log)
         self.archive = Archive(name, machine, log, self._do, state_dir)
         self.servers = Servers(name, machine, log, self._do, config)
@@ -273,7 +274,7 @@ class Operations:
             "revocation": state.revocation,
             "mappings": counts.mappings,
             "restoring": Meta.RESTORING in state.meta,
-            "counters": dict(sorted(self._counters().items())),
+            "counters": views.flat(self.counters()),
         }
 
     async def resolve(self, instance: int, eid: IPAddress | IPNetwork) -> ResolveView:

@@ -2,6 +2,7 @@
 
 import base64
 import ipaddress
+from collections import Counter
 from collections.abc import Iterable
 from typing import TypedDict
 
@@ -106,6 +107,28 @@ class RevocationsView(TypedDict):
     last: int
     more: bool  # ask again from the last number that is here
     revocations: list[RevocationView]
+
+
+class CountersView(TypedDict):
+    """What a server counted, by name; each responder for itself."""
+
+    replica: dict[str, int]
+    log: dict[str, int]
+    responders: list[dict[str, int]]
+
+
+def no_counters() -> CountersView:
+    """Return what one says who counts nothing."""
+    return {"replica": {}, "log": {}, "responders": []}
+
+
+def flat(view: CountersView) -> dict[str, int]:
+    """Return one table of counters by name: those of all responders added up."""
+    total = Counter(view["replica"])
+    total.update({f"log.{name}": number for name, number in view["log"].items()})
+    for responder in view["responders"]:
+        total.update({f"responder.{name}": n for name, n in responder.items() if name != "index"})
+    return dict(sorted(total.items()))
 
 
 class InstanceView(TypedDict):
