@@ -85,16 +85,24 @@ class Requests:
         return target in self._nonces
 
     def ask(
-        self, now: float, target: IPNetwork, *, refresh: bool = False, second: str | None = None
+        self,
+        now: float,
+        target: IPNetwork,
+        *,
+        refresh: bool = False,
+        everybody: bool = False,
+        second: str | None = None,
     ) -> list[Action]:
         """Ask for a prefix; nothing where the question is out already or too many are.
 
+        ``everybody``: ask all servers, for each tells the destination of us, and the one that
+        answers first may be one that cannot reach it.
         ``second``: the one server to ask (first), beside those that were asked before.
         """
         known = self._nonces.get(target)
         if known is not None:
             if not refresh or self._pending[known].refresh:
-                return []
+                return self._ask_rest(now, self._pending[known]) if everybody else []
             self._drop(self._pending[known])  # a refresh says more than a plain question
         if len(self._pending) >= self._settings.max_requests:
             self._counters.add("request.refused_too_many")
@@ -106,7 +114,7 @@ class Requests:
         self._pending[nonce] = pending
         self._nonces[target] = nonce
         self._counters.add("request.second" if second else "request.asked")
-        choice = self._hedging.first(now, refresh=refresh, only=second)
+        choice = self._hedging.first(now, refresh=refresh, everybody=everybody, only=second)
         pending.others_at = choice.others_at
         actions = self._send(now, pending, choice.servers)
         self._due.note(nonce)
@@ -171,6 +179,10 @@ class Requests:
         )
         self._pass_over(now, *late)
 
+    def notice_late(self, now: float) -> None:
+        """Pass over the servers that owe an answer for too long while others gave theirs."""
+        self._pass_over(now, *self._servers.late(now))
+
     def _pass_over(self, now: float, *names: str) -> None:
         """Take preference from servers; what only they were asked is asked of others at once."""
         for name in names:
@@ -225,16 +237,31 @@ class Requests:
         if not pending.unsure or any(record.locators for record in records):
             pending.unsure = records
         everybody = set(self._servers.names(now))
-        silent = {name for name in everybody if self._servers.is_silent(now, name)}
-        if pending.answered | silent >= everybody:
+        mute = {name for name in everybody if self._servers.is_mute(now, name)}
+        if pending.answered | mute >= everybody:
             return self._settle(pending, pending.unsure, authoritative=False)
         if not everybody <= set(pending.asked):
             pending.others_at = now
-        if pending.unsure_at is None:
-            wait = self._settings.better_answer_s + 2 * self._servers.rtt()
-            pending.unsure_at = now + wait
+        better_by = self._better_by(now, pending, everybody - mute)
+        pending.unsure_at = min(better_by, pending.unsure_at or better_by)
         self._due.note(pending.nonce)
         return None
+
+    def _better_by(self, now: float, pending: Pending, servers: set[str]) -> float:
+        """Return until when a better answer is waited for.
+
+        For a positive one no longer than these servers need: it is replaced where a better one
+        comes after all, and meanwhile the other side has been told of us, and waits.
+        """
+        longest = now + self._settings.better_answer_s + 2 * self._servers.rtt()
+        if not any(record.locators for record in pending.unsure):
+            return longest
+        late = (
+            pending.asked.get(name, now)
+            + max(self._servers.patience(name), self._settings.late_floor_s)
+            for name in servers - pending.answered
+        )
+        return min(longest, max(late))
 
     def _settle(
         self,
@@ -270,6 +297,10 @@ class Requests:
             self._counters.add("request.hedge_refused")
             return []
         self._counters.add("request.hedged")
+        return self._ask_rest(now, pending)
+
+    def _ask_rest(self, now: float, pending: Pending) -> list[Action]:
+        pending.others_at = None
         others = (one for one in self._servers.all() if one.info.name not in pending.asked)
         return self._send(now, pending, tuple(others))
 
