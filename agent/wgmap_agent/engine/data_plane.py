@@ -173,7 +173,8 @@ class DataPlane:
             return self.kick(now, peer, ask=False)
         if peer.recovery is None:
             return []
-        return [*self._reset_endpoint(installed), *self.poke(peer)]
+        reset = self._reset_endpoint(installed) if peer.recovery.unanswered else []
+        return [*reset, *self.poke(peer)]
 
     def _reset_endpoint(self, installed: Installed) -> list[Action]:
         """Put the advertised endpoint back where WireGuard has another and the peer is silent."""

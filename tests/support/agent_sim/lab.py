@@ -94,6 +94,7 @@ class Lab:
         self.log.servers = server_set(self.servers)
         for one in self.servers:
             one.server.peers = [o.server for o in self.servers if o is not one]
+        self.log.servers = server_set(self.servers)
         self.hosts = [Host(self.world, n, infos, self.settings) for n in range(1, agents + 1)]
         for host in self.hosts:
             self.enrol(host)
