@@ -13,6 +13,7 @@ from wgmap_agent.engine.table import Claim, Verdict
 from wgmap_agent.engine.types import Action, ConfigurePeers, ContactStep, Stamp, Tunnel
 
 KICK_AFTER_TRIES = 3  # questions and pokes before a session is taken for dead
+KICK_AFTER_ALL = 5  # and by the side that leaves the kick to the other, which may know no session
 
 
 class Watch:
@@ -150,9 +151,10 @@ class Watch:
         plane = self._plane
         recovery = peer.recovery
         plane.counters.add("peer.looked_for")
-        known = recovery is not None and recovery.answered and recovery.tries >= KICK_AFTER_TRIES
-        if known and self._kicks(peer):
+        enough = KICK_AFTER_TRIES if self._kicks(peer) else KICK_AFTER_ALL
+        if recovery is not None and recovery.answered and recovery.tries >= enough:
             peer.since = now
+            peer.role = Role.PULLER if peer.role is Role.PUSHED else peer.role
             return plane.kick(now, peer, ask=True)
         prefix = plane.data.table.prefixes(peer.key)[0]
         return [*plane.requests.ask(now, prefix, refresh=True), *plane.poke(peer)]
