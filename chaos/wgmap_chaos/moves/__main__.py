@@ -13,7 +13,7 @@ from wgmap_chaos.moves.report import Case, draw, table
 from wgmap_chaos.moves.scenarios import SCENARIOS, Ground
 from wgmap_chaos.programs import run
 
-DELAYS_MS = (0, 20)
+DELAYS_MS = [0, 20]
 WINDOW_S = 3.0
 MARK = "<!-- measured: everything below is written by make bench-moves -->"
 
@@ -22,6 +22,7 @@ def main() -> int:
     """Bring a lab up, measure, write the table and the picture, take the lab down."""
     parser = argparse.ArgumentParser(prog="python -m wgmap_chaos.moves", description=__doc__)
     parser.add_argument("--trials", type=int, default=5, help="of each case")
+    parser.add_argument("--delay", type=int, nargs="+", default=DELAYS_MS, help="one way, in ms")
     parser.add_argument("--only", default="", help="scenarios whose title contains this")
     parser.add_argument("--out", type=Path, default=Path("docs/evaluation"))
     options = parser.parse_args()
@@ -41,7 +42,7 @@ async def _measure(directory: Path, options: argparse.Namespace) -> list[Case]:
     ground = Ground(directory, window_s=WINDOW_S, favoured=True)
     cases: list[Case] = []
     async with PlainTunnel(ground.one, ground.two) as plain:
-        for delay in DELAYS_MS:
+        for delay in options.delay:
             run("wgmap-chaos", "lab", "set", "--delay", str(delay), "--dir", str(directory))
             for scenario in SCENARIOS:
                 if options.only not in scenario.title:
