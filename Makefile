@@ -1,6 +1,7 @@
 # Two commands do everything: `make demo` and `make test`. The others are for people who work on it.
 .PHONY: all setup demo test test-promises test-kernel test-matrix check fuzz format clean mutants bench-log chaos-log \
-        bench-moves bench-first-contact bench-failover bench-storms sim-agent wheelhouse lint-rollout
+        bench-moves bench-first-contact bench-failover bench-storms bench-registers sim-agent \
+        wheelhouse lint-rollout
 
 PYTEST ?= .venv/bin/pytest
 FUZZ_SECONDS ?= 60
@@ -49,9 +50,10 @@ format: setup
 mutants: setup
 	.venv/bin/python scripts/mutants.py
 
-# The promises of the control plane, asked thousands of times under faults (half an hour).
+# The promises of the control plane, asked thousands of times under faults (an hour).
 test-promises: setup
-	WGMAP_LONG=1 $(PYTEST) --log-cli-level=INFO --durations=0 tests/netns/promises
+	WGMAP_LONG=1 $(PYTEST) --log-cli-level=INFO --durations=0 tests/netns/promises \
+		tests/netns/interfaces/test_reboot.py tests/cluster/test_keeping_alive.py
 
 # Servers of the log in namespaces, faults, load, and a judge: MINUTES, SEED, SERVERS.
 chaos-log: setup
@@ -65,6 +67,10 @@ bench-log: setup
 # it is installed.
 bench-first-contact: setup
 	@scripts/as-root .venv/bin/python bench/first_contact.py
+
+# 100,000 peers that repeat their register every minute, beside lookups (some minutes).
+bench-registers: setup
+	.venv/bin/python bench/registers.py
 
 # Endpoints that move, beside WireGuard alone (about 10 minutes): docs/evaluation/moves.md.
 bench-moves: setup

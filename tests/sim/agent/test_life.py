@@ -302,6 +302,7 @@ def test_unchanged_registers_repeat_the_same_nonce() -> None:
     lab.world.run(600)
     assert lab.log.nonces[first.control_address] == nonce
     assert counter(first, "register.sent") >= 10
+    assert counter(first, "servers.asked") == 1  # it was answered, for a quarter of an hour
 
 
 def test_a_cluster_is_replaced_under_its_agents_one_server_after_another() -> None:
