@@ -79,8 +79,17 @@ class DataPlane:
             return []
         flow = self.contact.get(header.destination)
         if flow is not None:
-            return self.contact.packet(flow, packet, Event.PACKET)
+            return self._packet_of(now, flow, packet)
         return self._first_packet(now, header.destination, packet)
+
+    def _packet_of(self, now: float, flow: Flow, packet: bytes) -> list[Action]:
+        """Take in another packet of a flow.
+
+        Where the tunnel stands, and no more of it can be held, its packets go on without us.
+        """
+        actions = self.contact.packet(now, flow, packet, Event.PACKET)
+        peer = None if flow.key is None else self.data.peers.get(flow.key)
+        return actions if peer is None else [*actions, *self.let_pass(peer)]
 
     def _first_packet(self, now: float, destination: IPAddress, packet: bytes) -> list[Action]:
         claim = self.data.table.owner(destination)
@@ -92,7 +101,7 @@ class DataPlane:
         flow = self.contact.open(now, destination)
         if flow is None:
             return self.refuse(now, packet, Refusal.UNREACHABLE)
-        actions = self.contact.packet(flow, packet, Event.PACKET)
+        actions = self.contact.packet(now, flow, packet, Event.PACKET)
         actions += self.requests.ask(now, host_prefix(destination))
         flows = (destination,)
         captured, asked = Stamp(flows, ContactStep.CAPTURED, now), Stamp(flows, ContactStep.ASKED)
@@ -106,12 +115,12 @@ class DataPlane:
         if flow is None:
             self.counters.add("packet.late")
             return [Inject((packet,))]
-        flow.key = peer.key
+        self.contact.assign(flow, peer.key)
         passive = peer.phase is Phase.PASSIVE
         if passive:
             peer.check_at = min(peer.fallback_at, now + self.handshakes.poll(self.servers.rtt()))
         return self.contact.packet(
-            flow, packet, Event.PACKET_PASSIVE if passive else Event.PACKET_KNOWN
+            now, flow, packet, Event.PACKET_PASSIVE if passive else Event.PACKET_KNOWN
         )
 
     def refuse(self, now: float, packet: bytes, refusal: Refusal) -> list[Action]:
@@ -127,14 +136,14 @@ class DataPlane:
     def answer(self, now: float, answer: Answer) -> list[Action]:
         """Take in the end of a question."""
         reading = self.reader.read(answer.records, self.families)
-        actions = self._withdrawals(reading)
+        actions = self._withdrawals(now, reading)
         wanted = self._is_wanted(answer.target)
         for offer in reading.peers.values():
             if wanted:
                 actions += self._answered(now, offer, answer)
         if not reading.peers:
             actions += self._nothing(now, answer, reading)
-        return actions + self._unserved(answer.target)
+        return actions + self._unserved(now, answer.target)
 
     def _is_wanted(self, target: IPNetwork) -> bool:
         """Say whether a flow or an installed peer stands behind a question."""
@@ -158,7 +167,7 @@ class DataPlane:
             self._begin(now, installed.peer)
         else:
             actions += self._after_answer(now, installed)
-        actions += self._displaced(installed) + self._found(now, installed, offer)
+        actions += self._displaced(now, installed) + self._found(now, installed, offer)
         waiting = tuple(flow.destination for flow in flows)
         return stamped(now, actions, waiting) if waiting else actions
 
@@ -188,36 +197,36 @@ class DataPlane:
         flow = self.contact.get(answer.target.network_address)
         record = reading.negative[0] if reading.negative else None
         denied = record is not None and answer.authoritative
-        actions = self._gone(answer.target) if denied else []
+        actions = self._gone(now, answer.target) if denied else []
         if flow is None:
             return actions
         if record is None:
-            return actions + self.contact.on(flow, Event.GAVE_UP)
+            return actions + self.contact.on(now, flow, Event.GAVE_UP)
         refusal = self.negative.note(
             now, flow.destination, record, authoritative=answer.authoritative
         )
-        return actions + self.contact.on(flow, Event.NOT_FOUND, refusal)
+        return actions + self.contact.on(now, flow, Event.NOT_FOUND, refusal)
 
-    def _gone(self, target: IPNetwork) -> list[Action]:
+    def _gone(self, now: float, target: IPNetwork) -> list[Action]:
         """Drop a prefix that a server in touch with the quorum does not know any more."""
         known = self.data.table.get(target)
         if known is None:
             return []
-        return self._withdraw(known.prefix, known.version)
+        return self._withdraw(now, known.prefix, known.version)
 
-    def _unserved(self, target: IPNetwork) -> list[Action]:
+    def _unserved(self, now: float, target: IPNetwork) -> list[Action]:
         """End a flow whose answer was of no use (every record refused), so nothing is held."""
         flow = self.contact.get(target.network_address)
         if flow is None or flow.key is not None or self.requests.is_asking(target):
             return []
-        return self.contact.on(flow, Event.GAVE_UP)
+        return self.contact.on(now, flow, Event.GAVE_UP)
 
     # ---------------------------------------------------------------------------------- pushes
 
     def push(self, now: float, records: tuple[Record, ...]) -> list[Action]:
         """Take in an unsolicited Map-Notify."""
         reading = self.reader.read(records, self.families)
-        actions = self._withdrawals(reading)
+        actions = self._withdrawals(now, reading)
         for offer in reading.peers.values():
             actions += self._pushed(now, offer)
         return actions
@@ -232,6 +241,7 @@ class DataPlane:
         self._stamp(installed)
         second = installed.created and peer.role is Role.BOTH_SECOND
         peer.held_back = peer.held_back or followed or second
+        peer.routed = peer.routed and not followed
         actions = installed.actions()
         if installed.created:
             self.counters.add("push.new_peer")
@@ -239,10 +249,9 @@ class DataPlane:
             actions += self._missed(now, peer)
         else:
             actions += self._push_to_known(now, installed)
-        actions += self._displaced(installed)
+        actions += self._displaced(now, installed)
         if followed:
-            # It may not know us yet: our question tells it, and then we initiate. Until then
-            # there is no route, so that what is sent to it is held and not lost in a stall.
+            # It may not know us yet: our question tells it, and then we initiate.
             self.counters.add("peer.key_changed")
             actions += self.requests.ask(now, self.data.table.prefixes(peer.key)[0])
         return actions + self._found(now, installed, offer)
@@ -256,6 +265,22 @@ class DataPlane:
             if peer.endpoint == source and peer.phase is Phase.PASSIVE:
                 return self._missed(now, peer)
         return []
+
+    def response(self, now: float, source: Endpoint) -> list[Action]:
+        """Take in that a handshake response came to the data port.
+
+        Where initiations crossed it answers what is forgotten: then a reading has to tell.
+        A forged one makes the routes too early: what a kick then drops is not held by us.
+        """
+        key = self.arrivals.answered(source)
+        peer = None if key is None else self.data.peers.get(key)
+        if peer is None or peer.phase is not Phase.TRYING:
+            return []
+        if self.arrivals.since(peer.tried_at, source):
+            return []
+        peer.answered = True
+        self.contact.answered(now, peer.key)
+        return self.let_pass(peer)
 
     def _missed(self, now: float, peer: Peer) -> list[Action]:
         """Initiate with a new peer whose own initiation came before the device had the peer."""
@@ -305,6 +330,9 @@ class DataPlane:
         return self.contact.within(one.prefix for one in offer.prefixes)
 
     def _begin(self, now: float, peer: Peer) -> None:
+        peer.answered = False
+        if peer.phase is Phase.TRYING:
+            self.arrivals.await_answer(peer.endpoint, peer.key)
         waiting = peer.phase is Phase.PASSIVE and peer.role is Role.BOTH_SECOND
         self.handshakes.begin(now, self.servers.rtt(), peer, waiting=waiting)
 
@@ -316,15 +344,15 @@ class DataPlane:
         """Note that readings under way do not show a peer as it is now."""
         peer.changed_in = self.readings.number(Tunnel.DATA)
 
-    def _displaced(self, installed: Installed) -> list[Action]:
+    def _displaced(self, now: float, installed: Installed) -> list[Action]:
         """Move the flows of peers that lost their last prefix to its new owner."""
         actions: list[Action] = []
         event = Event.HELD_BACK if installed.peer.held_back else Event.KICKED
         for key in installed.displaced:
             self.counters.add("peer.displaced")
             for flow in self.contact.of(key):
-                flow.key = installed.peer.key
-                actions += self.contact.on(flow, event)
+                self.contact.assign(flow, installed.peer.key)
+                actions += self.contact.on(now, flow, event)
         return actions
 
     def _found(self, now: float, installed: Installed, offer: PeerOffer) -> list[Action]:
@@ -335,7 +363,7 @@ class DataPlane:
             claim = self.data.table.owner(flow.destination)
             if flow.key is not None or claim is None or claim.key != peer.key:
                 continue
-            flow.key = peer.key
+            self.contact.assign(flow, peer.key)
             self.requests.forget(host_prefix(flow.destination))
             actions += self._let_go(now, peer, flow)
         return actions
@@ -351,47 +379,60 @@ class DataPlane:
                 soon = now + self.handshakes.poll(self.servers.rtt())
                 peer.check_at = min(peer.fallback_at, soon)
         if peer.phase is Phase.PASSIVE:
-            return self.contact.on(flow, Event.FOUND_BOTH_PULL)
-        actions = self.contact.on(flow, Event.FOUND)
+            return self.contact.on(now, flow, Event.FOUND_BOTH_PULL)
+        actions = self.contact.on(now, flow, Event.FOUND)
         if peer.phase is Phase.UP:
-            actions += self.contact.on(flow, Event.STANDS)
+            actions += self.contact.all_of(now, peer.key, Event.STANDS)
         return actions
 
-    def _withdrawals(self, reading: Reading) -> list[Action]:
+    def _withdrawals(self, now: float, reading: Reading) -> list[Action]:
         actions: list[Action] = []
         self.servers.revocations.remember(reading.revoked)
         for key in reading.revoked:
             if key in self.data.peers:
                 self.counters.add("peer.revoked")
-                actions += self.remove(key)
+                actions += self.remove(now, key)
         for one in reading.withdrawn:
-            actions += self._withdraw(one.prefix, one.version)
+            actions += self._withdraw(now, one.prefix, one.version)
         return actions
 
-    def _withdraw(self, prefix: IPNetwork, version: int) -> list[Action]:
+    def _withdraw(self, now: float, prefix: IPNetwork, version: int) -> list[Action]:
         flows = [flow for flow in self.contact.within((prefix,)) if flow.key is not None]
         gone, actions = self.data.withdraw(prefix, version)
         if not actions:
             return []
         for flow in flows:
-            actions += self.contact.on(flow, Event.PEER_GONE)
+            actions += self.contact.on(now, flow, Event.PEER_GONE)
         if gone is not None:
-            actions += self.contact.all_of(gone, Event.PEER_GONE)
+            actions += self.contact.all_of(now, gone, Event.PEER_GONE)
         return actions
 
-    def remove(self, key: PublicKey) -> list[Action]:
+    def remove(self, now: float, key: PublicKey) -> list[Action]:
         """Remove a peer with its routes; what is held for it is refused."""
         peer = self.data.peers.get(key)
         if peer is not None:
             self.arrivals.forget(peer.endpoint)
-        return self.data.remove(key) + self.contact.all_of(key, Event.PEER_GONE)
+        return self.data.remove(key) + self.contact.all_of(now, key, Event.PEER_GONE)
 
-    def release(self, peer: Peer) -> list[Action]:
-        """Make the routes of a peer that was held back."""
-        if not peer.held_back:
+    def portions(self, now: float) -> list[Action]:
+        """Go on with what is held for peers whose handshake is answered."""
+        actions, keys = self.contact.portions(now)
+        peers = (peer for key in keys if (peer := self.data.peers.get(key)) is not None)
+        return actions + [action for peer in peers for action in self.let_pass(peer)]
+
+    def let_pass(self, peer: Peer, waited: tuple[IPAddress, ...] = ()) -> list[Action]:
+        """Make the routes of a peer once its packets need not come to us any more.
+
+        That is when its handshake is answered, for a kick would drop what we do not hold, and
+        what is held has left, so that nothing overtakes it. ``waited``: whose flows are over.
+        """
+        ready = (peer.answered or peer.phase is Phase.UP) and self.contact.is_out(peer.key)
+        if peer.routed or not ready:
             return []
-        peer.held_back = False
-        return [AddRoutes(self.data.table.prefixes(peer.key))]
+        peer.routed = True
+        waiting = waited or tuple(flow.destination for flow in self.contact.of(peer.key))
+        stamps = [Stamp(waiting, ContactStep.ROUTE)] if waiting else []
+        return [AddRoutes(self.data.table.prefixes(peer.key)), *stamps]
 
     def start(self, now: float, peer: Peer) -> list[Action]:
         """Initiate with a peer that is installed: by a keepalive, and by what is held for it."""
@@ -399,28 +440,28 @@ class DataPlane:
             peer.role = Role.PULLER
         elif peer.role is Role.PUSHED and self.contact.of(peer.key):
             peer.role = Role.BOTH_SECOND
-        peer.phase, peer.keepalive = Phase.TRYING, True
+        peer.phase, peer.keepalive, peer.held_back = Phase.TRYING, True, False
         peer.rx_mark = peer.state.rx_bytes if peer.state is not None else 0
         self.touched(peer)
-        self.handshakes.begin(now, self.servers.rtt(), peer, waiting=False)
+        self._begin(now, peer)
         change = PeerConfig(peer.key, keepalive_s=self.settings.keepalive_s, update_only=True)
-        actions = [*self.release(peer), ConfigurePeers(Tunnel.DATA, (change,))]
-        return actions + self.contact.all_of(peer.key, Event.RELEASED)
+        configure = ConfigurePeers(Tunnel.DATA, (change,))
+        return [configure, *self.contact.all_of(now, peer.key, Event.RELEASED)]
 
     def kick(self, now: float, peer: Peer, *, ask: bool) -> list[Action]:
         """Remove and add a peer in one request, then hand over again what is held for it."""
         peer.kicks += 1
-        peer.keepalive = True
+        peer.keepalive, peer.held_back = True, False
         peer.phase, peer.recovery, peer.rx_mark = Phase.TRYING, None, 0
         self.data.unsettle(peer)
         peer.activity.reset(now)
         self.touched(peer)
-        self.handshakes.begin(now, self.servers.rtt(), peer, waiting=False)
+        self._begin(now, peer)
         self.counters.add("peer.kicked")
         prefixes = self.data.table.prefixes(peer.key)
         change = kick(peer.key, peer.endpoint, prefixes, self.settings.keepalive_s)
-        actions = [ConfigurePeers(Tunnel.DATA, change), *self.release(peer)]
-        actions += self.contact.all_of(peer.key, Event.KICKED)
+        configure = ConfigurePeers(Tunnel.DATA, change)
+        actions = [configure, *self.contact.all_of(now, peer.key, Event.KICKED)]
         return actions + (self.requests.ask(now, prefixes[0]) if ask else [])
 
     def poke(self, *peers: Peer) -> list[Action]:

@@ -134,6 +134,13 @@ class Engine:
         """
         return self._plane.initiation(now, source, at)
 
+    def response(self, now: float, source: Endpoint) -> list[Action]:
+        """Take in that ``source`` sent a handshake response to the data port.
+
+        It too may be forged: it only has packets go their way without us sooner.
+        """
+        return self._plane.response(now, source)
+
     def peers_read(
         self, now: float, tunnel: Tunnel, state: DeviceState, wall: float
     ) -> list[Action]:
@@ -173,6 +180,7 @@ class Engine:
         actions += repeated
         for answer in answers:
             actions += self._answered(now, answer)
+        actions += self._plane.portions(now)
         actions += self._plane.contact.expire(now)
         silent = self._servers.newly_silent(now)
         if silent:
@@ -215,7 +223,7 @@ class Engine:
         """Return what the last ``resolve`` of this EID brought; None: not answered yet."""
         return self._resolutions.get(eid)
 
-    def forget(self, eid: IPAddress) -> list[Action]:
+    def forget(self, now: float, eid: IPAddress) -> list[Action]:
         """Drop the data peer of an EID on behalf of an operator; empty where there is none.
 
         The next packet is a first contact. The other side keeps its own end until it is idle.
@@ -224,7 +232,7 @@ class Engine:
         if claim is None:
             return []
         self.counters.add("peer.forgotten")
-        return self._plane.remove(claim.key)
+        return self._plane.remove(now, claim.key)
 
     def status(self, now: float) -> EngineStatus:
         """Describe the engine for ``wgmap-agent status``."""

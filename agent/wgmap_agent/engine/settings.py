@@ -13,6 +13,10 @@ class Settings:
     # Held packets. WireGuard stages 128 packets a peer before a handshake: 100 always fit.
     held_per_destination: int = 100
     held_packets: int = 10_000  # of all destinations: 15 MB at an MTU of 1420
+    # So many leave for one peer at once, before its handshake and each time after it: a hundred
+    # full packets at once overflow the socket buffer of a receiver in user space.
+    portion: int = 25
+    portion_pause_s: float = 0.01  # longer than a busy machine keeps a receiver waiting
     max_flows: int = 1024  # destinations in first contact; more are refused, not held
     hold_s: float = 15.0  # longer than every retry below: whatever is still held then is dropped
 

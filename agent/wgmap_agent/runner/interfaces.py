@@ -96,6 +96,7 @@ async def open_data(
     if change != DeviceConfig():
         await device.configure(change)
     await _bring_up(network, section.interface, config.tun.mtu)
+    _accept_before_routed(section.interface)
     sources = Sources(config.agent.prefixes)
     owned = (prefix for peer in state.peers.values() for prefix in peer.allowed_ips)
     await network.set_routes(
@@ -153,6 +154,19 @@ async def _set_addresses(network: Network, interface: str, wanted: Iterable[IPIn
         await network.add_address(interface, address)
     for address in change.delete:
         await network.delete_address(interface, address)
+
+
+def _accept_before_routed(interface: str) -> None:
+    """Loosen a strict reverse path filter: a peer's packets may come before its routes are there.
+
+    From any interface the kernel then takes what it has a way back for: the overlay is routed to
+    the TUN. Who may send from which address is WireGuard's to check, and it does.
+    Where /proc/sys cannot be written (a container) some of the first replies may be dropped.
+    """
+    with contextlib.suppress(NetworkError):
+        modes = [sysctl.read("net", "ipv4", "conf", n, "rp_filter") for n in ("all", interface)]
+        if max(modes) == "1":
+            sysctl.write("net", "ipv4", "conf", interface, "rp_filter", value=2)
 
 
 def _no_link_local(interface: str) -> None:

@@ -1,5 +1,6 @@
 """First contact under every single fault: the 5 s stall of WireGuard never shows."""
 
+import ipaddress
 from dataclasses import replace
 
 import pytest
@@ -101,7 +102,7 @@ def test_forged_initiations_cost_at_most_a_kick(delay: float) -> None:
     first, second = lab.hosts
     source = Endpoint(first.underlay[0], DATA_PORT)
     for step in range(40):
-        lab.world.after(step * delay / 8, lambda: second.data.overhear(source))
+        lab.world.after(step * delay / 8, lambda: second.data.overhear("init", source))
     first.ping(second.eid)
     assert lab.first_answer(first) <= bound(delay), lab.story()
     lab.world.run(10)
@@ -172,6 +173,67 @@ def test_held_packets_survive_a_kick(delay: float) -> None:
         first.ping(second.eid)
     lab.world.run(3)
     assert len(first.app.answered) == 100, lab.story()
+
+
+@pytest.mark.parametrize("delay", DELAYS)
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("fault", [*FAULTS, "push 400 ms late"])
+def test_nothing_of_a_steady_flow_is_lost(delay: float, fault: str, both: bool) -> None:
+    """What is sent while first contact is under way comes through as well, whatever is kicked."""
+    late = (Fault("ctl.data.push", drop=False, late=0.4, count=3),)
+    lab = lab_with(delay, FAULTS.get(fault, late))
+    first, second = lab.hosts
+    first.ping_every(0.03, second.eid, 60)
+    if both:
+        second.ping_every(0.03, first.eid, 60)
+    lab.world.run(5)
+    for host in lab.hosts:
+        assert host.app.answered.keys() == host.app.sent.keys(), lab.story()
+    lab.check_quiet()
+
+
+@pytest.mark.parametrize("delay", DELAYS)
+def test_a_hundred_at_once_do_not_overflow_a_receiver(delay: float) -> None:
+    """They leave in portions, in order, and those that come meanwhile behind them."""
+    lab = lab_with(delay)
+    first, second = lab.hosts
+    second.data.buffer = first.data.buffer = 90
+    for _ in range(100):
+        first.ping(second.eid)
+    assert lab.first_answer(first) == pytest.approx(6 * delay, abs=EXACT)
+    first.ping_every(0.005, second.eid, 40)
+    lab.world.run(2)
+    answered, sent = list(first.app.answered), list(first.app.sent)
+    assert [one for one in answered if one in sent[:100]] == sent[:100]
+    assert len(answered) >= 138  # there is no room for the very next ones
+
+
+@pytest.mark.parametrize("delay", DELAYS)
+@pytest.mark.parametrize("kicked", [False, True])
+def test_fifty_destinations_behind_one_peer(delay: float, kicked: bool) -> None:
+    """WireGuard stages 128 packets of a peer, whoever they are to."""
+    lab = Lab(delay=delay, prefixes=("10.66.1.1/32", "10.66.2.0/24"))
+    lab.start()
+    first, second = lab.hosts
+    second.data.buffer = 90
+    lab.world.faults += [Fault("data.init", source="a1")] * kicked
+    for number in range(4 * 50):
+        first.ping(ipaddress.ip_address(f"10.66.2.{1 + number % 50}"))
+    lab.world.run(3)
+    assert first.app.answered.keys() == first.app.sent.keys(), lab.story()
+    lab.check_quiet()
+
+
+@pytest.mark.parametrize("delay", DELAYS)
+def test_fifty_peers_at_once(delay: float) -> None:
+    lab = lab_with(delay, agents=51)
+    first, *others = lab.hosts
+    for other in others:
+        first.ping(other.eid)
+    lab.world.run(bound(delay))
+    assert first.app.answered.keys() == first.app.sent.keys(), lab.story()
+    lab.world.run(10)
+    lab.check_quiet()
 
 
 @pytest.mark.parametrize("delay", DELAYS)

@@ -102,8 +102,12 @@ class Host:
         made.overhear = self._overhear
         return made
 
-    def _overhear(self, source: Endpoint) -> None:
-        if self.engine is not None:
+    def _overhear(self, kind: str, source: Endpoint) -> None:
+        if self.engine is None:
+            return
+        if kind == "response":
+            self._do(self.engine.response(self.world.now, source))
+        else:
             self._do(self.engine.initiation(self.world.now, source, self.world.now))
 
     def _endpoint(self, port: int) -> Callable[[int], Endpoint | None]:
@@ -269,8 +273,7 @@ class Host:
     def _inject(self, packet: bytes) -> None:
         header = packets.read(packet)
         assert header is not None
-        if any(header.destination in route for route in self.routes):
-            self.data.send(Payload(header.source, header.destination, packet))
+        self.data.send(Payload(header.source, header.destination, packet))
 
     def _device(self, tunnel: Tunnel) -> Device:
         return self.control if tunnel is Tunnel.CONTROL else self.data

@@ -70,7 +70,9 @@ class Lab:
         agents: int = 2,
         servers: int = 3,
         settings: Settings | None = None,
+        prefixes: tuple[str, ...] = (),
     ) -> None:
+        """``prefixes``: of each agent, where it is more than its EID."""
         self.world = World(seed, delay)
         self.log = Log()
         self.settings = settings or Settings()
@@ -78,7 +80,11 @@ class Lab:
         self.servers = [ServerHost(self.world, info, self.log) for info in infos]
         for one in self.servers:
             one.server.peers = [o.server for o in self.servers if o is not one]
-        self.hosts = [Host(self.world, n, infos, self.settings) for n in range(1, agents + 1)]
+        own = [(ipaddress.ip_network(one),) for one in prefixes]
+        self.hosts = [
+            Host(self.world, n, infos, self.settings, own[n - 1] if own else ())
+            for n in range(1, agents + 1)
+        ]
         for host in self.hosts:
             self.enrol(host)
             host.check = self._check

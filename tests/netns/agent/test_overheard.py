@@ -1,4 +1,4 @@
-"""Initiations are heard beside WireGuard, whoever sends them, and nothing else is."""
+"""Handshakes are heard beside WireGuard, whoever sends them, and nothing else is."""
 
 import asyncio
 import ipaddress
@@ -12,18 +12,22 @@ from support.eventually import eventually
 from support.netns import netbed
 from wgmap import clock
 from wgmap.addresses import Endpoint
-from wgmap_agent.runner.initiations import RATE, TURN_S, Initiation, Initiations
+from wgmap_agent.runner.overheard import RATE, TURN_S, Handshake, Overheard
 
 pytestmark = pytest.mark.netns
 
 PORT, SOURCE_PORT = 51820, 40000
 INITIATION = b"\x01\0\0\0" + bytes(144)
-OTHERS = (b"\x02\0\0\0" + bytes(88), b"\x04\0\0\0" + bytes(144), INITIATION + b"\0", b"")
+RESPONSE = b"\x02\0\0\0" + bytes(88)
+OTHERS = (
+    *(b"\x04\0\0\0" + bytes(144), b"\x04\0\0\0" + bytes(88), b""),
+    *(INITIATION + b"\0", INITIATION[:92], RESPONSE + b"\0", RESPONSE + bytes(56)),
+)
 LOCAL, REMOTE = ("192.0.2.1", "2001:db8::1"), ("192.0.2.2", "2001:db8::2")
 
 
 @contextmanager
-def ears_and_senders() -> Iterator[tuple[Initiations, list[socket.socket]]]:
+def ears_and_senders() -> Iterator[tuple[Overheard, list[socket.socket]]]:
     with netbed("fc") as bed:
         near, far = bed.namespace("n"), bed.namespace("f")
         ends = [(f"{v4}/24", f"{v6}/64") for v4, v6 in (LOCAL, REMOTE)]
@@ -36,21 +40,23 @@ def ears_and_senders() -> Iterator[tuple[Initiations, list[socket.socket]]]:
         for sender, address in zip(senders, REMOTE, strict=True):
             sender.bind((address, SOURCE_PORT))
         with near.entered():
-            initiations = Initiations(PORT)
-        with initiations, senders[0], senders[1]:
-            yield initiations, senders
+            overheard = Overheard(PORT)
+        with overheard, senders[0], senders[1]:
+            yield overheard, senders
 
 
-async def test_initiations_are_heard_and_nothing_else() -> None:
-    with ears_and_senders() as (initiations, senders):
-        heard: list[Initiation] = []
-        initiations.start(heard.append)
+@pytest.mark.parametrize("message", [INITIATION, RESPONSE])
+async def test_handshakes_are_heard_and_nothing_else(message: bytes) -> None:
+    with ears_and_senders() as (overheard, senders):
+        heard: list[Handshake] = []
+        overheard.start(heard.append)
         for sender, local, remote in zip(senders, LOCAL, REMOTE, strict=True):
             for data in OTHERS:
                 sender.sendto(data, (local, PORT))
-            sender.sendto(INITIATION, (local, PORT + 1))
-            sender.sendto(INITIATION, (local, PORT))
+            sender.sendto(message, (local, PORT + 1))
+            sender.sendto(message, (local, PORT))
             await eventually(lambda: len(heard) > 0)
+            assert heard[0].is_response == (message is RESPONSE)
             assert heard[0].source == Endpoint(ipaddress.ip_address(remote), SOURCE_PORT)
             assert abs(clock.now() - heard[0].at) < 1
             assert len(heard) == 1  # in the order of their sending: the others came before it
@@ -58,9 +64,9 @@ async def test_initiations_are_heard_and_nothing_else() -> None:
 
 
 async def test_a_flood_is_read_no_faster_than_the_rate() -> None:
-    with ears_and_senders() as (initiations, (sender, _)):
-        heard: list[Initiation] = []
-        initiations.start(heard.append)
+    with ears_and_senders() as (overheard, (sender, _)):
+        heard: list[Handshake] = []
+        overheard.start(heard.append)
         for _ in range(2000):
             sender.sendto(INITIATION, (LOCAL[0], PORT))
         began = clock.now()
