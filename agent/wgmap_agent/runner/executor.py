@@ -95,18 +95,29 @@ class Executor:
     def __init__(self, hands: Hands, failed: Callable[[Action, WgmapError], None]) -> None:
         self._hands = hands
         self._failed = failed
+        self._begun: tuple[Action, Awaitable[None]] | None = None
         self.counters: Counter[str] = Counter()
 
     def begin(self, actions: list[Action]) -> list[Action]:
-        """Execute the first ones that need no waiting; return the others."""
+        """Execute the first ones that need no waiting; return the others, to be executed next."""
         for number, action in enumerate(actions):
-            if isinstance(action, _WAITING):
-                return actions[number:]
             try:
-                self._at_once(action)
+                if not self._begin(action):
+                    return actions[number:]
             except WgmapError as error:
                 self._report(action, error)
         return []
+
+    def _begin(self, action: Action) -> bool:
+        """Execute one where that needs no waiting; a change of peers may have begun even so."""
+        if isinstance(action, ConfigurePeers):
+            rest = self._hands.devices[action.tunnel].begin(DeviceConfig(peers=action.peers))
+            self._begun = None if rest is None else (action, rest)
+            return rest is None
+        if isinstance(action, _WAITING):
+            return False
+        self._at_once(action)
+        return True
 
     async def execute(self, actions: Sequence[Action]) -> None:
         """Execute one list in its order; never raises for what a device or the kernel refuses."""
@@ -127,6 +138,9 @@ class Executor:
     def _waiting(self, action: _Waiting) -> Awaitable[None]:
         hands = self._hands
         match action:
+            case ConfigurePeers() if self._begun is not None and self._begun[0] is action:
+                begun, self._begun = self._begun[1], None
+                return begun
             case ConfigurePeers():
                 config = DeviceConfig(peers=action.peers)
                 return hands.devices[action.tunnel].configure(config)
