@@ -29,6 +29,7 @@ from wgmap_agent.engine.types import (
     ContactStep,
     Identity,
     Inject,
+    Redeliver,
     Refusal,
     Refuse,
     Stamp,
@@ -256,13 +257,13 @@ class DataPlane:
             actions += self.requests.ask(now, self.data.table.prefixes(peer.key)[0])
         return actions + self._found(now, installed, offer)
 
-    def initiation(self, now: float, source: Endpoint, at: float) -> list[Action]:
+    def initiation(self, now: float, source: Endpoint, at: float, packet: bytes) -> list[Action]:
         """Take in that an initiation came to the data port."""
-        self.arrivals.note(at, source)
+        self.arrivals.note(at, source, packet)
         for peer in reversed(self.data.unsettled.values()):
             if peer.since < at - self.settings.race_s:
                 break  # in the order of their installation
-            if peer.endpoint == source and peer.phase is Phase.PASSIVE:
+            if peer.endpoint == source:
                 return self._missed(now, peer)
         return []
 
@@ -283,18 +284,14 @@ class DataPlane:
         return self.let_pass(peer)
 
     def _missed(self, now: float, peer: Peer) -> list[Action]:
-        """Initiate with a new peer whose own initiation came before the device had the peer."""
+        """Let the device have the initiation of a new peer that may have come before the peer."""
         came = self.arrivals.last(now, peer.endpoint)
         if came is None or peer.phase is not Phase.PASSIVE:
             return []
-        if came < peer.since - self.settings.certain_s:
+        at, packet = came
+        if at < peer.since:
             self.counters.add("peer.came_early")
-            return self.start(now, peer)
-        # The device may have handled it just before or just after: its counters tell.
-        self.counters.add("peer.came_in_between")
-        peer.fallback_at = min(peer.fallback_at, max(now, came + self.settings.race_s))
-        peer.check_at = peer.fallback_at
-        return []
+        return [Redeliver(packet, at)]
 
     def _role(self, key: PublicKey, *, both: bool) -> Role:
         if not both:

@@ -127,12 +127,13 @@ class Engine:
             return []
         return self._message(now, server, message)
 
-    def initiation(self, now: float, source: Endpoint, at: float) -> list[Action]:
+    def initiation(self, now: float, source: Endpoint, at: float, packet: bytes) -> list[Action]:
         """Take in that ``source`` sent a handshake initiation to the data port, at ``at``.
 
-        Whose it is nobody knows, and it may be forged: it only makes us initiate sooner.
+        ``packet``: as it came, with its IP header. Whose it is nobody knows, and it may be forged:
+        WireGuard judges it, if it gets it again.
         """
-        return self._plane.initiation(now, source, at)
+        return self._plane.initiation(now, source, at, packet)
 
     def response(self, now: float, source: Endpoint) -> list[Action]:
         """Take in that ``source`` sent a handshake response to the data port.

@@ -57,10 +57,8 @@ class Settings:
     # Handshakes. The puller initiates at once; the pushed side waits this long (and an RTT).
     fallback_s: float = 0.15
     fallback_jitter_s: float = 0.05
-    # An initiation that came this long before its peer was installed was dropped, and one that
-    # was handled shows in the device's counters this long after it came.
-    certain_s: float = 0.003
-    race_s: float = 0.01
+    # An initiation that came so long after its peer was decided on found it in the device.
+    race_s: float = 0.02
     # Beside kick_rtts: a tunnel that does not stand by then is kicked. Well after the fallback, or
     # the two would cross; and peers may be further away than the servers that the RTT is from.
     kick_s: float = 0.25

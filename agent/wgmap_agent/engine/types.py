@@ -120,6 +120,17 @@ class Inject:
 
 
 @dataclass(frozen=True, slots=True)
+class Redeliver:
+    """Give this machine an underlay packet again that came too early for the data device.
+
+    Nothing is to be done where the device had all its peers when the packet came, ``at``.
+    """
+
+    packet: bytes
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Refuse:
     """Answer a captured packet with ICMP; ``mtu`` only with TOO_BIG."""
 
@@ -175,6 +186,7 @@ Action: TypeAlias = (
     | AddRoutes
     | DeleteRoutes
     | Inject
+    | Redeliver
     | Refuse
     | ReadPeers
     | RefreshEndpoints

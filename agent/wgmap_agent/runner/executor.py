@@ -9,10 +9,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, assert_never
 
+from wgmap import clock
 from wgmap.addresses import Endpoint, IPAddress, IPNetwork
 from wgmap.errors import WgmapError
 from wgmap.log import Log
 from wgmap.wg.device import Device, DeviceConfig, PeerConfig
+from wgmap_agent.engine.packets import summed
 from wgmap_agent.engine.types import (
     Action,
     AddRoutes,
@@ -20,6 +22,7 @@ from wgmap_agent.engine.types import (
     DeleteRoutes,
     Inject,
     ReadPeers,
+    Redeliver,
     RefreshEndpoints,
     Refusal,
     Refuse,
@@ -40,7 +43,7 @@ PEERS_A_REQUEST = 500  # endpoints set again at once: bounds the size of one req
 log = Log("agent.executor")
 
 _Waiting: TypeAlias = ConfigurePeers | AddRoutes | DeleteRoutes | RefreshEndpoints
-_Prompt: TypeAlias = Send | Inject | Refuse | ReadPeers | Save | Stamp | UseServers
+_Prompt: TypeAlias = Send | Inject | Redeliver | Refuse | ReadPeers | Save | Stamp | UseServers
 _WAITING = (ConfigurePeers, AddRoutes, DeleteRoutes, RefreshEndpoints)
 
 
@@ -96,6 +99,7 @@ class Executor:
         self._hands = hands
         self._failed = failed
         self._begun: tuple[Action, Awaitable[None]] | None = None
+        self._configured_at = float("-inf")  # when the data device had all its peers
         self.counters: Counter[str] = Counter()
 
     def begin(self, actions: list[Action]) -> list[Action]:
@@ -113,6 +117,7 @@ class Executor:
         if isinstance(action, ConfigurePeers):
             rest = self._hands.devices[action.tunnel].begin(DeviceConfig(peers=action.peers))
             self._begun = None if rest is None else (action, rest)
+            self._note_configured(action)
             return rest is None
         if isinstance(action, _WAITING):
             return False
@@ -125,10 +130,15 @@ class Executor:
             try:
                 if isinstance(action, _WAITING):
                     await self._waiting(action)
+                    self._note_configured(action)
                 else:
                     self._at_once(action)
             except WgmapError as error:
                 self._report(action, error)
+
+    def _note_configured(self, action: Action) -> None:
+        if isinstance(action, ConfigurePeers) and action.tunnel is Tunnel.DATA:
+            self._configured_at = clock.now()
 
     def _report(self, action: Action, error: WgmapError) -> None:
         self.counters["execute.failed"] += 1
@@ -159,6 +169,8 @@ class Executor:
                 self._send(action)
             case Inject():
                 self._inject(action.packets)
+            case Redeliver():
+                self._redeliver(action)
             case Refuse():
                 self._refuse(action.packet, action.refusal, action.mtu)
             case ReadPeers():
@@ -187,6 +199,14 @@ class Executor:
             self.counters[f"inject.{name}"] += number
         for packet in result.too_big:
             self._refuse(packet, Refusal.TOO_BIG, self._hands.data_mtu)
+
+    def _redeliver(self, action: Redeliver) -> None:
+        """Let the kernel deliver a packet again: to an address of its own it goes by no wire."""
+        if action.at > self._configured_at:
+            return
+        result = self._hands.local.send((summed(action.packet),))
+        self.counters["redeliver.sent"] += result.sent
+        self.counters["redeliver.failed"] += 1 - result.sent
 
     def _refuse(self, packet: bytes, refusal: Refusal, mtu: int) -> None:
         about = icmp.header(packet)

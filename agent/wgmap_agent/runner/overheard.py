@@ -1,8 +1,8 @@
 r"""Hears the handshake messages that come to the data port, beside WireGuard itself.
 
-WireGuard says nothing of an initiation whose sender it does not know yet, and when a handshake is
-complete only a reading of the whole device tells. The engine wants to know both at once. Packet
-sockets see them, and a filter in the kernel lets nothing else through:
+WireGuard drops an initiation whose sender it does not know yet without a word, and when a
+handshake is complete only a reading of the whole device tells. The engine wants to know both at
+once. Packet sockets see them, and a filter in the kernel lets nothing else through:
 
     UDP to the data port, 8 + 148 bytes, that begin with 01 00 00 00: an initiation
     UDP to the data port, 8 + 92 bytes, that begin with 02 00 00 00: a response
@@ -32,7 +32,7 @@ _SO_ATTACH_FILTER = 26
 _SO_TIMESTAMPNS = 35
 _SOL_PACKET, _PACKET_IGNORE_OUTGOING = 263, 23
 _PACKET_HOST = 0
-_SEEN_BYTES = 96  # headers: more is not kept
+_SEEN_BYTES = 60 + 8 + 148  # an initiation with every option of IPv4
 _TIMESPEC = struct.Struct("@qq")
 _INITIATION_LENGTH, _INITIATION = 8 + 148, 0x01000000
 _RESPONSE_LENGTH, _RESPONSE = 8 + 92, 0x02000000
@@ -50,6 +50,7 @@ class Handshake(NamedTuple):
     is_response: bool  # otherwise an initiation
     source: Endpoint
     at: float
+    packet: bytes  # with its IP header
 
 
 class Overheard:
@@ -119,7 +120,8 @@ def _read(one: socket.socket) -> Handshake | None:
     udp = (packet[0] & 0xF) * 4 if about.source.version == 4 else 40
     port = int.from_bytes(packet[udp : udp + 2], "big")
     is_response = packet[udp + 8 : udp + 9] == b"\x02"
-    return Handshake(is_response, Endpoint(about.source, port), clock.now() - _age(ancillary))
+    source = Endpoint(about.source, port)
+    return Handshake(is_response, source, clock.now() - _age(ancillary), packet)
 
 
 def _age(ancillary: list[tuple[int, int, bytes]]) -> float:

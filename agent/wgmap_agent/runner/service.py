@@ -208,7 +208,7 @@ class _Agent:
         if one.is_response:
             self.pump.take(self.engine.response(clock.now(), one.source))
         else:
-            self.pump.take(self.engine.initiation(clock.now(), one.source, one.at))
+            self.pump.take(self.engine.initiation(clock.now(), one.source, one.at, one.packet))
 
     def _failed(self, action: Action, error: WgmapError) -> None:
         if is_lost(error):

@@ -9,9 +9,13 @@ from contextlib import contextmanager
 import pytest
 
 from support.eventually import eventually
-from support.netns import netbed
+from support.netns import PATIENCE, Namespace, netbed
 from wgmap import clock
-from wgmap.addresses import Endpoint
+from wgmap.addresses import Endpoint, IPAddress
+from wgmap.wg.device import Backend, Device, DeviceConfig, PeerConfig
+from wgmap.wg.keys import PrivateKey
+from wgmap_agent.engine.packets import summed
+from wgmap_agent.runner.injector import Sender
 from wgmap_agent.runner.overheard import RATE, TURN_S, Handshake, Overheard
 
 pytestmark = pytest.mark.netns
@@ -74,3 +78,58 @@ async def test_a_flood_is_read_no_faster_than_the_rate() -> None:
         await asyncio.sleep(4 * TURN_S)
         assert len(heard) <= RATE * (clock.now() - began + 2 * TURN_S)
         assert len(heard) < 1000  # what does not fit into the buffer is the kernel's to drop
+
+
+@pytest.mark.parametrize("family", [4, 6])
+async def test_an_initiation_that_came_too_early_is_taken_when_it_is_delivered_again(
+    backend: Backend, family: int
+) -> None:
+    """The one that was dropped completes the handshake: nobody waits for the next, 5 s later."""
+    near, far = (ipaddress.ip_address(pair[family // 6]) for pair in (LOCAL, REMOTE))
+    keys = PrivateKey.generate(), PrivateKey.generate()
+    with netbed("fc") as bed:
+        spaces = bed.namespace("n"), bed.namespace("f")
+        ends = [(f"{v4}/24", f"{v6}/64") for v4, v6 in (LOCAL, REMOTE)]
+        bed.veth(spaces[0], spaces[1], ends[0], ends[1])
+        devices: list[Device] = []
+        for space, label, key in zip(spaces, "ab", keys, strict=True):
+            with space.entered():
+                device = await backend.open(bed.name(label))
+            await device.configure(DeviceConfig(key, PORT))
+            space.ip("link", "set", device.name, "up")
+            devices.append(device)
+        with spaces[0].entered():
+            overheard, sender = Overheard(PORT), Sender()
+        heard: list[Handshake] = []
+        with overheard, sender:
+            overheard.start(heard.append)
+            initiator = PeerConfig(keys[0].public, Endpoint(near, PORT), (), 25)
+            await eventually(lambda: _is_settled(far, spaces[1]))
+            await devices[1].configure(DeviceConfig(peers=(initiator,)))
+            await eventually(lambda: len(heard) > 0)
+            known = PeerConfig(keys[1].public, Endpoint(far, PORT), ())
+            await devices[0].configure(DeviceConfig(peers=(known,)))
+            assert not await _stands(devices[1])
+            began = clock.now()
+            for _ in range(2):  # the second time it is an old one, which harms nothing
+                assert sender.send((summed(heard[0].packet),)).sent == 1
+            while not await _stands(devices[1]):
+                assert clock.now() - began < 3 * PATIENCE
+                await asyncio.sleep(0.01)
+            [peer] = (await devices[0].read()).peers.values()
+            assert peer.endpoint == Endpoint(far, PORT)
+        for device in devices:
+            await device.close()
+        for space, device in zip(spaces, devices, strict=True):
+            with space.entered():
+                await backend.remove(device.name)
+
+
+def _is_settled(address: IPAddress, space: Namespace) -> bool:
+    shown = space.ip("-6", "addr", "show", "tentative")
+    return str(address) not in shown
+
+
+async def _stands(device: Device) -> bool:
+    [peer] = (await device.read()).peers.values()
+    return peer.last_handshake is not None

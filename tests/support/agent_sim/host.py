@@ -22,6 +22,7 @@ from wgmap_agent.engine.types import (
     Identity,
     Inject,
     ReadPeers,
+    Redeliver,
     RefreshEndpoints,
     Refuse,
     Save,
@@ -102,13 +103,13 @@ class Host:
         made.overhear = self._overhear
         return made
 
-    def _overhear(self, kind: str, source: Endpoint) -> None:
+    def _overhear(self, kind: str, source: Endpoint, session: bytes) -> None:
         if self.engine is None:
             return
         if kind == "response":
             self._do(self.engine.response(self.world.now, source))
         else:
-            self._do(self.engine.initiation(self.world.now, source, self.world.now))
+            self._do(self.engine.initiation(self.world.now, source, self.world.now, session))
 
     def _endpoint(self, port: int) -> Callable[[int], Endpoint | None]:
         def find(version: int) -> Endpoint | None:
@@ -247,6 +248,8 @@ class Host:
             case Inject(injected):
                 for packet in injected:
                     self._inject(packet)
+            case Redeliver(again, _):
+                self.data.redeliver(again)
             case Refuse():
                 self.app.refused += 1
             case ReadPeers(tunnel):

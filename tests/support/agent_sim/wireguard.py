@@ -63,6 +63,7 @@ class Peer:
     initiated: int | None = None  # the handshake that waits for its response
     sent_at: float = float("-inf")  # last initiation or response
     taken_at: float = float("-inf")  # last initiation that was taken
+    taken: int = 0  # its number: an older one is not taken any more
     attempts: int = 0
     retry: int = 0  # generation of the retransmit timer
     current: int | None = None
@@ -96,8 +97,9 @@ class Device:
         self.dead = False
         self.buffer: int | None = None  # datagrams in the socket; None: any number
         self._queued: deque[float] = deque()
-        # Every handshake message, as on the wire: kind and source.
-        self.overhear: Callable[[str, Endpoint], None] = lambda _kind, _source: None
+        # Every handshake message, as on the wire: kind, source, and what stands for its bytes.
+        self.overhear: Callable[[str, Endpoint, bytes], None] = lambda _kind, _source, _bytes: None
+        self._seen: dict[bytes, tuple[Endpoint, Message]] = {}
 
     # ---------------------------------------------------------------------------- configuration
 
@@ -228,7 +230,7 @@ class Device:
     def receive(self, source: Endpoint, content: Message) -> None:
         """Take in a message from the underlay."""
         if content.kind != "data" and not self.dead:
-            self.overhear(content.kind, source)
+            self._overheard(source, content)
         if not self._has_room():
             self.world.note(f"{self.host}.{self.tunnel} drops {content.kind}: buffer full")
             return
@@ -243,6 +245,19 @@ class Device:
         else:
             self._on_data(peer, source, content)
 
+    def _overheard(self, source: Endpoint, content: Message) -> None:
+        one = f"{content.kind} {content.session}".encode()
+        self._seen[one] = source, content
+        # The agent hears it when the device has had it.
+        self.world.after(0.0, lambda: self.overhear(content.kind, source, one))
+
+    def redeliver(self, one: bytes) -> None:
+        """Receive a message again."""
+        if one in self._seen and not self.dead:
+            source, content = self._seen[one]
+            if (peer := self.peers.get(content.sender)) is not None:
+                self._on_init(peer, source, content)
+
     def _has_room(self) -> bool:
         while self._queued and self._queued[0] <= self.world.now - DRAINED_S:
             self._queued.popleft()
@@ -252,10 +267,13 @@ class Device:
         return True
 
     def _on_init(self, peer: Peer, source: Endpoint, message: Message) -> None:
+        if message.session <= peer.taken:
+            self.world.note(f"{self.host}.{self.tunnel} drops init: an old one")
+            return
         if self.world.now - peer.taken_at <= FLOOD_S:
             self.world.note(f"{self.host}.{self.tunnel} drops init: too many")
             return
-        peer.taken_at = self.world.now
+        peer.taken_at, peer.taken = self.world.now, message.session
         self._heard(peer, source, INIT_BYTES)
         peer.initiated = None  # the one handshake state is the other's now
         peer.following = message.session

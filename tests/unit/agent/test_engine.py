@@ -239,7 +239,7 @@ def test_a_response_where_initiations_crossed_makes_no_route() -> None:
     engine.peers_read(0.1, Tunnel.DATA, device_state(), WALL)
     contact(engine)
     far = Endpoint(ipaddress.ip_address("192.0.2.12"), 51820)
-    engine.initiation(1.02, far, 1.02)
+    engine.initiation(1.02, far, 1.02, b"")
     assert engine.response(1.03, far) == []
     engine.timer(2.0)
     stood = peer_state(LOW_KEY, last_handshake=WALL)
