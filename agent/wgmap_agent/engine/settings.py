@@ -15,8 +15,8 @@ class Settings:
     held_packets: int = 10_000  # of all destinations: 15 MB at an MTU of 1420
     # So many leave for one peer at once, before its handshake and each time after it: a hundred
     # full packets at once overflow the socket buffer of a receiver in user space.
-    portion: int = 25
-    portion_pause_s: float = 0.01  # longer than a busy machine keeps a receiver waiting
+    portion: int = 16
+    portion_pause_s: float = 0.01  # a busy machine keeps a receiver waiting for several
     max_flows: int = 1024  # destinations in first contact; more are refused, not held
     hold_s: float = 15.0  # longer than every retry below: whatever is still held then is dropped
 
