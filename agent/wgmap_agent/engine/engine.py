@@ -23,6 +23,7 @@ from wgmap.wg.device import DeviceState
 from wgmap_agent.engine.control import ControlTunnels
 from wgmap_agent.engine.counters import Counters
 from wgmap_agent.engine.data_plane import DataPlane
+from wgmap_agent.engine.moves import Budget
 from wgmap_agent.engine.peers import Peer, Phase
 from wgmap_agent.engine.registration import Registration
 from wgmap_agent.engine.renewals import Renewals
@@ -42,6 +43,7 @@ from wgmap_agent.engine.types import (
     Save,
     SavedState,
     Send,
+    ServerInfo,
     Tunnel,
 )
 from wgmap_agent.engine.watch import Watch
@@ -70,7 +72,7 @@ class Engine:
         self._identity = identity
         self._settings = settings
         self._rng = rng
-        self._servers = Servers(identity.servers, settings, rng, saved.revocation)
+        self._servers = Servers(identity.servers, settings, rng, saved)
         self._control = ControlTunnels(self._servers, settings, rng, self.counters)
         self._registration = Registration(
             identity, saved, self._servers, settings, rng, self.counters
@@ -90,7 +92,7 @@ class Engine:
         self._underlay: tuple[IPAddress, ...] = ()
         self._move_at: float | None = None  # a move that waits for the flapping limit
         self._move_changed = False  # and the addresses are others than before
-        self._moved_at = float("-inf")
+        self._moves = Budget(self._settings.moves_per_s, self._settings.moves_burst)
 
     # ----------------------------------------------------------------------------------- events
 
@@ -153,14 +155,14 @@ class Engine:
 
     def addresses_changed(self, now: float, underlay: tuple[IPAddress, ...]) -> list[Action]:
         """Take in that an address or route of the underlay changed; ``underlay``: all of now."""
-        earliest = self._moved_at + 1 / self._settings.moves_per_s
         changed = underlay != self._underlay
         self._set_underlay(underlay)
-        if now < earliest:
-            self._move_at = earliest
-            self._move_changed = changed or self._move_changed
-            return []
-        return self._move(now, changed=changed)
+        if self._move_at is None and self._moves.allows(now):
+            return self._move(now, changed=changed)
+        if self._move_at is None:
+            self._move_at = now + 1 / self._settings.moves_per_s
+        self._move_changed = changed or self._move_changed
+        return []
 
     def failed(self, now: float, action: Action, error: Exception) -> list[Action]:
         """Take in that an action could not be executed."""
@@ -175,7 +177,9 @@ class Engine:
         """Do what is due."""
         actions = self._retries.due(now, self._registration.saved())
         if self._move_at is not None and self._move_at <= now:
+            self._moves.allows(now)
             actions += self._move(now, changed=self._move_changed)
+        self._requests.notice_late(now)
         actions += self._registration.due(now)
         repeated, answers = self._requests.due(now)
         actions += repeated
@@ -235,6 +239,14 @@ class Engine:
         self.counters.add("peer.forgotten")
         return self._plane.remove(now, claim.key)
 
+    def is_registered(self, now: float) -> bool:
+        """Say whether our mapping is acknowledged as it is now; cheap, whatever peers there are."""
+        return self._registration.is_registered(now)
+
+    def servers(self) -> tuple[ServerInfo, ...]:
+        """Return the map servers as they are known now, those learnt by a former run too."""
+        return tuple(server.info for server in self._servers.all())
+
     def status(self, now: float) -> EngineStatus:
         """Describe the engine for ``wgmap-agent status``."""
         counters = {
@@ -261,12 +273,17 @@ class Engine:
         assert_never(message)
 
     def _heard(self, now: float, name: str) -> None:
+        was_alone = not self._servers.is_any_there(now)
         regained = self._servers.heard(now, name)
         self._control.heard(now, self._servers.get(name))
         if regained:
             # It may have lost who asked for what, and we its pushes.
             self.counters.add("server.regained")
             self._renewals.all_soon(now)
+        if regained and was_alone:
+            # All were gone: it may be another cluster, made from a backup, that knows us as we
+            # were then.
+            self._registration.repeat_soon(now)
 
     def _reply(self, now: float, name: str, reply: MapReply) -> list[Action]:
         if self._servers.probe_answered(now, name, reply.nonce):
@@ -276,7 +293,7 @@ class Engine:
 
     def _answered(self, now: float, answer: Answer) -> list[Action]:
         if answer.target == self._identity.control_prefix:
-            return self._server_set.answered(now, answer)
+            return self._saved(self._server_set.answered(now, answer))
         self._resolutions.answered(answer)
         actions = self._plane.answer(now, answer)
         self._renewals.answered(now, answer)
@@ -290,11 +307,14 @@ class Engine:
                 return actions
         self.counters.add("push.received")
         if self._server_set.is_about(notify.records):
-            actions = self._server_set.told(now, notify.records)
+            actions = self._saved(self._server_set.told(now, notify.records))
         else:
             actions = self._plane.push(now, notify.records)
+            self._renewals.pushed(name, notify.records)
         if notify.xtr is not None and not own:  # the answer to a register repeats our own mark
-            actions += self._told(now, name, Mark.of(notify.xtr))
+            self._told(now, name, Mark.of(notify.xtr))
+        if self._servers.revocations.take_unsaved():
+            actions.append(Save(self._registration.saved()))
         return [*actions, Send(name, self._acknowledgement(name, notify))]
 
     def _answers_register(self, name: str, notify: MapNotify) -> bool:
@@ -309,14 +329,17 @@ class Engine:
         marked_by_us = notify.xtr is not None and Mark.of(notify.xtr) == self._servers.mark(name)
         return marked_by_us and not revokes
 
-    def _told(self, now: float, name: str, mark: Mark) -> list[Action]:
+    def _saved(self, actions: list[Action]) -> list[Action]:
+        """Have what must be on disk saved beside what is to be done, if anything is."""
+        return [*actions, Save(self._registration.saved())] if actions else []
+
+    def _told(self, now: float, name: str, mark: Mark) -> None:
         """Take in what a server says of itself, and up to which number it told revocations."""
         if self._servers.told(name, mark.incarnation):
             # Its responder is a new one: who asked for what died with the former.
             self.counters.add("server.new_incarnation")
             self._renewals.all_soon(now)
-        known = self._servers.revocations.told(mark)
-        return [Save(self._registration.saved())] if known else []
+        self._servers.revocations.told(mark)
 
     def _acknowledgement(self, name: str, notify: MapNotify) -> bytes:
         """Make a Map-Notify-Ack; to news it says what is known now, so that more can follow."""
@@ -329,7 +352,7 @@ class Engine:
         """Ask servers that were not heard for long: for our own prefix, which any can answer."""
         actions: list[Action] = []
         for server in self._servers.due_probes(now):
-            self._servers.sent(now, server.info.name)
+            self._servers.sent(now, server.info.name, quick=True)
             self.counters.add("server.probed")
             probe = marked(
                 self._probe(server.probe_nonce or 0), self._servers.mark(server.info.name)
@@ -347,21 +370,21 @@ class Engine:
 
     def _move(self, now: float, *, changed: bool) -> list[Action]:
         """Cure the stale source address, and where the addresses changed tell everybody."""
-        self._moved_at, self._move_at, self._move_changed = now, None, False
-        actions: list[Action] = [
-            RefreshEndpoints(Tunnel.CONTROL),
-            RefreshEndpoints(Tunnel.DATA),
-        ]
+        self._move_at, self._move_changed = None, False
+        control, data = RefreshEndpoints(Tunnel.CONTROL), RefreshEndpoints(Tunnel.DATA)
         if not changed:
-            return actions
+            return [control, data]
         self.counters.add("moves")
         self._control.moved(now)
-        actions += self._registration.change(now, self._underlay)
+        actions: list[Action] = [control, *self._registration.change(now, self._underlay)]
+        # Every server learns our new address from it, for its pushes; and it shows which is dead.
+        self._servers.probe_soon(now)
+        actions += self._probe_servers(now)
         active = self._active(now)
         for peer in active:
             peer.recovery = self._plane.moves.own_move(now, len(active))
             self._plane.data.unsettle(peer)
-        return actions + self._plane.poke(*active)
+        return [*actions, data, *self._plane.poke(*active)]
 
     def _active(self, now: float) -> list[Peer]:
         since = now - self._settings.standing_s

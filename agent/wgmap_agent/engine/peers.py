@@ -54,4 +54,4 @@ class Peer:
     stood_at: float | None = None  # its last handshake, on the engine's clock
     activity: Activity = field(default_factory=Activity)
     recovery: Recovery | None = None
-    told_by: str | None = None  # the server that answered last: it pushes changes to us
+    told_by: frozenset[str] = frozenset()  # the servers that push its changes to us

@@ -5,7 +5,7 @@ is used only when no A=1 answer comes within a short while or every server has a
 """
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from wgmap.addresses import IPNetwork, host_prefix
 from wgmap.lisp import codec
@@ -39,6 +39,7 @@ class Pending:
     unsure: tuple[Record, ...] = ()  # an A=0 answer, kept for want of a better one
     unsure_at: float | None = None  # when it is used
     out_of_touch: set[str] = field(default_factory=set)  # who gave an A=0 answer
+    second: bool = False  # one server was chosen, to hear of changes from it as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class Answer:
     authoritative: bool
     refresh: bool
     server: str | None = None  # who gave it; it pushes changes from now on
+    second: bool = False  # beside another server's
 
 
 class Requests:
@@ -82,12 +84,25 @@ class Requests:
         """Say whether this target is being asked for."""
         return target in self._nonces
 
-    def ask(self, now: float, target: IPNetwork, *, refresh: bool = False) -> list[Action]:
-        """Ask for a prefix; nothing where the question is out already or too many are."""
+    def ask(
+        self,
+        now: float,
+        target: IPNetwork,
+        *,
+        refresh: bool = False,
+        everybody: bool = False,
+        second: str | None = None,
+    ) -> list[Action]:
+        """Ask for a prefix; nothing where the question is out already or too many are.
+
+        ``everybody``: ask all servers, for each tells the destination of us, and the one that
+        answers first may be one that cannot reach it.
+        ``second``: the one server to ask (first), beside those that were asked before.
+        """
         known = self._nonces.get(target)
         if known is not None:
             if not refresh or self._pending[known].refresh:
-                return []
+                return self._ask_rest(now, self._pending[known]) if everybody else []
             self._drop(self._pending[known])  # a refresh says more than a plain question
         if len(self._pending) >= self._settings.max_requests:
             self._counters.add("request.refused_too_many")
@@ -95,10 +110,11 @@ class Requests:
         timeout = self._servers.timeout()
         nonce = self._fresh_nonce()
         pending = Pending(target, nonce, refresh, now, now + timeout, timeout)
+        pending.second = second is not None
         self._pending[nonce] = pending
         self._nonces[target] = nonce
-        self._counters.add("request.asked")
-        choice = self._hedging.first(now, refresh=refresh)
+        self._counters.add("request.second" if second else "request.asked")
+        choice = self._hedging.first(now, refresh=refresh, everybody=everybody, only=second)
         pending.others_at = choice.others_at
         actions = self._send(now, pending, choice.servers)
         self._due.note(nonce)
@@ -132,7 +148,7 @@ class Requests:
         if not settled.unsure or not self._is_sure(now, settled, reply):
             return None
         settled.unsure = ()
-        return Answer(settled.target, reply.records, True, settled.refresh, server)
+        return Answer(settled.target, reply.records, True, settled.refresh, server, settled.second)
 
     def _is_sure(self, now: float, pending: Pending, reply: MapReply) -> bool:
         """Say whether an answer counts as authoritative.
@@ -162,6 +178,10 @@ class Requests:
             if now - since > self._servers.patience(name)
         )
         self._pass_over(now, *late)
+
+    def notice_late(self, now: float) -> None:
+        """Pass over the servers that owe an answer for too long while others gave theirs."""
+        self._pass_over(now, *self._servers.late(now))
 
     def _pass_over(self, now: float, *names: str) -> None:
         """Take preference from servers; what only they were asked is asked of others at once."""
@@ -217,16 +237,31 @@ class Requests:
         if not pending.unsure or any(record.locators for record in records):
             pending.unsure = records
         everybody = set(self._servers.names(now))
-        silent = {name for name in everybody if self._servers.is_silent(now, name)}
-        if pending.answered | silent >= everybody:
+        mute = {name for name in everybody if self._servers.is_mute(now, name)}
+        if pending.answered | mute >= everybody:
             return self._settle(pending, pending.unsure, authoritative=False)
         if not everybody <= set(pending.asked):
             pending.others_at = now
-        if pending.unsure_at is None:
-            wait = self._settings.better_answer_s + 2 * self._servers.rtt()
-            pending.unsure_at = now + wait
+        better_by = self._better_by(now, pending, everybody - mute)
+        pending.unsure_at = min(better_by, pending.unsure_at or better_by)
         self._due.note(pending.nonce)
         return None
+
+    def _better_by(self, now: float, pending: Pending, servers: set[str]) -> float:
+        """Return until when a better answer is waited for.
+
+        For a positive one no longer than these servers need: it is replaced where a better one
+        comes after all, and meanwhile the other side has been told of us, and waits.
+        """
+        longest = now + self._settings.better_answer_s + 2 * self._servers.rtt()
+        if not any(record.locators for record in pending.unsure):
+            return longest
+        late = (
+            pending.asked.get(name, now)
+            + max(self._servers.patience(name), self._settings.late_floor_s)
+            for name in servers - pending.answered
+        )
+        return min(longest, max(late))
 
     def _settle(
         self,
@@ -237,7 +272,8 @@ class Requests:
         server: str | None = None,
     ) -> Answer:
         self._drop(pending)
-        return Answer(pending.target, records, authoritative, pending.refresh, server)
+        answer = Answer(pending.target, records, authoritative, pending.refresh, server)
+        return replace(answer, second=pending.second)
 
     def _drop(self, pending: Pending) -> None:
         del self._pending[pending.nonce]
@@ -261,6 +297,10 @@ class Requests:
             self._counters.add("request.hedge_refused")
             return []
         self._counters.add("request.hedged")
+        return self._ask_rest(now, pending)
+
+    def _ask_rest(self, now: float, pending: Pending) -> list[Action]:
+        pending.others_at = None
         others = (one for one in self._servers.all() if one.info.name not in pending.asked)
         return self._send(now, pending, tuple(others))
 

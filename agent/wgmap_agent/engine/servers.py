@@ -2,13 +2,13 @@
 
 import random
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 
 from wgmap.lisp.mark import UNKNOWN, Mark
 from wgmap_agent.engine.revocations import Revocations
 from wgmap_agent.engine.settings import Settings
-from wgmap_agent.engine.types import ServerInfo, ServerStatus
+from wgmap_agent.engine.types import SavedState, ServerInfo, ServerStatus
 
 UNKNOWN_RTT_S = 0.1
 
@@ -76,13 +76,15 @@ class Servers:
         infos: tuple[ServerInfo, ...],
         settings: Settings,
         rng: random.Random,
-        revocation: int | None = None,
+        saved: SavedState | None = None,
     ) -> None:
-        """``revocation``: number of the last one that is known (see Revocations)."""
-        self.revocations = Revocations(revocation)
+        """``infos`` were configured; ``saved`` has what a former run had learnt."""
+        saved = saved or SavedState()
+        self.revocations = Revocations(saved.revocation, saved.revoked)
+        self._configured = infos
         self._settings = settings
         self._rng = rng
-        shuffled = list(infos[: settings.max_servers])
+        shuffled = list(at_start(infos, saved.servers)[: settings.max_servers])
         rng.shuffle(shuffled)  # agents spread over the servers
         self._servers = {info.name: Server(info, RoundTrip()) for info in shuffled}
         self._by_address = {info.control_address: info.name for info in shuffled}
@@ -106,6 +108,11 @@ class Servers:
         self._servers = {server.info.name: server for server in staying}
         self._by_address = {one.info.control_address: one.info.name for one in staying}
 
+    def learnt(self) -> tuple[ServerInfo, ...]:
+        """Return the servers where they are others than those configured."""
+        present = tuple(server.info for server in self._servers.values())
+        return () if set(present) == set(self._configured) else present
+
     def name_of(self, address: IPv6Address) -> str | None:
         """Return whose control address this is."""
         return self._by_address.get(address)
@@ -128,11 +135,8 @@ class Servers:
 
         def rank(server: Server) -> tuple[bool, ...]:
             name = server.info.name
-            is_late = server.owes_since is not None and (
-                now - server.owes_since > self.patience(name)
-            )
             is_far = (server.rtt.smoothed or 0.0) > far
-            in_doubt = server.avoid_until > now or is_late
+            in_doubt = server.avoid_until > now or self._owes(now, server)
             return self.is_silent(now, name), server.heard is None, in_doubt, is_far
 
         return tuple(one.info.name for one in sorted(self._servers.values(), key=rank))
@@ -167,6 +171,40 @@ class Servers:
         server.probe_at = min(server.probe_at, now)
         return True
 
+    def outrun_at(self, name: str, asked: float) -> float | None:
+        """Return when a server that was asked then and says nothing is late; None: not yet.
+
+        Others were heard meanwhile, so the way out works.
+        """
+        server = self._servers.get(name)
+        if server is None:
+            return asked
+        others = (one.heard for one in self._servers.values() if one is not server)
+        if server.heard is not None and server.heard > asked:
+            return None
+        if not any(heard is not None and heard > asked for heard in others):
+            return None
+        return asked + max(self.patience(name), self._settings.late_floor_s)
+
+    def late(self, now: float) -> tuple[str, ...]:
+        """Return the servers whose answer is late although another was heard since they were asked.
+
+        So the way out works, and it is theirs. Those that were passed over are known already.
+        """
+        return tuple(
+            name
+            for name, server in self._servers.items()
+            if (at := self._late_at(server)) is not None
+            if at <= now and server.avoid_until <= now and not self.is_silent(now, name)
+        )
+
+    def _late_at(self, server: Server) -> float | None:
+        """Return when a server that owes an answer, and no other, is late."""
+        since = server.owes_since
+        if since is None or server.heard is None or server.rtt.smoothed is None:
+            return None
+        return self.outrun_at(server.info.name, since)
+
     def newly_silent(self, now: float) -> frozenset[str]:
         """Return the servers that were heard once and are silent now; each silence once."""
         silent = [
@@ -178,10 +216,25 @@ class Servers:
             server.lost = True
         return frozenset(server.info.name for server in silent)
 
+    def is_any_there(self, now: float) -> bool:
+        """Say whether some server was heard and is not silent."""
+        return any(
+            server.heard is not None and not self.is_silent(now, name)
+            for name, server in self._servers.items()
+        )
+
     def is_doubtful(self, now: float, name: str) -> bool:
         """Say whether a server is silent, was passed over or is gone."""
         gone = name not in self._servers
         return gone or self._servers[name].avoid_until > now or self.is_silent(now, name)
+
+    def is_mute(self, now: float, name: str) -> bool:
+        """Say whether an answer of this server is not worth waiting for: it owes one for long."""
+        return self.is_silent(now, name) or self._owes(now, self._servers[name])
+
+    def _owes(self, now: float, server: Server) -> bool:
+        since = server.owes_since
+        return since is not None and now - since > self.patience(server.info.name)
 
     def _far(self, now: float) -> float:
         """Return the round trip (seconds) beyond which a server comes behind the others."""
@@ -230,11 +283,13 @@ class Servers:
 
     def is_silent(self, now: float, name: str) -> bool:
         """Say whether a server owes an answer for too long."""
-        server = self._servers[name]
+        return now > self._silent_at(self._servers[name])
+
+    def _silent_at(self, server: Server) -> float:
         if server.waiting_since is None:
-            return False
-        limit = self._settings.server_silent_s + 3 * (server.rtt.smoothed or 0.0)
-        return now - server.waiting_since > limit
+            return float("inf")
+        rtts = 3 * (server.rtt.smoothed or 0.0)
+        return server.waiting_since + self._settings.server_silent_s + rtts
 
     def rtt(self) -> float:
         """Return the middle of the smoothed round trips (seconds): what a data tunnel may take.
@@ -252,6 +307,11 @@ class Servers:
             server.rtt.timeout(settings.request_unknown_rtt_s, settings.request_floor_s)
             for server in self._servers.values()
         )
+
+    def probe_soon(self, now: float) -> None:
+        """Have every server probed now: each learns from it where we are, and pushes there."""
+        for server in self._servers.values():
+            server.probe_at = now
 
     def due_probes(self, now: float) -> list[Server]:
         """Return the servers that must be asked something now; sets their next probes."""
@@ -275,8 +335,14 @@ class Servers:
         return True
 
     def deadline(self) -> float:
-        """Return when the next probe is due."""
-        return min(server.probe_at for server in self._servers.values())
+        """Return when the next probe is due, or a server that owes an answer is late."""
+        return min(self._next(server) for server in self._servers.values())
+
+    def _next(self, server: Server) -> float:
+        late = self._late_at(server)
+        if late is None or server.lost or self._silent_at(server) <= late:
+            return server.probe_at
+        return min(server.probe_at, max(late, server.avoid_until))
 
     def status(self, now: float) -> tuple[ServerStatus, ...]:
         """Describe all servers, by name; none is preferred while none is known to answer."""
@@ -291,3 +357,29 @@ class Servers:
             )
             for name, server in sorted(self._servers.items())
         )
+
+
+def at_start(
+    configured: tuple[ServerInfo, ...], learnt: tuple[ServerInfo, ...]
+) -> tuple[ServerInfo, ...]:
+    """Put what was configured and what a former run had learnt together; the latter is newer.
+
+    A control address is one server's: where it has another key since, the configured one is gone.
+    """
+    names = {info.control_key: info.name for info in configured}
+    newer = tuple(replace(one, name=names.get(one.control_key, one.name)) for one in learnt)
+    return beside(newer, configured)
+
+
+def beside(
+    present: tuple[ServerInfo, ...], others: tuple[ServerInfo, ...]
+) -> tuple[ServerInfo, ...]:
+    """Add those of others that are no server that is present, by key or by control address."""
+    keys = {info.control_key for info in present}
+    addresses = {info.control_address for info in present}
+    added = (
+        info
+        for info in others
+        if info.control_key not in keys and info.control_address not in addresses
+    )
+    return (*present, *added)

@@ -28,6 +28,7 @@ class Settings:
     hedge_floor_s: float = 0.004  # above a server's p99 without any way between
     hedge_rtts: tuple[float, float] = (1.5, 3.0)  # the least (and four variations), the most
     hedge_refresh_s: float = 0.03  # a refresh waits for the leader as well
+    late_floor_s: float = 0.02  # a probe is not called late sooner: our own loop may be busy
     hedge_share: float = 0.1  # of all questions, while no server is known to be silent
     hedge_burst: float = 5.0
     # A server that was passed over is asked behind the others for a while, longer each time.
@@ -53,6 +54,7 @@ class Settings:
     max_withdrawn: int = 4096  # remembered withdrawals: what a late push may not bring back
     revalidate_retry_s: float = 30.0  # between questions for a mapping past its TTL
     revalidate_spread_s: float = 5.0  # jitter, so that peers of one TTL are not asked at once
+    revalidate_per_s: float = 20.0  # of one agent: a thousand of them regain a server as one
 
     # Handshakes. The puller initiates at once; the pushed side waits this long (and an RTT).
     fallback_s: float = 0.15
@@ -79,19 +81,25 @@ class Settings:
 
     # Watching peers that stand.
     watch_s: float = 2.0  # between two readings of the data device while there are peers
-    silent_s: float = 3.0  # we sent data and nothing at all came back
+    # We sent data and nothing at all came back, counted from the reading before: 2 s on average.
+    silent_s: float = 3.0
     probe_wait_s: float = 1.0  # beside 2 RTT: an answer to the probe inside the tunnel
     recovery_first_s: float = 0.25  # first repeated question for a peer that may have moved
     recovery_spread_s: float = 0.002  # for each peer, so that all are not asked for at once
     recovery_cap_s: float = 15.0
-    moves_per_s: float = 5.0  # a flapping interface is followed no faster
+    looks_per_s: float = 500.0  # questions for peers that are looked for, of all together
+    looks_burst: float = 200.0
+    moves_per_s: float = 5.0  # a flapping interface is followed no faster,
+    moves_burst: float = 2.0  # but a change in two steps (new address, old one) is, at once
 
     # Registration and servers.
-    # Beside 4 RTT: then the next server is tried as well, which does no harm. A peer that moved
-    # together with us finds us only by what is registered: longer shows as silence.
-    register_first_s: float = 0.12
+    # Beside 4 RTT (a commit takes some between servers): then the next server is tried as well,
+    # which does no harm. One that does not even answer a probe is not given that long. A peer that
+    # moved together with us finds us only by what is registered: longer shows as silence.
+    register_first_s: float = 0.06
     register_cap_s: float = 5.0
     refresh_s: float = 60.0  # an unchanged register is repeated (or after a third of its TTL)
+    repeat_spread_s: float = 2.0  # a register is repeated so soon after all servers were gone
     max_servers: int = 32
     probe_s: float = 10.0  # a server that we did not hear for this long is asked something
     server_silent_s: float = 1.0  # beside 3 RTT without any answer: silent

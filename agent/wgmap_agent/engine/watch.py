@@ -37,6 +37,8 @@ class Watch:
                 times.append(peer.check_at)
             if peer.recovery is not None:
                 times.append(peer.recovery.next_at)
+            elif peer.phase is Phase.UP and peer.activity.unanswered_since is not None:
+                times.append(self._plane.moves.suspect_at(peer.activity))
         return min(times, default=None)
 
     def want(self, now: float) -> None:
@@ -134,7 +136,7 @@ class Watch:
         verdict, peer.recovery = plane.moves.judge(
             now, plane.servers.rtt(), peer.activity, peer.recovery
         )
-        if peer.recovery is not None:
+        if not _is_settled(peer):
             plane.data.unsettle(peer)
         if verdict is Suspicion.PROBE:
             return plane.probe(peer)
@@ -218,4 +220,5 @@ class Watch:
 
 
 def _is_settled(peer: Peer) -> bool:
-    return peer.phase is Phase.UP and peer.recovery is None
+    in_doubt = peer.recovery is not None or peer.activity.unanswered_since is not None
+    return peer.phase is Phase.UP and not in_doubt

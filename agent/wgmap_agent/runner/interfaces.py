@@ -8,7 +8,6 @@ control tunnel.
 import contextlib
 import ipaddress
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv6Address
 
 from wgmap.addresses import IPAddress, IPNetwork, host_prefix
 from wgmap.net import plan, sysctl
@@ -18,7 +17,8 @@ from wgmap.net.plan import IPInterface, Route
 from wgmap.net.rtnetlink import SCOPE_LINK, SCOPE_UNIVERSE
 from wgmap.wg.device import Backend, Device, DeviceConfig, DeviceState, PeerConfig
 from wgmap.wg.keys import PrivateKey
-from wgmap_agent.config import AgentConfig, ServerEntry
+from wgmap_agent.config import AgentConfig
+from wgmap_agent.engine.types import Identity, ServerInfo
 
 # A peer may own a prefix of the overlay's own length: its route then goes before the TUN's.
 TUN_METRIC = 4342
@@ -58,11 +58,11 @@ async def route_overlay(network: Network, config: AgentConfig) -> None:
 
 
 async def open_control(
-    backend: Backend, network: Network, config: AgentConfig, key: PrivateKey, own: IPv6Address
+    backend: Backend, network: Network, config: AgentConfig, who: Identity, key: PrivateKey
 ) -> Device:
     """Open the control tunnel with a peer for each server; DeviceError, NetworkError.
 
-    ``own`` is the agent's control address; each server may send from its own /128 only.
+    Each server may send from its own /128 only.
     """
     section = config.control
     device = await backend.open(section.interface)
@@ -71,10 +71,11 @@ async def open_control(
         DeviceConfig(
             private_key=None if state.public_key == key.public else key,
             listen_port=None if state.listen_port == section.port else section.port,
-            peers=_server_changes(state, config.server, section.keepalive_s),
+            peers=_server_changes(state, who.servers, section.keepalive_s),
         )
     )
     await _bring_up(network, section.interface, config.tun.mtu)
+    own = who.control_address
     await _set_addresses(network, section.interface, (ipaddress.ip_interface(own),))
     await network.set_routes(section.interface, [Route(section.prefix, section.interface, own)])
     return device
@@ -127,7 +128,7 @@ class DataRoutes:
 
 
 def _server_changes(
-    state: DeviceState, servers: Sequence[ServerEntry], keepalive_s: int
+    state: DeviceState, servers: Sequence[ServerInfo], keepalive_s: int
 ) -> tuple[PeerConfig, ...]:
     wanted = {
         server.control_key: PeerConfig(

@@ -3,16 +3,18 @@
 import asyncio
 import gc
 import random
-import signal
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from wgmap import addresses, clock
 from wgmap.errors import WgmapError
 from wgmap.log import Log
 from wgmap.net.netlink import Network
+from wgmap.signals import ending
+from wgmap.systemd import watchdog_interval_s
 from wgmap.wg import probe
 from wgmap.wg.device import Device, DeviceState
 from wgmap.wg.keys import PrivateKey
@@ -108,7 +110,9 @@ class _Agent:
         who = identity(config, control_key, data_key)
         rng = random.Random()  # noqa: S311  # jitter and nonces; tunnels authenticate
         settings = Settings.configured(config.agent.unanswered_s, config.agent.pending_s)
-        self = cls(config, Engine(who, store.load(), rng, settings), who, store)
+        engine = Engine(who, store.load(), rng, settings)
+        # From here on those count that a former run learnt.
+        self = cls(config, engine, replace(who, servers=engine.servers()), store)
         await self._open(stack, control_key, data_key)
         return self
 
@@ -122,7 +126,7 @@ class _Agent:
         await interfaces.set_up_tun(self.network, config)
         devices = {
             Tunnel.CONTROL: await interfaces.open_control(
-                backend, self.network, config, control_key, self.who.control_address
+                backend, self.network, config, self.who, control_key
             ),
             Tunnel.DATA: await interfaces.open_data(backend, self.network, config, data_key),
         }
@@ -138,9 +142,10 @@ class _Agent:
         self.pump.add(self.control, self._datagram)
         self.overheard = stack.enter_context(Overheard(config.data.port))
         self.links = Links(self.network, config)
+        self.links.towards(tuple(one.endpoint for one in self.who.servers))
 
     def _control_socket(self) -> ControlSocket:
-        servers = {one.name: one.control_address for one in self.config.server}
+        servers = {one.name: one.control_address for one in self.who.servers}
         interface = self.config.control.interface
         return ControlSocket(interface, self.who.control_address, servers)
 
@@ -175,7 +180,7 @@ class _Agent:
         await socket.start()
         try:
             present = Presence(Rules.of(self.config).own_interfaces)
-            with self.network.changes() as changes, _signals(self.pump.stop):
+            with self.network.changes() as changes, ending(self.pump.stop):
                 underlay = await self.links.underlay()
                 self.pump.take(self.engine.start(clock.now(), underlay))
                 self.overheard.start(self._handshake)
@@ -228,31 +233,18 @@ class _Agent:
         was = False
         while True:
             now = clock.now()
-            registered = self.engine.status(now).registered
+            registered = self.engine.is_registered(now)
             if registered != was:
                 log.info("registered" if registered else "not registered any more")
                 self.readiness.ready("registered" if registered else "not registered")
             was = registered
-            if now - told_at >= Readiness.interval_s():
+            if now - told_at >= watchdog_interval_s():
                 self.readiness.alive()
                 told_at = now
             if now - noted_at >= walltime.NOTE_S:
-                self.store.note_wall(walltime.now())
+                await asyncio.to_thread(self.store.note_wall, walltime.now())  # disks may hang
                 noted_at = now
             await asyncio.sleep(WATCH_S if registered else REGISTERED_POLL_S)
-
-
-@contextmanager
-def _signals(stop: Callable[[], None]) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    for number in numbers:
-        loop.add_signal_handler(number, stop)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from wgmap.clock import now
 from wgmap.log import Log
 from wgmap_cluster.config import ServerConfig
 from wgmap_cluster.feed import SOCKET_NAME, FeedServer
-from wgmap_cluster.fsm.commands import Command, encode
+from wgmap_cluster.fsm.commands import Command
 from wgmap_cluster.fsm.machine import Machine
 from wgmap_cluster.fsm.results import Applied, Refused
 from wgmap_cluster.raft.interface import ClusterLog, Outcome, Role
@@ -25,12 +25,16 @@ from wgmap_cluster.replica.founding import bootstrap_command
 from wgmap_cluster.replica.lease import LeaseKeeper
 from wgmap_cluster.replica.notes import ServerNote
 from wgmap_cluster.replica.operations import Operations
+from wgmap_cluster.replica.proposing import NotReadByAllError, Proposer
 from wgmap_cluster.replica.registrations import Registrar
 from wgmap_cluster.replica.tunnels import Tunnels
+from wgmap_cluster.replica.views import CountersView
 
 BOOTSTRAP_RETRY_S = 0.3
 PUBLISH_S = 0.1
-REACHABLE_EVERY = 50  # notes: counting costs time in proportion to the peers
+# Between two counts of the agents that can be reached: 20 times what one takes, for that grows
+# with the peers, within these bounds.
+REACHABLE_S, REACHABLE_MOST_S, REACHABLE_REST = 1.0, 5.0, 20
 _LOG = Log("replica")
 Part: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
@@ -47,7 +51,7 @@ class Replica:
         self._tunnels = tunnels
         self.machine = machine
         self.log = log
-        self.core = Core(machine, log, self._spawn)
+        self.core = Core(machine, log, Proposer(config.server.name, log), self._spawn)
         self.lease = LeaseKeeper(log, config.server.staleness_s, self._granted)
         self.seen = seen.SeenBatch()
         self.registrar = Registrar(
@@ -77,7 +81,16 @@ class Replica:
             *(server.name, self.machine, self.log, self.note, server.staleness_s),
             state_dir=server.state_dir,
             config=self._config,
+            counters=self.counters,
         )
+
+    def counters(self) -> CountersView:
+        """Return what was counted since the start; responders told it a second ago."""
+        return {
+            "replica": dict(self.core.counters),
+            "log": self.log.figures(),
+            "responders": self.feeder.counted(),
+        }
 
     async def run(self, *others: Part) -> None:
         """Open the log and serve, with ``others`` beside; raises LogError, OSError, groups."""
@@ -99,6 +112,7 @@ class Replica:
             self.lease.run,
             self._found,
             self._publish,
+            self._count,
             self._keep_tunnels,
             self._keep_clock,
             self._tell_seen,
@@ -133,10 +147,16 @@ class Replica:
 
     async def _publish(self) -> None:
         while True:
+            self.log.publish(self.note().encode())
+            await asyncio.sleep(PUBLISH_S)
+
+    async def _count(self) -> None:
+        """Keep what the note says of the agents that can be reached."""
+        while True:
+            began = now()
             self._reachable = await self._tunnels.reachable()
-            for _ in range(REACHABLE_EVERY):
-                self.log.publish(self.note().encode())
-                await asyncio.sleep(PUBLISH_S)
+            rest = REACHABLE_REST * (now() - began)
+            await asyncio.sleep(min(max(REACHABLE_S, rest), REACHABLE_MOST_S))
 
     async def _keep_tunnels(self) -> None:
         """Leave the tunnels as they are until this server has caught up.
@@ -163,7 +183,11 @@ class Replica:
                     self.seen.put_back(batch.peers)
 
     async def _propose(self, command: Command) -> bool:
-        proposal = await self.log.propose(encode(command))
+        try:
+            proposal = await self.core.proposer.propose(command)
+        except NotReadByAllError:
+            self.core.counters.count("housekeeping.needs_upgrade")
+            return False
         if proposal.outcome is not Outcome.APPLIED:
             self.core.counters.count("housekeeping.not_committed")
             return False

@@ -6,11 +6,10 @@ from functools import partial
 import pytest
 
 from support.agent_sim.host import Host, ip_packet
-from support.agent_sim.lab import Lab, ServerHost
+from support.agent_sim.lab import Lab, server_set
 from support.agent_sim.world import Fault
-from wgmap.addresses import host_prefix
 from wgmap.lisp import codec
-from wgmap.lisp.messages import Eid, Locator, MapNotify, Record
+from wgmap.lisp.messages import MapNotify
 
 DELAYS = (0.0, 0.02, 0.08)
 
@@ -103,11 +102,12 @@ def test_a_rebooted_peer_is_found_again(delay: float) -> None:
     """It has lost its session and its peers; nobody tells us."""
     lab = connected(delay)
     first, second = lab.hosts
+    lab.world.run(3)  # no question of the contact itself tells it of us any more
     second.reboot()
     took = outage(lab, first, second, seconds=20)
-    assert took < 12, lab.story()  # WireGuard alone: 15 s, and then nobody who knows us
-    asked = ("peer.looked_for", "mapping.revalidated")
-    assert sum(counter(first, name) for name in asked) >= 1
+    assert took < 5 + 16 * delay, lab.story()  # WireGuard alone: 15 s, and then nobody who knows us
+    assert counter(first, "peer.looked_for") >= 1
+    assert counter(first, "mapping.revalidated") == 0
 
 
 def test_an_agents_restart_loses_no_packet() -> None:
@@ -118,7 +118,7 @@ def test_an_agents_restart_loses_no_packet() -> None:
     first.stop()
     lab.world.run(0.5)
     first.start()
-    lab.world.run(3)
+    lab.world.run(1 + lab.settings.revalidate_spread_s)
     assert set(first.app.answered) == set(first.app.sent)
     assert counter(first, "peer.adopted") == 1
     assert counter(first, "mapping.revalidated") == 1
@@ -302,20 +302,7 @@ def test_unchanged_registers_repeat_the_same_nonce() -> None:
     lab.world.run(600)
     assert lab.log.nonces[first.control_address] == nonce
     assert counter(first, "register.sent") >= 10
-
-
-def set_of(servers: list[ServerHost]) -> tuple[Record, ...]:
-    """The server set, as servers answer it."""
-    infos = [one.info for one in servers]
-    return tuple(
-        Record(
-            Eid(host_prefix(info.control_address)),
-            (Locator(info.endpoint.address, info.endpoint.port, info.control_key),),
-            ttl_min=60,
-            authoritative=True,
-        )
-        for info in infos
-    )
+    assert counter(first, "servers.asked") == 1  # it was answered, for a quarter of an hour
 
 
 def test_a_cluster_is_replaced_under_its_agents_one_server_after_another() -> None:
@@ -323,12 +310,12 @@ def test_a_cluster_is_replaced_under_its_agents_one_server_after_another() -> No
     lab = Lab(delay=0.02, servers=6)
     for host in lab.hosts:
         host.servers = host.servers[:3]
-    lab.log.servers = set_of(lab.servers[:3])
+    lab.log.servers = server_set(lab.servers[:3])
     lab.start()
     agents = [host.control_address for host in lab.hosts]
     for gone in range(3):
         members = lab.servers[gone + 1 : gone + 4]
-        lab.log.servers = set_of(members)
+        lab.log.servers = server_set(members)
         members[0].server.tell_servers(agents)
         lab.world.run(20)
         lab.servers[gone].die()

@@ -8,6 +8,7 @@ from support.agent_sim.mapserver import Log, MapServer
 from support.agent_sim.wireguard import Device, Payload
 from support.agent_sim.world import World
 from wgmap.addresses import Endpoint, host_prefix
+from wgmap.lisp.messages import Eid, Locator, Record
 from wgmap.wg.device import PeerConfig
 from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine.settings import Settings
@@ -59,6 +60,20 @@ class ServerHost:
         self.server.dead = self.device.dead = False
 
 
+def server_set(servers: list[ServerHost]) -> tuple[Record, ...]:
+    """The server set, as servers answer it."""
+    infos = [one.info for one in servers]
+    return tuple(
+        Record(
+            Eid(host_prefix(info.control_address)),
+            (Locator(info.endpoint.address, info.endpoint.port, info.control_key),),
+            ttl_min=60,
+            authoritative=True,
+        )
+        for info in infos
+    )
+
+
 class Lab:
     """Servers and agents on one underlay; agents are enrolled, and started by ``start``."""
 
@@ -78,6 +93,7 @@ class Lab:
         self.settings = settings or Settings()
         infos = tuple(server_info(number) for number in range(1, servers + 1))
         self.servers = [ServerHost(self.world, info, self.log) for info in infos]
+        self.log.servers = server_set(self.servers)
         for one in self.servers:
             one.server.peers = [o.server for o in self.servers if o is not one]
         own = [(ipaddress.ip_network(one),) for one in prefixes]

@@ -1,5 +1,6 @@
 """What agents are told unasked: introductions, changes, withdrawals, revocations."""
 
+import ipaddress
 from dataclasses import replace
 
 import pytest
@@ -21,7 +22,7 @@ from support.tables import (
 )
 from wgmap.lisp.codec import decode, encode
 from wgmap.lisp.messages import Action as MapReplyAction
-from wgmap.lisp.messages import MapNotify, MapNotifyAck, MapRequest
+from wgmap.lisp.messages import Eid, MapNotify, MapNotifyAck, MapRequest
 from wgmap_cluster.feed import Changes
 from wgmap_cluster.fsm.rows import Change, InstanceRow, MappingRow, Table
 from wgmap_cluster.responder.actions import Action
@@ -166,12 +167,13 @@ def test_changes_in_pieces_are_told_when_their_index_is_complete() -> None:
     assert network.service.index == 9
 
 
-def test_a_withdrawal_has_ttl_0_and_no_key_and_goes_along_with_what_follows() -> None:
+def test_a_withdrawal_has_ttl_0_and_its_key_and_goes_along_with_what_follows() -> None:
     network = settled(mapped("a2", "fd66::2/128"))
     (push,) = told(network.change(unmapped("fd66::2/128")), "a1")
     gone, left = push.records
     assert (str(gone.eid.prefix), gone.ttl_min) == ("fd66::2/128", 0)
-    assert gone.locators == ()  # a revoked key would take the whole peer away, for good
+    # Whose it was, for those who hold parts of it. Not revoked: that would take the peer away.
+    assert [(at.key, at.key_revoked) for at in gone.locators] == [(key("a2"), False)]
     assert (str(left.eid.prefix), left.ttl_min) == ("10.66.2.1/32", 60)
     # Not acknowledged; the next change takes the push's place and must not lose it.
     (push,) = told(network.change(mapped("a2", "10.66.2.1/32", version=2)), "a1")
@@ -230,6 +232,16 @@ def test_a_plain_client_is_asked_to_ask_again() -> None:
     assert str(smr.records[0].eid.prefix) == "10.66.5.0/24"
 
 
+def test_a_plain_client_is_told_of_the_change_of_a_prefix_by_an_address_in_it() -> None:
+    network = Network(*THREE, enrolled("a5"), mapped("a5", "10.66.5.0/24", plain=True))
+    network.change(mapped("a2", "10.66.32.0/20"))
+    network.ask("a5", "10.66.40.1/32")
+    actions = network.change(mapped("a2", "10.66.32.0/20", version=2))
+    solicited = [decode(s.datagram) for s in sent(actions) if s.destination[0] == control("a5")]
+    sources = [one.source_eid for one in solicited if isinstance(one, MapRequest)]
+    assert Eid(ipaddress.ip_network("10.66.32.0/32")) in sources
+
+
 def test_changes_of_the_server_set_are_pushed_to_who_asked_for_it() -> None:
     network = Network(*THREE, server("ms1"))
     network.ask("a1", "fd77:676d:6170::/64")
@@ -257,7 +269,7 @@ def test_a_revocation_is_pushed_to_all_agents_and_repeated_long() -> None:
         assert prefixes(push) == {"10.66.2.1/32", "10.66.2.0/24"}
         assert {record.ttl_min for record in push.records} == {0}
         keys = {(at.key, at.key_revoked) for r in push.records for at in r.locators}
-        assert keys == {(key("a2"), True)}
+        assert keys == {(key("a2"), True), (key("a2"), False)}, "revoked, and withdrawn"
     assert told(actions, "a2") == []
     assert len(told(network.tick(300), "a3")) == REVOCATION_ATTEMPTS - 1
     assert network.ask("a2", "10.66.1.1/32") == []
