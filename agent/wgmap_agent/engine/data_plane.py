@@ -32,8 +32,6 @@ from wgmap_agent.engine.types import (
     Identity,
     Inject,
     Redeliver,
-    Refusal,
-    Refuse,
     Stamp,
     Tunnel,
 )
@@ -67,72 +65,6 @@ class DataPlane:
         self.rng = rng
         self.families: frozenset[int] = frozenset()  # IP versions of our own underlay
         self._probes = 0
-
-    # --------------------------------------------------------------------------------- packets
-
-    def packet(self, now: float, packet: bytes) -> list[Action]:
-        """Take in a packet from the TUN."""
-        header = packets.read(packet)
-        if header is None:
-            self.counters.add(f"packet.dropped_{packets.Drop.MALFORMED.value}")
-            return []
-        drop = packets.judge(header, self.identity.prefixes, self.identity.overlay)
-        if drop is not None:
-            self.counters.add(f"packet.dropped_{drop.value}")
-            return []
-        flow = self.contact.get(header.destination)
-        if flow is not None:
-            return self._packet_of(now, flow, packet)
-        return self._first_packet(now, header.destination, packet)
-
-    def _packet_of(self, now: float, flow: Flow, packet: bytes) -> list[Action]:
-        """Take in another packet of a flow.
-
-        Where the tunnel stands, and no more of it can be held, its packets go on without us.
-        """
-        actions = self.contact.packet(now, flow, packet, Event.PACKET)
-        peer = None if flow.key is None else self.data.peers.get(flow.key)
-        return actions if peer is None else [*actions, *self.let_pass(peer)]
-
-    def _first_packet(self, now: float, destination: IPAddress, packet: bytes) -> list[Action]:
-        claim = self.data.table.owner(destination)
-        if claim is not None:
-            return self._packet_to(now, self.data.peers[claim.key], destination, packet)
-        refusal = self.negative.get(now, destination)
-        if refusal is not None:
-            return self.refuse(now, packet, refusal)
-        flow = self.contact.open(now, destination)
-        if flow is None:
-            return self.refuse(now, packet, Refusal.UNREACHABLE)
-        actions = self.contact.packet(now, flow, packet, Event.PACKET)
-        actions += self.requests.ask(now, host_prefix(destination))
-        flows = (destination,)
-        captured, asked = Stamp(flows, ContactStep.CAPTURED, now), Stamp(flows, ContactStep.ASKED)
-        return [captured, *actions, asked]
-
-    def _packet_to(
-        self, now: float, peer: Peer, destination: IPAddress, packet: bytes
-    ) -> list[Action]:
-        """Take in what came out of the TUN although its peer is installed (it was queued there)."""
-        flow = None if peer.phase is Phase.UP else self.contact.open(now, destination)
-        if flow is None:
-            self.counters.add("packet.late")
-            return [Inject((packet,))]
-        self.contact.assign(flow, peer.key)
-        passive = peer.phase is Phase.PASSIVE
-        if passive:
-            peer.check_at = min(peer.fallback_at, now + self.handshakes.poll(self.servers.rtt()))
-        return self.contact.packet(
-            now, flow, packet, Event.PACKET_PASSIVE if passive else Event.PACKET_KNOWN
-        )
-
-    def refuse(self, now: float, packet: bytes, refusal: Refusal) -> list[Action]:
-        """Tell a sender, within the limit."""
-        if not self.negative.may_refuse(now):
-            self.counters.add("refusal.limited")
-            return []
-        self.counters.add("refusal.sent")
-        return [Refuse(packet, refusal)]
 
     # --------------------------------------------------------------------------------- answers
 

@@ -20,6 +20,7 @@ from wgmap.lisp.messages import (
     MapRequest,
 )
 from wgmap.wg.device import DeviceState
+from wgmap_agent.engine.capture import Capture
 from wgmap_agent.engine.control import ControlTunnels
 from wgmap_agent.engine.counters import Counters
 from wgmap_agent.engine.data_plane import DataPlane
@@ -85,6 +86,7 @@ class Engine:
         self._server_set = ServerSet(
             identity, self._servers, self._control, settings, rng, self.counters
         )
+        self._capture = Capture(self._plane)
         self._watch = Watch(self._plane)
         self._renewals = Renewals(self._plane)
         self._resolutions = Resolutions()
@@ -108,7 +110,7 @@ class Engine:
 
     def packet(self, now: float, packet: bytes) -> list[Action]:
         """Take in an IP packet from the TUN; bad ones are dropped and counted."""
-        return self._plane.packet(now, packet)
+        return self._capture.packet(now, packet)
 
     def datagram(self, now: float, source: IPv6Address, data: bytes) -> list[Action]:
         """Take in a datagram from port 4342 of ``source`` on the control interface.
