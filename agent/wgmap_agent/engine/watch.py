@@ -112,7 +112,7 @@ class Watch:
             return plane.kick(now, peer, ask=True)
         if step is Step.GIVE_UP:
             plane.counters.add("peer.never_stood")
-            return plane.remove(peer.key)
+            return plane.remove(now, peer.key)
         return []
 
     def _stands(self, now: float, peer: Peer) -> list[Action]:
@@ -120,11 +120,12 @@ class Watch:
         plane.counters.add("peer.stands")
         peer.phase, peer.kicks = Phase.UP, 0
         peer.activity.heard_at = now
+        peer.held_back = False
         waited = tuple(flow.destination for flow in plane.contact.of(peer.key))
-        released = [*plane.release(peer), *plane.contact.all_of(peer.key, Event.STANDS)]
+        passed = [*plane.contact.all_of(now, peer.key, Event.STANDS), *plane.let_pass(peer, waited)]
         if waited:
-            released.append(Stamp(waited, ContactStep.STANDS, peer.stood_at))
-        return released + self._clear_keepalive(peer)
+            passed.append(Stamp(waited, ContactStep.STANDS, peer.stood_at))
+        return passed + self._clear_keepalive(peer)
 
     def _clear_keepalive(self, peer: Peer) -> list[Action]:
         if not peer.keepalive:
@@ -139,7 +140,7 @@ class Watch:
         plane = self._plane
         if now - peer.activity.data_at >= plane.identity.idle_s:
             plane.counters.add("peer.idle_removed")
-            return plane.remove(peer.key)
+            return plane.remove(now, peer.key)
         verdict, peer.recovery = plane.moves.judge(
             now, plane.servers.rtt(), peer.activity, peer.recovery
         )
@@ -227,6 +228,7 @@ class Watch:
             since=now,
             check_at=None if stood else now,
             renew_at=now + spread,
+            routed=True,  # adopt_routes
             keepalive=bool(state.keepalive_s),
         )
         peer.changed_in = plane.readings.number(Tunnel.DATA) - 1
