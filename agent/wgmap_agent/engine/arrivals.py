@@ -17,8 +17,8 @@ from wgmap.wg.keys import PublicKey
 
 T = TypeVar("T")
 MAX_NOTED = 1024  # endpoints; the oldest makes room
-# Less than any kick takes: an older one may have been followed by another that is under way.
-RECENT_S = 0.2
+# An older one may have been followed by a kick; then its answer means nothing to its sender.
+RECENT_S = 0.5
 
 
 class Arrivals:
