@@ -11,7 +11,7 @@ from typing import assert_never
 
 from wgmap.addresses import Endpoint, IPAddress
 from wgmap.lisp import codec
-from wgmap.lisp.mark import Mark, marked
+from wgmap.lisp.mark import OF_REGISTER, Mark, marked
 from wgmap.lisp.messages import (
     CodecError,
     MapNotify,
@@ -302,7 +302,7 @@ class Engine:
         return actions
 
     def _notify(self, now: float, name: str, notify: MapNotify) -> list[Action]:
-        own = self._answers_register(name, notify)
+        own = self._answers_register(notify)
         if own:
             actions = self._registration.notify(now, name, notify)
             if actions is not None:
@@ -319,17 +319,18 @@ class Engine:
             actions.append(Save(self._registration.saved()))
         return [*actions, Send(name, self._acknowledgement(name, notify))]
 
-    def _answers_register(self, name: str, notify: MapNotify) -> bool:
+    def _answers_register(self, notify: MapNotify) -> bool:
         """Tell the answer to a register from a push.
 
         It is about our own prefixes, or, where a newer register stands that was made with other
-        ones (or with none that is left), it has our mark: no news has that.
+        ones (or with none that is left), it has the mark of a register. News have their own mark,
+        and a random nonce: taken for a register's that would be our counter from then on.
         """
-        if notify.records and all(map(self._plane.reader.is_own, notify.records)):
+        if notify.xtr is not None and Mark.of(notify.xtr).since == OF_REGISTER:
             return True
         revokes = any(one.key_revoked for record in notify.records for one in record.locators)
-        marked_by_us = notify.xtr is not None and Mark.of(notify.xtr) == self._servers.mark(name)
-        return marked_by_us and not revokes
+        is_own = self._plane.reader.is_own
+        return bool(notify.records) and all(map(is_own, notify.records)) and not revokes
 
     def _saved(self, actions: list[Action]) -> list[Action]:
         """Have what must be on disk saved beside what is to be done, if anything is."""

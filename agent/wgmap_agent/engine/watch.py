@@ -10,9 +10,17 @@ from wgmap_agent.engine.mappings import is_inside, overlaps
 from wgmap_agent.engine.moves import Suspicion
 from wgmap_agent.engine.peers import Peer, Phase, Role
 from wgmap_agent.engine.table import Claim, Verdict
-from wgmap_agent.engine.types import Action, ConfigurePeers, ContactStep, Stamp, Tunnel
+from wgmap_agent.engine.types import (
+    Action,
+    ConfigurePeers,
+    ContactStep,
+    DeleteRoutes,
+    Stamp,
+    Tunnel,
+)
 
 KICK_AFTER_TRIES = 3  # questions and pokes before a session is taken for dead
+KICK_AFTER_ALL = 5  # and by the side that leaves the kick to the other, which may know no session
 
 
 class Watch:
@@ -151,9 +159,10 @@ class Watch:
         plane = self._plane
         recovery = peer.recovery
         plane.counters.add("peer.looked_for")
-        known = recovery is not None and recovery.answered and recovery.tries >= KICK_AFTER_TRIES
-        if known and self._kicks(peer):
+        enough = KICK_AFTER_TRIES if self._kicks(peer) else KICK_AFTER_ALL
+        if recovery is not None and recovery.answered and recovery.tries >= enough:
             peer.since = now
+            peer.role = Role.PULLER if peer.role is Role.PUSHED else peer.role
             return plane.kick(now, peer, ask=True)
         prefix = plane.data.table.prefixes(peer.key)[0]
         return [*plane.requests.ask(now, prefix, refresh=True), *plane.poke(peer)]
@@ -181,7 +190,18 @@ class Watch:
                 plane.data.renew(peer, peer.renew_at)
                 routes += taken
                 plane.counters.add("peer.adopted")
-        return plane.adopt_routes(tuple(routes))
+        return plane.adopt_routes(tuple(routes)) + self._routes_left(state)
+
+    def _routes_left(self, state: DeviceState) -> list[Action]:
+        """Delete the routes of a former run whose prefix is nobody's any more: it was withdrawn."""
+        table, overlay = self._plane.data.table, self._plane.identity.overlay
+        left = tuple(
+            prefix
+            for one in state.peers.values()
+            for prefix in one.allowed_ips
+            if table.get(prefix) is None and any(is_inside(prefix, wide) for wide in overlay)
+        )
+        return [DeleteRoutes(left)] if left else []
 
     def _claim(self, now: float, key: PublicKey, prefix: IPNetwork) -> bool:
         verdict = self._plane.data.table.offer(Claim(prefix, key, 0, now))

@@ -429,6 +429,18 @@ def test_peers_of_a_former_run_are_adopted_and_strange_ones_removed() -> None:
     assert peer.last_handshake_s == pytest.approx(10)
 
 
+def test_what_was_withdrawn_before_a_former_run_is_adopted_leaves_no_route() -> None:
+    engine = make_engine()
+    push = MapNotify(77, (record(ttl_min=0, version=6),))
+    engine.datagram(0.05, MS1, codec.encode(push))
+    mine = peer_state(LOW_KEY, last_handshake=WALL - 10)
+    actions = engine.peers_read(0.1, Tunnel.DATA, device_state(mine), WALL)
+    assert actions == [
+        DeleteRoutes((net("10.66.2.1/32"),)),
+        ConfigurePeers(Tunnel.DATA, (PeerConfig(LOW_KEY, remove=True),)),
+    ]
+
+
 def test_status_never_leaves_a_value_out() -> None:
     engine = make_engine()
     contact(engine)
