@@ -17,8 +17,8 @@ from wgmap.wg.keys import PublicKey
 
 T = TypeVar("T")
 MAX_NOTED = 1024  # endpoints; the oldest makes room
-# Less than any kick takes: an older one may have been followed by another that is under way.
-RECENT_S = 0.2
+# An older one may have been followed by a kick; then its answer means nothing to its sender.
+RECENT_S = 0.5
 
 
 class Arrivals:
@@ -31,14 +31,14 @@ class Arrivals:
         self._came: dict[Endpoint, tuple[float, bytes]] = {}
         self._awaited: dict[Endpoint, PublicKey] = {}
 
-    def await_answer(self, endpoint: Endpoint | None, key: PublicKey) -> None:
-        """Remember that we initiate with the peer of this key at this endpoint."""
+    def expect(self, endpoint: Endpoint | None, key: PublicKey) -> None:
+        """Remember that a handshake with the peer of this key at this endpoint is to come."""
         if endpoint is not None:
             _remember(self._awaited, endpoint, key)
 
-    def answered(self, source: Endpoint) -> PublicKey | None:
-        """Return whose answer a handshake response from here may be, and await it no more."""
-        return self._awaited.pop(source, None)
+    def awaited(self, source: Endpoint) -> PublicKey | None:
+        """Return whose a handshake message from here may be."""
+        return self._awaited.get(source)
 
     def note(self, at: float, source: Endpoint, packet: bytes) -> None:
         """Remember an initiation."""

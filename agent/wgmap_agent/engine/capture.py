@@ -4,7 +4,7 @@ from wgmap.addresses import IPAddress, host_prefix
 from wgmap_agent.engine import packets
 from wgmap_agent.engine.data_plane import DataPlane
 from wgmap_agent.engine.flows import Event, Flow
-from wgmap_agent.engine.peers import Peer, Phase
+from wgmap_agent.engine.peers import Peer, Phase, Role
 from wgmap_agent.engine.types import Action, ContactStep, Inject, Refusal, Refuse, Stamp
 
 
@@ -63,14 +63,17 @@ class Capture:
             self._plane.counters.add("packet.late")
             return [Inject((packet,))]
         self._plane.contact.assign(flow, peer.key)
-        passive = peer.phase is Phase.PASSIVE
+        actions: list[Action] = []
+        if peer.role is Role.PUSHED and not peer.answered:
+            # It may have asked without wanting a tunnel now: our question makes us known to it.
+            self._plane.both_pull(now, peer)
+            actions = self._plane.requests.ask(now, host_prefix(destination))
+        passive = peer.phase is Phase.PASSIVE and not peer.answered
         if passive:
-            peer.check_at = min(
-                peer.fallback_at, now + self._plane.handshakes.poll(self._plane.servers.rtt())
-            )
-        return self._plane.contact.packet(
-            now, flow, packet, Event.PACKET_PASSIVE if passive else Event.PACKET_KNOWN
-        )
+            soon = now + self._plane.handshakes.poll(self._plane.servers.rtt())
+            peer.check_at = min(peer.fallback_at, soon)
+        event = Event.PACKET_PASSIVE if passive else Event.PACKET_KNOWN
+        return actions + self._plane.contact.packet(now, flow, packet, event)
 
     def _refuse(self, now: float, packet: bytes, refusal: Refusal) -> list[Action]:
         """Tell a sender, within the limit."""

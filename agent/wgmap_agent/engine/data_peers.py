@@ -188,7 +188,6 @@ class DataPeers:
         passive = role in (Role.PUSHED, Role.BOTH_SECOND)
         phase = Phase.PASSIVE if passive else Phase.TRYING
         peer = Peer(offer.key, offer.endpoint, role, phase, now, None, now)
-        peer.routed = role is Role.PUSHED
         peer.activity.reset(now)
         self.unsettle(peer)
         return peer

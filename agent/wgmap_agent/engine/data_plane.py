@@ -178,7 +178,6 @@ class DataPlane:
         self._stamp(installed)
         second = installed.created and peer.role is Role.BOTH_SECOND
         peer.held_back = peer.held_back or followed or second
-        peer.routed = peer.routed and not followed
         actions = installed.actions() + disputed
         if installed.created:
             self.counters.add("push.new_peer")
@@ -196,12 +195,9 @@ class DataPlane:
     def initiation(self, now: float, source: Endpoint, at: float, packet: bytes) -> list[Action]:
         """Take in that an initiation came to the data port."""
         self.arrivals.note(at, source, packet)
-        for peer in reversed(self.data.unsettled.values()):
-            if peer.since < at - self.settings.race_s:
-                break  # in the order of their installation
-            if peer.endpoint == source:
-                return self._missed(now, peer)
-        return []
+        key = self.arrivals.awaited(source)
+        peer = None if key is None else self.data.peers.get(key)
+        return [] if peer is None else self._missed(now, peer)
 
     def response(self, now: float, source: Endpoint) -> list[Action]:
         """Take in that a handshake response came to the data port.
@@ -209,7 +205,7 @@ class DataPlane:
         Where initiations crossed it answers what is forgotten: then a reading has to tell.
         A forged one makes the routes too early: what a kick then drops is not held by us.
         """
-        key = self.arrivals.answered(source)
+        key = self.arrivals.awaited(source)
         peer = None if key is None else self.data.peers.get(key)
         if peer is None or peer.phase is not Phase.TRYING:
             return []
@@ -220,14 +216,23 @@ class DataPlane:
         return self.let_pass(peer)
 
     def _missed(self, now: float, peer: Peer) -> list[Action]:
-        """Let the device have the initiation of a new peer that may have come before the peer."""
+        """Let the device have the initiation of a new peer that may have come before the peer.
+
+        Once it has answered that it may initiate no more, so packets to the peer go into it.
+        """
         came = self.arrivals.last(now, peer.endpoint)
         if came is None or peer.phase is not Phase.PASSIVE:
             return []
         at, packet = came
         if at < peer.since:
             self.counters.add("peer.came_early")
-        return [Redeliver(packet, at)]
+        peer.answered = True
+        actions: list[Action] = (
+            [Redeliver(packet, at)] if at < peer.since + self.settings.race_s else []
+        )
+        actions += self.contact.all_of(now, peer.key, Event.RELEASED)
+        self.contact.answered(now, peer.key)
+        return actions + self.let_pass(peer)
 
     def _disputed(self, now: float, target: IPNetwork | None = None) -> list[Action]:
         """Have a refresh tell whose a prefix is; ``target`` is what was asked for."""
@@ -276,8 +281,7 @@ class DataPlane:
 
     def _begin(self, now: float, peer: Peer) -> None:
         peer.answered = False
-        if peer.phase is Phase.TRYING:
-            self.arrivals.await_answer(peer.endpoint, peer.key)
+        self.arrivals.expect(peer.endpoint, peer.key)
         waiting = peer.phase is Phase.PASSIVE and peer.role is Role.BOTH_SECOND
         self.handshakes.begin(now, self.servers.rtt(), peer, waiting=waiting)
 
@@ -315,20 +319,25 @@ class DataPlane:
 
     def _let_go(self, now: float, peer: Peer, flow: Flow) -> list[Action]:
         if peer.phase is Phase.PASSIVE and peer.role is Role.PUSHED:
-            # It pulled us a moment ago: now both pull.
-            peer.role = self._role(peer.key, both=True)
-            if peer.role is Role.BOTH_FIRST:
-                peer.phase = Phase.TRYING
-                self._begin(now, peer)
-            else:
-                soon = now + self.handshakes.poll(self.servers.rtt())
-                peer.check_at = min(peer.fallback_at, soon)
+            self.both_pull(now, peer)
         if peer.phase is Phase.PASSIVE:
             return self.contact.on(now, flow, Event.FOUND_BOTH_PULL)
         actions = self.contact.on(now, flow, Event.FOUND)
         if peer.phase is Phase.UP:
             actions += self.contact.all_of(now, peer.key, Event.STANDS)
         return actions
+
+    def both_pull(self, now: float, peer: Peer) -> None:
+        """Take our part where one that has asked for us is to get packets of ours."""
+        peer.role = self._role(peer.key, both=True)
+        if peer.phase is Phase.TRYING:
+            self.handshakes.role_changed(self.servers.rtt(), peer)
+        elif peer.role is Role.BOTH_FIRST:
+            peer.phase = Phase.TRYING
+            self._begin(now, peer)
+        else:
+            soon = now + self.handshakes.poll(self.servers.rtt())
+            peer.check_at = min(peer.fallback_at, soon)
 
     def _withdrawals(self, now: float, reading: Reading) -> list[Action]:
         actions: list[Action] = []

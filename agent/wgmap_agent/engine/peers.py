@@ -46,7 +46,7 @@ class Peer:
     routed: bool = False  # what is sent to it goes there without us, and no kick gives it back
     held_back: bool = False  # it may not know us yet, or is to initiate: we must not
     rx_mark: int = 0  # what had come from it when we initiated
-    answered: bool = False  # a response came to our initiation
+    answered: bool = False  # a response came to our initiation, or its own initiation came
     graced: bool = False  # something came from it: it got more time
     keepalive: bool = False  # set by us to start a handshake: cleared once it stands
     changed_in: int = 0  # the reading of the device that came after its last change

@@ -175,6 +175,23 @@ def test_held_packets_survive_a_kick(delay: float) -> None:
 
 
 @pytest.mark.parametrize("delay", DELAYS)
+@pytest.mark.parametrize("before", [0.0, 0.05, 0.3])
+def test_a_push_of_one_that_does_not_initiate_loses_nothing(delay: float, before: float) -> None:
+    """It asked for us and is content (for later changes, or an operator did): we are not known."""
+    lab = lab_with(delay)
+    first, second = lab.hosts
+    assert second.engine is not None
+    second._do(second.engine.resolve(lab.world.now, first.eid))
+    assert lab.world.run(1, lambda: bool(first.data.peers))
+    lab.world.run(before)
+    first.ping_every(0.03, second.eid, 30)
+    assert lab.first_answer(first) <= bound(delay) + 0.2, lab.story()
+    lab.world.run(5)
+    assert first.app.answered.keys() == first.app.sent.keys(), lab.story()
+    lab.check_quiet()
+
+
+@pytest.mark.parametrize("delay", DELAYS)
 @pytest.mark.parametrize("both", [False, True])
 @pytest.mark.parametrize("fault", [*FAULTS, "push 400 ms late"])
 def test_nothing_of_a_steady_flow_is_lost(delay: float, fault: str, both: bool) -> None:

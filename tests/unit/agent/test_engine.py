@@ -247,11 +247,13 @@ def test_a_response_where_initiations_crossed_makes_no_route() -> None:
     assert actions[0] == AddRoutes((net("10.66.2.1/32"),))
 
 
-def test_the_pushed_side_sets_the_peer_then_the_route_and_acknowledges() -> None:
+def test_the_pushed_side_sets_the_peer_and_routes_when_it_initiates() -> None:
     engine = make_engine()
     push = MapNotify(77, (record(),))
     actions = engine.datagram(1.0, SERVERS[1].control_address, codec.encode(push))
-    assert kinds(actions) == ["ConfigurePeers", "AddRoutes", "Send"]
+    assert kinds(actions) == ["ConfigurePeers", "Send"]
+    far = Endpoint(ipaddress.ip_address("192.0.2.12"), 51820)
+    assert engine.initiation(1.1, far, 1.1, b"")[0] == AddRoutes((net("10.66.2.1/32"),))
     ack = actions[-1]
     assert isinstance(ack, Send)
     assert ack.server == "ms2"
