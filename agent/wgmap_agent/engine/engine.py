@@ -20,6 +20,7 @@ from wgmap.lisp.messages import (
     MapRequest,
 )
 from wgmap.wg.device import DeviceState
+from wgmap_agent.engine.capture import Capture
 from wgmap_agent.engine.control import ControlTunnels
 from wgmap_agent.engine.counters import Counters
 from wgmap_agent.engine.data_plane import DataPlane
@@ -85,6 +86,7 @@ class Engine:
         self._server_set = ServerSet(
             identity, self._servers, self._control, settings, rng, self.counters
         )
+        self._capture = Capture(self._plane)
         self._watch = Watch(self._plane)
         self._renewals = Renewals(self._plane)
         self._resolutions = Resolutions()
@@ -108,7 +110,7 @@ class Engine:
 
     def packet(self, now: float, packet: bytes) -> list[Action]:
         """Take in an IP packet from the TUN; bad ones are dropped and counted."""
-        return self._plane.packet(now, packet)
+        return self._capture.packet(now, packet)
 
     def datagram(self, now: float, source: IPv6Address, data: bytes) -> list[Action]:
         """Take in a datagram from port 4342 of ``source`` on the control interface.
@@ -129,12 +131,20 @@ class Engine:
             return []
         return self._message(now, server, message)
 
-    def initiation(self, now: float, source: Endpoint, at: float) -> list[Action]:
+    def initiation(self, now: float, source: Endpoint, at: float, packet: bytes) -> list[Action]:
         """Take in that ``source`` sent a handshake initiation to the data port, at ``at``.
 
-        Whose it is nobody knows, and it may be forged: it only makes us initiate sooner.
+        ``packet``: as it came, with its IP header. Whose it is nobody knows, and it may be forged:
+        WireGuard judges it, if it gets it again.
         """
-        return self._plane.initiation(now, source, at)
+        return self._plane.initiation(now, source, at, packet)
+
+    def response(self, now: float, source: Endpoint) -> list[Action]:
+        """Take in that ``source`` sent a handshake response to the data port.
+
+        It too may be forged: it only has packets go their way without us sooner.
+        """
+        return self._plane.response(now, source)
 
     def peers_read(
         self, now: float, tunnel: Tunnel, state: DeviceState, wall: float
@@ -177,6 +187,7 @@ class Engine:
         actions += repeated
         for answer in answers:
             actions += self._answered(now, answer)
+        actions += self._plane.portions(now)
         actions += self._plane.contact.expire(now)
         silent = self._servers.newly_silent(now)
         if silent:
@@ -219,7 +230,7 @@ class Engine:
         """Return what the last ``resolve`` of this EID brought; None: not answered yet."""
         return self._resolutions.get(eid)
 
-    def forget(self, eid: IPAddress) -> list[Action]:
+    def forget(self, now: float, eid: IPAddress) -> list[Action]:
         """Drop the data peer of an EID on behalf of an operator; empty where there is none.
 
         The next packet is a first contact. The other side keeps its own end until it is idle.
@@ -228,7 +239,7 @@ class Engine:
         if claim is None:
             return []
         self.counters.add("peer.forgotten")
-        return self._plane.remove(claim.key)
+        return self._plane.remove(now, claim.key)
 
     def is_registered(self, now: float) -> bool:
         """Say whether our mapping is acknowledged as it is now; cheap, whatever peers there are."""

@@ -26,10 +26,10 @@ from wgmap_agent.runner import interfaces, keys, walltime
 from wgmap_agent.runner.contacts import Contacts
 from wgmap_agent.runner.controlsocket import ControlSocket, Datagram
 from wgmap_agent.runner.executor import Executor, Hands, SourceFinder
-from wgmap_agent.runner.initiations import Initiation, Initiations
-from wgmap_agent.runner.injector import Injector
+from wgmap_agent.runner.injector import Injector, Sender
 from wgmap_agent.runner.links import Links, Rules
 from wgmap_agent.runner.lost import InterfaceLostError, Presence, is_lost
+from wgmap_agent.runner.overheard import Handshake, Overheard
 from wgmap_agent.runner.pump import Pump
 from wgmap_agent.runner.queries import Queries
 from wgmap_agent.runner.readiness import Readiness
@@ -140,7 +140,7 @@ class _Agent:
         self.executor = self._executor(stack, devices)
         self.pump.add(tun, self.engine.packet)
         self.pump.add(self.control, self._datagram)
-        self.initiations = stack.enter_context(Initiations(config.data.port))
+        self.overheard = stack.enter_context(Overheard(config.data.port))
         self.links = Links(self.network, config)
         self.links.towards(tuple(one.endpoint for one in self.who.servers))
 
@@ -163,7 +163,7 @@ class _Agent:
             routes=interfaces.DataRoutes(self.network, config),
             control=self.control,
             data=stack.enter_context(Injector(config.data.interface)),
-            local=stack.enter_context(Injector()),
+            local=stack.enter_context(Sender()),
             source_for=SourceFinder(config.agent.prefixes),
             read_peers=reader.want,
             save=self.saver,
@@ -183,7 +183,7 @@ class _Agent:
             with self.network.changes() as changes, ending(self.pump.stop):
                 underlay = await self.links.underlay()
                 self.pump.take(self.engine.start(clock.now(), underlay))
-                self.initiations.start(self._initiation)
+                self.overheard.start(self._handshake)
                 async with _background(
                     self.pump,
                     self.links.watch(changes, present.check, self._moved),
@@ -209,8 +209,11 @@ class _Agent:
     def _datagram(self, now: float, datagram: Datagram) -> list[Action]:
         return self.engine.datagram(now, datagram.source, datagram.data)
 
-    def _initiation(self, one: Initiation) -> None:
-        self.pump.take(self.engine.initiation(clock.now(), one.source, one.at))
+    def _handshake(self, one: Handshake) -> None:
+        if one.is_response:
+            self.pump.take(self.engine.response(clock.now(), one.source))
+        else:
+            self.pump.take(self.engine.initiation(clock.now(), one.source, one.at, one.packet))
 
     def _failed(self, action: Action, error: WgmapError) -> None:
         if is_lost(error):
