@@ -90,7 +90,7 @@ class Settings:
     looks_per_s: float = 500.0  # questions for peers that are looked for, of all together
     looks_burst: float = 200.0
     moves_per_s: float = 5.0  # a flapping interface is followed no faster,
-    moves_burst: float = 2.0  # but a change in two steps (new address, old one) is, at once
+    moves_burst: float = 4.0  # but a change in steps (addresses of two families, new and old) is
 
     # Registration and servers.
     # Beside 4 RTT (a commit takes some between servers): then the next server is tried as well,
