@@ -73,6 +73,16 @@ class DataSection(Section):
     port: Port = DATA_PORT
 
 
+class CacheSection(Section):
+    """``[cache]``: peers used lately, reachable while no map server answers with authority."""
+
+    enabled: bool = True  # kept on disk and recalled when no server answers at all
+    peers: Annotated[int, Field(gt=0, le=16384)] = 1024
+    # Since a server in touch with the quorum last confirmed them. It also limits what servers out
+    # of touch with the quorum say.
+    hours: Annotated[float, Field(gt=0, le=8760)] = 24.0
+
+
 class ServerEntry(Section):
     """``[[server]]``: a map server."""
 
@@ -89,4 +99,5 @@ class AgentConfig(Section):
     tun: TunSection = TunSection()
     control: ControlSection = ControlSection()
     data: DataSection = DataSection()
+    cache: CacheSection = CacheSection()
     server: Annotated[tuple[ServerEntry, ...], Field(min_length=1, max_length=32)]

@@ -97,6 +97,10 @@ class DataPeers:
         ]
         return (None if rest else claim.key), actions
 
+    def unconfirmed(self) -> int:
+        """Count the peers that only an answer without authority tells of."""
+        return sum(peer.unconfirmed_since is not None for peer in self.peers.values())
+
     def unsettle(self, peer: Peer) -> None:
         """Have timers look at a peer until it stands and is not in recovery."""
         self.unsettled[peer.key] = peer

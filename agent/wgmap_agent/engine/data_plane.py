@@ -8,6 +8,7 @@ from wgmap.wg.device import PeerConfig
 from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine import packets
 from wgmap_agent.engine.arrivals import Arrivals
+from wgmap_agent.engine.cache import Cache
 from wgmap_agent.engine.contact import FirstContact
 from wgmap_agent.engine.counters import Counters
 from wgmap_agent.engine.data_peers import DataPeers, Installed
@@ -25,6 +26,7 @@ from wgmap_agent.engine.steps import stamped
 from wgmap_agent.engine.types import (
     Action,
     AddRoutes,
+    CachedPeer,
     ConfigurePeers,
     ContactStep,
     Identity,
@@ -47,12 +49,14 @@ class DataPlane:
         counters: Counters,
         servers: Servers,
         requests: Requests,
+        cache: Cache,
     ) -> None:
         self.identity = identity
         self.settings = settings
         self.counters = counters
         self.servers = servers
         self.requests = requests
+        self.cache = cache
         self.readings = Readings(settings)
         self.data = DataPeers(settings, counters)
         self.contact = FirstContact(settings, counters)
@@ -93,7 +97,7 @@ class DataPlane:
         if flow is None:
             return self.refuse(now, packet, Refusal.UNREACHABLE)
         actions = self.contact.packet(flow, packet, Event.PACKET)
-        actions += self.requests.ask(now, host_prefix(destination))
+        actions += self.requests.ask(now, host_prefix(destination), recall=True)
         flows = (destination,)
         captured, asked = Stamp(flows, ContactStep.CAPTURED, now), Stamp(flows, ContactStep.ASKED)
         return [captured, *actions, asked]
@@ -127,7 +131,7 @@ class DataPlane:
     def answer(self, now: float, answer: Answer) -> list[Action]:
         """Take in the end of a question."""
         reading = self.reader.read(answer.records, self.families)
-        actions = self._withdrawals(reading)
+        actions = self._withdrawals(now, reading)
         wanted = self._is_wanted(answer.target)
         for offer in reading.peers.values():
             if wanted:
@@ -151,6 +155,7 @@ class DataPlane:
             return []
         self._stamp(installed)
         installed.peer.told_by = answer.server
+        self._trust(now, installed, answer.records, confirmed=answer.authoritative)
         if installed.peer.recovery is not None and answer.authoritative:
             installed.peer.recovery.answered = True
         actions = installed.actions()
@@ -188,7 +193,7 @@ class DataPlane:
         flow = self.contact.get(answer.target.network_address)
         record = reading.negative[0] if reading.negative else None
         denied = record is not None and answer.authoritative
-        actions = self._gone(answer.target) if denied else []
+        actions = self._gone(now, answer.target) if denied else []
         if flow is None:
             return actions
         if record is None:
@@ -198,8 +203,9 @@ class DataPlane:
         )
         return actions + self.contact.on(flow, Event.NOT_FOUND, refusal)
 
-    def _gone(self, target: IPNetwork) -> list[Action]:
+    def _gone(self, now: float, target: IPNetwork) -> list[Action]:
         """Drop a prefix that a server in touch with the quorum does not know any more."""
+        self.cache.forget_prefix(now, target)
         known = self.data.table.get(target)
         if known is None:
             return []
@@ -217,12 +223,12 @@ class DataPlane:
     def push(self, now: float, records: tuple[Record, ...]) -> list[Action]:
         """Take in an unsolicited Map-Notify."""
         reading = self.reader.read(records, self.families)
-        actions = self._withdrawals(reading)
+        actions = self._withdrawals(now, reading)
         for offer in reading.peers.values():
-            actions += self._pushed(now, offer)
+            actions += self._pushed(now, offer, records)
         return actions
 
-    def _pushed(self, now: float, offer: PeerOffer) -> list[Action]:
+    def _pushed(self, now: float, offer: PeerOffer, records: tuple[Record, ...]) -> list[Action]:
         both = bool(self._flows_of(offer)) and offer.key not in self.data.peers
         followed = self._is_in_use(offer) and offer.key not in self.data.peers
         installed = self.data.take_in(now, offer, self._role(offer.key, both=both))
@@ -230,6 +236,8 @@ class DataPlane:
             return []
         peer = installed.peer
         self._stamp(installed)
+        confirmed = all(one.authoritative for one in offer.prefixes)
+        self._trust(now, installed, records, confirmed=confirmed)
         second = installed.created and peer.role is Role.BOTH_SECOND
         peer.held_back = peer.held_back or followed or second
         actions = installed.actions()
@@ -255,7 +263,34 @@ class DataPlane:
                 break  # in the order of their installation
             if peer.endpoint == source and peer.phase is Phase.PASSIVE:
                 return self._missed(now, peer)
-        return []
+        if not self.servers.all_silent(now):
+            return []
+        # Nobody can tell us of a peer that forgot nothing, or was rebooted as we were.
+        return self.push(now, self.cache.at(now, source))
+
+    def _trust(
+        self, now: float, installed: Installed, records: tuple[Record, ...], *, confirmed: bool
+    ) -> None:
+        """Note how sure a mapping is; what was confirmed is remembered once the tunnel stands."""
+        peer = installed.peer
+        if not confirmed:
+            if installed.created:
+                known = self.cache.confirmed(peer.key)
+                peer.unconfirmed_since = now if known is None else known
+            if peer.unconfirmed_since is not None:
+                self.data.renew(peer, now + self.settings.revalidate_retry_s)
+            return
+        peer.unconfirmed_since, peer.confirmed_at = None, now
+        peer.records = tuple(
+            record for record in records if any(one.key == peer.key for one in record.locators)
+        )
+        if peer.phase is Phase.UP:
+            self.remember(now, peer)
+
+    def remember(self, now: float, peer: Peer) -> None:
+        """Cache a peer whose tunnel stands."""
+        if peer.confirmed_at is not None and peer.records:
+            self.cache.note(now, CachedPeer(peer.key, peer.records, peer.confirmed_at))
 
     def _missed(self, now: float, peer: Peer) -> list[Action]:
         """Initiate with a new peer whose own initiation came before the device had the peer."""
@@ -357,14 +392,16 @@ class DataPlane:
             actions += self.contact.on(flow, Event.STANDS)
         return actions
 
-    def _withdrawals(self, reading: Reading) -> list[Action]:
+    def _withdrawals(self, now: float, reading: Reading) -> list[Action]:
         actions: list[Action] = []
         self.servers.revocations.remember(reading.revoked)
         for key in reading.revoked:
+            self.cache.forget(now, key)
             if key in self.data.peers:
                 self.counters.add("peer.revoked")
                 actions += self.remove(key)
         for one in reading.withdrawn:
+            self.cache.forget_prefix(now, one.prefix)
             actions += self._withdraw(one.prefix, one.version)
         return actions
 

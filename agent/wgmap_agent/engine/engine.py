@@ -20,6 +20,7 @@ from wgmap.lisp.messages import (
     MapRequest,
 )
 from wgmap.wg.device import DeviceState
+from wgmap_agent.engine.cache import Cache
 from wgmap_agent.engine.control import ControlTunnels
 from wgmap_agent.engine.counters import Counters
 from wgmap_agent.engine.data_plane import DataPlane
@@ -34,6 +35,7 @@ from wgmap_agent.engine.servers import Servers
 from wgmap_agent.engine.settings import Settings
 from wgmap_agent.engine.types import (
     Action,
+    CachedPeer,
     EngineStatus,
     Identity,
     PeerStatus,
@@ -56,10 +58,12 @@ class Engine:
         saved: SavedState,
         rng: random.Random,
         settings: Settings | None = None,
+        cached: tuple[CachedPeer, ...] = (),
     ) -> None:
         """Make an engine; ``rng`` is its only source of randomness.
 
-        Raises ValueError where the identity names no server or no prefix.
+        ``cached``: peers that a former run had saved. Raises ValueError where the identity names
+        no server or no prefix.
         """
         if not identity.servers or not identity.prefixes:
             msg = "an agent needs at least one server and one prefix"
@@ -75,9 +79,12 @@ class Engine:
         self._registration = Registration(
             identity, saved, self._servers, settings, rng, self.counters
         )
-        self._requests = Requests(identity, self._servers, settings, rng, self.counters)
+        self._cache = Cache(settings, self.counters, cached)
+        self._requests = Requests(
+            identity, self._servers, settings, rng, self.counters, self._cache
+        )
         self._plane = DataPlane(
-            identity, settings, rng, self.counters, self._servers, self._requests
+            identity, settings, rng, self.counters, self._servers, self._requests, self._cache
         )
         self._readings = self._plane.readings
         self._server_set = ServerSet(
@@ -154,6 +161,10 @@ class Engine:
             return []
         return self._move(now, changed=changed)
 
+    def stop(self, now: float) -> list[Action]:
+        """End: what is to be saved is returned, nothing else is disturbed."""
+        return [self._cache.save(now, self._servers.revocations.number)]
+
     def failed(self, now: float, action: Action, error: Exception) -> list[Action]:
         """Take in that an action could not be executed."""
         self.counters.add(f"failed.{type(action).__name__}")
@@ -179,6 +190,7 @@ class Engine:
             self.counters.add("server.lost", len(silent))
             self._renewals.lost(now, silent)
         actions += self._renewals.due(now)
+        actions += self._cache.due(now, self._servers.revocations.number)
         actions += self._server_set.due(now, self._requests)
         actions += self._probe_servers(now)
         actions += self._readings.due(now, Tunnel.CONTROL, self._control.deadline())
@@ -194,6 +206,7 @@ class Engine:
             self._requests.deadline(),
             self._plane.contact.deadline(),
             self._renewals.deadline(),
+            self._cache.deadline(),
             self._server_set.deadline(),
             self._servers.deadline(),
             self._readings.deadline(Tunnel.CONTROL, self._control.deadline()),
@@ -233,6 +246,8 @@ class Engine:
             "now.flows": len(self._plane.contact),
             "now.held_packets": self._plane.contact.holding.total,
             "now.requests": len(self._requests),
+            "now.cached_peers": len(self._cache),
+            "now.unconfirmed_peers": self._plane.data.unconfirmed(),
         }
         return EngineStatus(
             registered=self._registration.is_registered(now),
@@ -306,8 +321,10 @@ class Engine:
             # Its responder is a new one: who asked for what died with the former.
             self.counters.add("server.new_incarnation")
             self._renewals.all_soon(now)
-        known = self._servers.revocations.told(mark)
-        return [Save(self._registration.saved())] if known else []
+        if not self._servers.revocations.told(mark):
+            return []
+        self._cache.changed(now)
+        return [Save(self._registration.saved())]
 
     def _acknowledgement(self, name: str, notify: MapNotify) -> bytes:
         """Make a Map-Notify-Ack; to news it says what is known now, so that more can follow."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from wgmap.addresses import Endpoint
+from wgmap.lisp.messages import Record
 from wgmap.wg.device import PeerState
 from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine.idle import Activity
@@ -52,4 +53,7 @@ class Peer:
     stood_at: float | None = None  # its last handshake, on the engine's clock
     activity: Activity = field(default_factory=Activity)
     recovery: Recovery | None = None
+    records: tuple[Record, ...] = ()  # as last confirmed by a server in touch with the quorum,
+    confirmed_at: float | None = None  # and when
+    unconfirmed_since: float | None = None  # made of an answer without authority; from when that is
     told_by: str | None = None  # the server that answered last: it pushes changes to us

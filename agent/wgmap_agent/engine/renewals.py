@@ -43,7 +43,9 @@ class Renewals:
         """Ask for every peer soon: a server is back, and pushes may have been missed."""
         spread = self._plane.settings.revalidate_spread_s
         for peer in self._plane.data.peers.values():
-            soon = now + spread * self._plane.rng.random()
+            # One that nobody vouches for is asked about first.
+            sure = peer.unconfirmed_since is None
+            soon = now + spread * self._plane.rng.random() if sure else now
             self._plane.data.renew(peer, min(peer.renew_at, soon))
 
     def lost(self, now: float, servers: frozenset[str]) -> None:

@@ -236,6 +236,10 @@ class Servers:
         limit = self._settings.server_silent_s + 3 * (server.rtt.smoothed or 0.0)
         return now - server.waiting_since > limit
 
+    def all_silent(self, now: float) -> bool:
+        """Say whether every server owes an answer for too long."""
+        return all(self.is_silent(now, name) for name in self._servers)
+
     def rtt(self) -> float:
         """Return the middle of the smoothed round trips (seconds): what a data tunnel may take.
 

@@ -50,6 +50,16 @@ class Settings:
     revalidate_retry_s: float = 30.0  # between questions for a mapping past its TTL
     revalidate_spread_s: float = 5.0  # jitter, so that peers of one TTL are not asked at once
 
+    # Without authority: an answer of a server out of touch, or of our own cache, is used for so
+    # long at most (configured), counted from when it was confirmed last.
+    unconfirmed_s: float = 86_400.0
+    cache_peers: int = 1024  # (configured; 0: no cache)
+    cache_first_s: float = 1.0  # a change is on disk so much later,
+    cache_save_s: float = 30.0  # and so long after the one before
+    # No server answers: known where all are silent, else after this long it is taken for so.
+    recall_s: float = 1.5
+    recall_again_s: float = 0.1  # between two looks whether they are silent
+
     # Handshakes. The puller initiates at once; the pushed side waits this long (and an RTT).
     fallback_s: float = 0.15
     fallback_jitter_s: float = 0.05
@@ -105,14 +115,19 @@ class Settings:
     deaf_s: float = 6.0  # a rebooted server starts its handshakes itself: it is given this long
 
     @classmethod
-    def configured(cls, unanswered_s: float, never_stood_s: float) -> Self:
+    def configured(
+        cls, unanswered_s: float, never_stood_s: float, unconfirmed_s: float, cache_peers: int
+    ) -> Self:
         """Make the settings of an agent.
 
         ``unanswered_s``: when a question without an answer is given up; ``never_stood_s``: when a
-        peer is that was never heard.
+        peer is that was never heard; ``unconfirmed_s``: when one is that only an answer without
+        authority tells of; ``cache_peers``: how many are remembered (0: none).
         """
         return cls(
             request_give_up_s=unanswered_s,
             hold_s=unanswered_s + HOLD_LONGER_S,
             never_stood_s=never_stood_s,
+            unconfirmed_s=unconfirmed_s,
+            cache_peers=cache_peers,
         )

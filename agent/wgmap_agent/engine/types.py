@@ -11,6 +11,7 @@ from ipaddress import IPv6Address, IPv6Network
 from typing import TypeAlias
 
 from wgmap.addresses import Endpoint, IPAddress, IPNetwork
+from wgmap.lisp.messages import Record
 from wgmap.wg.device import PeerConfig
 from wgmap.wg.keys import PublicKey
 
@@ -77,6 +78,15 @@ class SavedState:
 
     nonce: int = 0  # last nonce of a Map-Register
     revocation: int | None = None  # number of the last revocation that is known
+
+
+@dataclass(frozen=True, slots=True)
+class CachedPeer:
+    """What map servers said of a peer whose tunnel stood."""
+
+    key: PublicKey
+    records: tuple[Record, ...]
+    confirmed: float  # when one in touch with the quorum said so (the engine's ``now``)
 
 
 # ------------------------------------------------------------------------------------ actions
@@ -150,6 +160,14 @@ class Save:
 
 
 @dataclass(frozen=True, slots=True)
+class SaveCache:
+    """Write the cached peers to the state directory; ``revocation``: none up to it is in there."""
+
+    peers: tuple[CachedPeer, ...]
+    revocation: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Stamp:
     """Note that a step of first contacts is done: at ``at``, or (None) when this is executed.
 
@@ -179,6 +197,7 @@ Action: TypeAlias = (
     | ReadPeers
     | RefreshEndpoints
     | Save
+    | SaveCache
     | Stamp
 )
 

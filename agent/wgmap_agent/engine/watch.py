@@ -110,6 +110,7 @@ class Watch:
         plane.counters.add("peer.stands")
         peer.phase, peer.kicks = Phase.UP, 0
         peer.activity.heard_at = now
+        plane.remember(now, peer)
         waited = tuple(flow.destination for flow in plane.contact.of(peer.key))
         released = [*plane.release(peer), *plane.contact.all_of(peer.key, Event.STANDS)]
         if waited:
@@ -127,6 +128,10 @@ class Watch:
 
     def _watch(self, now: float, peer: Peer) -> list[Action]:
         plane = self._plane
+        since = peer.unconfirmed_since
+        if since is not None and now - since >= plane.settings.unconfirmed_s:
+            plane.counters.add("peer.unconfirmed_removed")
+            return plane.remove(peer.key)
         if now - peer.activity.data_at >= plane.identity.idle_s:
             plane.counters.add("peer.idle_removed")
             return plane.remove(peer.key)

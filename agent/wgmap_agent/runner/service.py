@@ -7,6 +7,7 @@ import signal
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import Any
 
 from wgmap import addresses, clock
@@ -19,8 +20,17 @@ from wgmap.wg.keys import PrivateKey
 from wgmap_agent.config import AgentConfig
 from wgmap_agent.engine.engine import Engine
 from wgmap_agent.engine.settings import Settings
-from wgmap_agent.engine.types import Action, Identity, ServerInfo, Tunnel
-from wgmap_agent.runner import interfaces, keys, walltime
+from wgmap_agent.engine.types import (
+    Action,
+    Identity,
+    Save,
+    SaveCache,
+    SavedState,
+    ServerInfo,
+    Tunnel,
+)
+from wgmap_agent.runner import cachefile, interfaces, keys, walltime
+from wgmap_agent.runner.cachefile import Cached, CacheFile, Times
 from wgmap_agent.runner.contacts import Contacts
 from wgmap_agent.runner.controlsocket import ControlSocket, Datagram
 from wgmap_agent.runner.executor import Executor, Hands, SourceFinder
@@ -87,12 +97,30 @@ def identity(config: AgentConfig, control: PrivateKey, data: PrivateKey) -> Iden
     )
 
 
+def settings_of(config: AgentConfig) -> Settings:
+    """Return the engine's settings with what is configured of them."""
+    return Settings.configured(
+        unanswered_s=config.agent.unanswered_s,
+        never_stood_s=config.agent.pending_s,
+        unconfirmed_s=config.cache.hours * 3600,
+        cache_peers=config.cache.peers if config.cache.enabled else 0,
+    )
+
+
 class _Agent:
     """Everything that runs, wired together."""
 
-    def __init__(self, config: AgentConfig, engine: Engine, who: Identity, store: Store) -> None:
+    def __init__(
+        self,
+        config: AgentConfig,
+        engine: Engine,
+        who: Identity,
+        store: Store,
+        cache_file: CacheFile,
+    ) -> None:
         self.config = config
         self.store = store
+        self.cache_file = cache_file
         self.engine = engine
         self.who = who
         self.pump = Pump(engine, clock.now)
@@ -107,8 +135,12 @@ class _Agent:
         await walltime.reached(store.last_wall)
         who = identity(config, control_key, data_key)
         rng = random.Random()  # noqa: S311  # jitter and nonces; tunnels authenticate
-        settings = Settings.configured(config.agent.unanswered_s, config.agent.pending_s)
-        self = cls(config, Engine(who, store.load(), rng, settings), who, store)
+        settings = settings_of(config)
+        owner = cachefile.owner_of(who, control_key.public)
+        cache_file = CacheFile(config.agent.state_dir, owner, settings.unconfirmed_s)
+        cached, saved = _remembered(config, store, cache_file)
+        engine = Engine(who, saved, rng, settings, cached.peers)
+        self = cls(config, engine, who, store, cache_file)
         await self._open(stack, control_key, data_key)
         return self
 
@@ -131,8 +163,14 @@ class _Agent:
         # Last: from here on first packets come in, and they must find the data routes.
         await interfaces.route_overlay(self.network, config)
         self.control = stack.enter_context(self._control_socket())
-        self.saver = Saver(self.store.save, self._failed)
+        self.saver: Saver[SavedState] = Saver(
+            self.store.save, lambda state, error: self._failed(Save(state), error)
+        )
+        self.cache_saver: Saver[SaveCache] = Saver(
+            lambda cache: self.cache_file.save(cache, _times()), self._failed
+        )
         stack.push_async_callback(self.saver.close)
+        stack.push_async_callback(self.cache_saver.close)
         self.executor = self._executor(stack, devices)
         self.pump.add(tun, self.engine.packet)
         self.pump.add(self.control, self._datagram)
@@ -162,6 +200,7 @@ class _Agent:
             source_for=SourceFinder(config.agent.prefixes),
             read_peers=reader.want,
             save=self.saver,
+            save_cache=self._save_cache,
             stamp=self.contacts.stamp,
             use_servers=self._use_servers,
             data_mtu=config.tun.mtu,
@@ -188,10 +227,15 @@ class _Agent:
                     gc.collect()
                     gc.freeze()  # what is there stays: a collection that walks it is a delay
                     await self.pump.run(self.executor.execute, self.executor.begin)
+                    await self.executor.execute(self.engine.stop(clock.now()))
         finally:
             self.readiness.stopping()
             await socket.close()
             log.info("stopped; tunnels stay")
+
+    def _save_cache(self, cache: SaveCache) -> None:
+        if self.config.cache.enabled:
+            self.cache_saver(cache)
 
     def counters(self) -> dict[str, int]:
         """Count what the runner did; the names do not meet those of the engine."""
@@ -237,6 +281,22 @@ class _Agent:
                 self.store.note_wall(walltime.now())
                 noted_at = now
             await asyncio.sleep(WATCH_S if registered else REGISTERED_POLL_S)
+
+
+def _times() -> Times:
+    return Times(clock.now(), walltime.now())
+
+
+def _remembered(
+    config: AgentConfig, store: Store, cache_file: CacheFile
+) -> tuple[Cached, SavedState]:
+    """Read what a former run left."""
+    saved = store.load()
+    if not config.cache.enabled:
+        cache_file.remove()
+        return Cached(), saved
+    cached = cache_file.load(_times())
+    return cached, replace(saved, revocation=cached.revocation_known(saved.revocation))
 
 
 @contextmanager

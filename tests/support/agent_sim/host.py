@@ -25,6 +25,7 @@ from wgmap_agent.engine.types import (
     RefreshEndpoints,
     Refuse,
     Save,
+    SaveCache,
     SavedState,
     Send,
     ServerInfo,
@@ -82,6 +83,7 @@ class Host:
         self.data_key = PublicKey(bytes((number, 0)) + bytes(30))
         self.control_key = PublicKey(bytes((number, 1)) + bytes(30))
         self.saved = SavedState()
+        self.cache = SaveCache((), None)
         self.app = Application()
         self.routes: set[IPNetwork] = set()
         self.control = Device(
@@ -140,6 +142,7 @@ class Host:
             self.saved,
             random.Random(self.world.rng.getrandbits(64)),
             self.settings,
+            self.cache.peers,
         )
         self._do(self.engine.start(self.world.now, self.underlay))
 
@@ -253,6 +256,8 @@ class Host:
                 self.servers = servers
             case Save(state):
                 self.saved = state
+            case SaveCache():
+                self.cache = action
             case Stamp():
                 pass  # for operators only
             case _:
