@@ -8,7 +8,6 @@ from wgmap.wg.device import PeerConfig
 from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine import packets
 from wgmap_agent.engine.arrivals import Arrivals
-from wgmap_agent.engine.cache import Cache
 from wgmap_agent.engine.contact import FirstContact
 from wgmap_agent.engine.counters import Counters
 from wgmap_agent.engine.data_peers import DataPeers, Installed
@@ -49,14 +48,13 @@ class DataPlane:
         counters: Counters,
         servers: Servers,
         requests: Requests,
-        cache: Cache,
     ) -> None:
         self.identity = identity
         self.settings = settings
         self.counters = counters
         self.servers = servers
         self.requests = requests
-        self.cache = cache
+        self.cache = requests.cache
         self.readings = Readings(settings)
         self.data = DataPeers(settings, counters)
         self.contact = FirstContact(settings, counters)

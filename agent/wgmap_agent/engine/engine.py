@@ -84,7 +84,7 @@ class Engine:
             identity, self._servers, settings, rng, self.counters, self._cache
         )
         self._plane = DataPlane(
-            identity, settings, rng, self.counters, self._servers, self._requests, self._cache
+            identity, settings, rng, self.counters, self._servers, self._requests
         )
         self._readings = self._plane.readings
         self._server_set = ServerSet(
@@ -323,7 +323,8 @@ class Engine:
             self._renewals.all_soon(now)
         if not self._servers.revocations.told(mark):
             return []
-        self._cache.changed(now)
+        if len(self._cache):
+            self._cache.changed(now)
         return [Save(self._registration.saved())]
 
     def _acknowledgement(self, name: str, notify: MapNotify) -> bytes:

@@ -72,7 +72,7 @@ class Requests:
         self._settings = settings
         self._rng = rng
         self._counters = counters
-        self._cache = cache
+        self.cache = cache
         self._hedging = Hedging(servers, settings)
         self._pending: dict[int, Pending] = {}
         self._nonces: dict[IPNetwork, int] = {}
@@ -110,7 +110,7 @@ class Requests:
         self._counters.add("request.asked")
         choice = self._hedging.first(now, refresh=refresh)
         pending.others_at = choice.others_at
-        if recall and len(self._cache):
+        if recall and len(self.cache):
             pending.recall_at = now + self._settings.better_answer_s + 2 * self._servers.rtt()
         actions = self._send(now, pending, choice.servers)
         self._due.note(nonce)
@@ -236,7 +236,7 @@ class Requests:
         if not late and not self._servers.all_silent(now):
             pending.recall_at = now + self._settings.recall_again_s
             return []
-        records = self._cache.find(now, pending.target.network_address)
+        records = self.cache.find(now, pending.target.network_address)
         if not records:
             return []
         self._counters.add("request.recalled")
