@@ -1,6 +1,7 @@
 """The data side: packets, answers and pushes become peers, routes and injected packets."""
 
 import random
+from dataclasses import replace
 
 from wgmap.addresses import Endpoint, IPAddress, IPNetwork, host_prefix
 from wgmap.lisp.messages import Record
@@ -22,6 +23,7 @@ from wgmap_agent.engine.requests import Answer, Requests
 from wgmap_agent.engine.servers import Servers
 from wgmap_agent.engine.settings import Settings
 from wgmap_agent.engine.steps import stamped
+from wgmap_agent.engine.successors import Successors
 from wgmap_agent.engine.types import (
     Action,
     AddRoutes,
@@ -57,6 +59,7 @@ class DataPlane:
         self.cache = requests.cache
         self.readings = Readings(settings)
         self.data = DataPeers(settings, counters)
+        self.successors = Successors(settings, self.data)
         self.contact = FirstContact(settings, counters)
         self.handshakes = Handshakes(identity.data_key, settings, rng)
         self.arrivals = Arrivals()
@@ -66,6 +69,12 @@ class DataPlane:
         self.rng = rng
         self.families: frozenset[int] = frozenset()  # IP versions of our own underlay
         self._probes = 0
+
+    def use_key(self, key: PublicKey) -> None:
+        """Have this data key from now on: what is compared with the keys of others."""
+        self.identity = replace(self.identity, data_key=key)
+        self.handshakes.use_key(key)
+        self.reader.use_key(key)
 
     # --------------------------------------------------------------------------------- packets
 
@@ -133,7 +142,8 @@ class DataPlane:
         wanted = self._is_wanted(answer.target)
         for offer in reading.peers.values():
             if wanted:
-                actions += self._answered(now, offer, answer)
+                rotates = self._rotates(now, offer, answer.records)
+                actions += rotates or self._answered(now, offer, answer)
         if not reading.peers:
             actions += self._nothing(now, answer, reading)
         return actions + self._unserved(answer.target)
@@ -151,17 +161,17 @@ class DataPlane:
         installed = self.data.take_in(now, offer, role, wins=answer.refresh)
         if installed is None:
             return []
-        self._stamp(installed)
+        self.stamp(installed)
         installed.peer.told_by = answer.server
-        self._trust(now, installed, answer.records, confirmed=answer.authoritative)
+        self.trust(now, installed, answer.records, confirmed=answer.authoritative)
         if installed.peer.recovery is not None and answer.authoritative:
             installed.peer.recovery.answered = True
         actions = installed.actions()
         if installed.created:
-            self._begin(now, installed.peer)
+            self.begin(now, installed.peer)
         else:
             actions += self._after_answer(now, installed)
-        actions += self._displaced(installed) + self._found(now, installed, offer)
+        actions += self.displaced(installed) + self._found(now, installed, offer)
         waiting = tuple(flow.destination for flow in flows)
         return stamped(now, actions, waiting) if waiting else actions
 
@@ -223,35 +233,41 @@ class DataPlane:
         reading = self.reader.read(records, self.families)
         actions = self._withdrawals(now, reading)
         for offer in reading.peers.values():
-            actions += self._pushed(now, offer, records)
+            actions += self._rotates(now, offer, records) or self.pushed(now, offer, records)
         return actions
 
-    def _pushed(self, now: float, offer: PeerOffer, records: tuple[Record, ...]) -> list[Action]:
+    def pushed(self, now: float, offer: PeerOffer, records: tuple[Record, ...]) -> list[Action]:
+        """Take in what a push says of one peer."""
         both = bool(self._flows_of(offer)) and offer.key not in self.data.peers
         followed = self._is_in_use(offer) and offer.key not in self.data.peers
         installed = self.data.take_in(now, offer, self._role(offer.key, both=both))
         if installed is None:
             return []
         peer = installed.peer
-        self._stamp(installed)
+        self.stamp(installed)
         confirmed = all(one.authoritative for one in offer.prefixes)
-        self._trust(now, installed, records, confirmed=confirmed)
+        self.trust(now, installed, records, confirmed=confirmed)
         second = installed.created and peer.role is Role.BOTH_SECOND
         peer.held_back = peer.held_back or followed or second
         actions = installed.actions()
         if installed.created:
             self.counters.add("push.new_peer")
-            self._begin(now, peer)
+            self.begin(now, peer)
             actions += self._missed(now, peer)
         else:
             actions += self._push_to_known(now, installed)
-        actions += self._displaced(installed)
+        actions += self.displaced(installed)
         if followed:
             # It may not know us yet: our question tells it, and then we initiate. Until then
             # there is no route, so that what is sent to it is held and not lost in a stall.
             self.counters.add("peer.key_changed")
             actions += self.requests.ask(now, self.data.table.prefixes(peer.key)[0])
         return actions + self._found(now, installed, offer)
+
+    def _rotates(self, now: float, offer: PeerOffer, records: tuple[Record, ...]) -> list[Action]:
+        """Try the new key of a peer that rotates beside its old one; empty: it does not."""
+        changes = self.successors.take_in(now, offer, records)
+        return [] if changes is None else [ConfigurePeers(Tunnel.DATA, changes)]
 
     def initiation(self, now: float, source: Endpoint, at: float) -> list[Action]:
         """Take in that an initiation came to the data port."""
@@ -266,7 +282,7 @@ class DataPlane:
         # Nobody can tell us of a peer that forgot nothing, or was rebooted as we were.
         return self.push(now, self.cache.at(now, source))
 
-    def _trust(
+    def trust(
         self, now: float, installed: Installed, records: tuple[Record, ...], *, confirmed: bool
     ) -> None:
         """Note how sure a mapping is; what was confirmed is remembered once the tunnel stands."""
@@ -337,11 +353,13 @@ class DataPlane:
     def _flows_of(self, offer: PeerOffer) -> tuple[Flow, ...]:
         return self.contact.within(one.prefix for one in offer.prefixes)
 
-    def _begin(self, now: float, peer: Peer) -> None:
+    def begin(self, now: float, peer: Peer) -> None:
+        """Set when the handshake of a peer that was just installed is judged first."""
         waiting = peer.phase is Phase.PASSIVE and peer.role is Role.BOTH_SECOND
         self.handshakes.begin(now, self.servers.rtt(), peer, waiting=waiting)
 
-    def _stamp(self, installed: Installed) -> None:
+    def stamp(self, installed: Installed) -> None:
+        """Note that readings under way do not show what was just installed."""
         if installed.configs:
             self.touched(installed.peer)
 
@@ -349,7 +367,7 @@ class DataPlane:
         """Note that readings under way do not show a peer as it is now."""
         peer.changed_in = self.readings.number(Tunnel.DATA)
 
-    def _displaced(self, installed: Installed) -> list[Action]:
+    def displaced(self, installed: Installed) -> list[Action]:
         """Move the flows of peers that lost their last prefix to its new owner."""
         actions: list[Action] = []
         event = Event.HELD_BACK if installed.peer.held_back else Event.KICKED
@@ -379,7 +397,7 @@ class DataPlane:
             peer.role = self._role(peer.key, both=True)
             if peer.role is Role.BOTH_FIRST:
                 peer.phase = Phase.TRYING
-                self._begin(now, peer)
+                self.begin(now, peer)
             else:
                 soon = now + self.handshakes.poll(self.servers.rtt())
                 peer.check_at = min(peer.fallback_at, soon)
@@ -395,6 +413,9 @@ class DataPlane:
         self.servers.revocations.remember(reading.revoked)
         for key in reading.revoked:
             self.cache.forget(now, key)
+            if self.successors.drop(key):
+                gone = (PeerConfig(key, remove=True),)
+                actions.append(ConfigurePeers(Tunnel.DATA, gone))
             if key in self.data.peers:
                 self.counters.add("peer.revoked")
                 actions += self.remove(key)

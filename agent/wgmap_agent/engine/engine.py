@@ -20,6 +20,7 @@ from wgmap.lisp.messages import (
     MapRequest,
 )
 from wgmap.wg.device import DeviceState
+from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine.cache import Cache
 from wgmap_agent.engine.control import ControlTunnels
 from wgmap_agent.engine.counters import Counters
@@ -98,6 +99,7 @@ class Engine:
         self._move_at: float | None = None  # a move that waits for the flapping limit
         self._move_changed = False  # and the addresses are others than before
         self._moved_at = float("-inf")
+        self._announced: PublicKey | None = None  # a new data key that is not acknowledged yet
 
     # ----------------------------------------------------------------------------------- events
 
@@ -160,6 +162,18 @@ class Engine:
             self._move_changed = changed or self._move_changed
             return []
         return self._move(now, changed=changed)
+
+    def rotate(self, now: float, key: PublicKey, port: int) -> list[Action]:
+        """Register another data key, at another port; peers are told once it is acknowledged."""
+        self.counters.add("rotation.announced")
+        self._plane.reader.use_key(key)
+        self._registration.use_key(key, port)
+        self._announced = key
+        return self._registration.change(now, self._underlay)
+
+    def is_registered(self, now: float) -> bool:
+        """Say whether the present key and addresses are acknowledged."""
+        return self._registration.is_registered(now)
 
     def stop(self, now: float) -> list[Action]:
         """End: what is to be saved is returned, nothing else is disturbed."""
@@ -293,6 +307,7 @@ class Engine:
         if own:
             actions = self._registration.notify(now, name, notify)
             if actions is not None:
+                self._announce(now)
                 return actions
         self.counters.add("push.received")
         if self._server_set.is_about(notify.records):
@@ -302,6 +317,13 @@ class Engine:
         if notify.xtr is not None and not own:  # the answer to a register repeats our own mark
             actions += self._told(now, name, Mark.of(notify.xtr))
         return [*actions, Send(name, self._acknowledgement(name, notify))]
+
+    def _announce(self, now: float) -> None:
+        """Ask for every peer once a new key is acknowledged: our question tells it of the key."""
+        if self._announced is not None and self._registration.is_registered(now):
+            self._plane.use_key(self._announced)
+            self._announced = None
+            self._renewals.all_soon(now)
 
     def _answers_register(self, name: str, notify: MapNotify) -> bool:
         """Tell the answer to a register from a push.

@@ -80,6 +80,11 @@ class Reader:
         self._identity = identity
         self._counters = counters
         self._revoked = revoked
+        self._own_keys = {identity.data_key}
+
+    def use_key(self, key: PublicKey) -> None:
+        """Know another key as our own, beside those of before."""
+        self._own_keys.add(key)
 
     def read(self, records: Iterable[Record], families: frozenset[int]) -> Reading:
         """Sort records out; ``families``: IP versions of our own underlay (empty: any)."""
@@ -100,7 +105,7 @@ class Reader:
         if reason is not None:
             return reason
         revoked = {PublicKey(one.key) for one in record.locators if one.key and one.key_revoked}
-        reading.revoked |= revoked - {self._identity.data_key}
+        reading.revoked |= revoked - self._own_keys
         if revoked and not record.version:
             return None  # the key alone counts: the prefix may be somebody else's by now
         if record.ttl_min == 0 or revoked:
@@ -129,7 +134,7 @@ class Reader:
         if locator is None or locator.key is None:
             return "no_usable_locator"
         key = PublicKey(locator.key)
-        if key == self._identity.data_key:
+        if key in self._own_keys:
             return "own_key"
         if key in self._revoked:
             return "revoked_key"

@@ -6,11 +6,13 @@ before it is sent. An agent that lost its counter is told the stored nonce and g
 """
 
 import random
+from dataclasses import replace
 
 from wgmap.addresses import IPAddress
 from wgmap.lisp import codec
 from wgmap.lisp.mark import UNKNOWN, Mark, marked
 from wgmap.lisp.messages import Eid, Locator, MapNotify, MapRegister, Record
+from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine.counters import Counters
 from wgmap_agent.engine.servers import Servers
 from wgmap_agent.engine.settings import Settings
@@ -58,6 +60,10 @@ class Registration:
         """Say whether the present content is acknowledged and not past its TTL."""
         ttl_s = self._identity.ttl_min * 60.0
         return self._acknowledged is not None and now - self._acknowledged < ttl_s
+
+    def use_key(self, key: PublicKey, port: int) -> None:
+        """Register this data key and port with the next ``change``."""
+        self._identity = replace(self._identity, data_key=key, data_port=port)
 
     def change(self, now: float, underlay: tuple[IPAddress, ...]) -> list[Action]:
         """Register at these underlay addresses: a change, hence a new nonce."""

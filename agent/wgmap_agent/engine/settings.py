@@ -85,6 +85,10 @@ class Settings:
     never_stood_s: float = 90.0  # a peer without any handshake goes: WireGuard gives up as well
     standing_s: float = 180.0  # WireGuard's REJECT_AFTER_TIME: an older session is no session
 
+    # A peer's new key beside its old one: tried for so long, and again after this.
+    succession_s: float = 10.0
+    succession_kick_s: float = 1.0
+
     # Watching peers that stand.
     watch_s: float = 2.0  # between two readings of the data device while there are peers
     silent_s: float = 3.0  # we sent data and nothing at all came back

@@ -9,6 +9,7 @@ from wgmap_agent.engine.handshakes import Step
 from wgmap_agent.engine.mappings import is_inside, overlaps
 from wgmap_agent.engine.moves import Suspicion
 from wgmap_agent.engine.peers import Peer, Phase, Role
+from wgmap_agent.engine.succession import Succession
 from wgmap_agent.engine.table import Claim, Verdict
 from wgmap_agent.engine.types import Action, ConfigurePeers, ContactStep, Stamp, Tunnel
 
@@ -20,6 +21,7 @@ class Watch:
 
     def __init__(self, plane: DataPlane) -> None:
         self._plane = plane
+        self._succession = Succession(plane)
         self._watch_at: float | None = None
         self._adopted = False
 
@@ -29,6 +31,9 @@ class Watch:
         """Return when the device must be read next."""
         times = [self._watch_at] if self._watch_at is not None else []
         data = self._plane.data
+        if self._plane.successors.all():
+            # The readings' own pause (``poll_s``) is between them.
+            times.append(float("-inf"))
         for key, peer in list(data.unsettled.items()):
             if data.peers.get(key) is not peer or _is_settled(peer):
                 del data.unsettled[key]
@@ -47,7 +52,9 @@ class Watch:
         """Take in a reading of the data device."""
         plane = self._plane
         actions = [] if self._adopted else self._adopt(now, state, wall)
-        unknown = [key for key in state.peers if key not in plane.data.peers]
+        actions += self._succession.read(now, state)
+        known = plane.data.peers
+        unknown = [k for k in state.peers if k not in known and k not in plane.successors]
         if unknown:
             plane.counters.add("peer.removed_unknown", len(unknown))
             changes = tuple(PeerConfig(key, remove=True) for key in unknown)
