@@ -18,6 +18,7 @@ from wgmap.config import (
 )
 
 DATA_PORT = 51820
+SECOND_DATA_PORT = 51830
 CONTROL_PORT = 51822
 Port = Annotated[int, Field(gt=0, lt=65536)]
 
@@ -71,6 +72,30 @@ class DataSection(Section):
 
     interface: InterfaceField = "wgm-data"
     port: Port = DATA_PORT
+    # Beside them while the data key rotates; then they have taken turns. Firewalls must let both
+    # ports through. Without a name it is the interface's with a 2 behind it.
+    second_interface: InterfaceField | None = None
+    second_port: Port = SECOND_DATA_PORT
+    rotate_hours: Annotated[float, Field(ge=0, le=87600)] = 0.0  # age of a key; 0: on command only
+    # Peers that have not gone over by then (nobody told them) are no longer waited for.
+    rotate_grace_s: Annotated[float, Field(ge=1, le=86400)] = 600.0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.second_name == self.interface or self.second_port == self.port:
+            msg = "the second data interface and port must be others than the first"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def second_name(self) -> str:
+        """The name of the second interface."""
+        return self.second_interface or f"{self.interface[:14]}2"
+
+    @property
+    def places(self) -> tuple[tuple[str, int], tuple[str, int]]:
+        """Both interfaces with their ports."""
+        return (self.interface, self.port), (self.second_name, self.second_port)
 
 
 class CacheSection(Section):

@@ -165,7 +165,8 @@ class Engine:
 
     def rotate(self, now: float, key: PublicKey, port: int) -> list[Action]:
         """Register another data key, at another port; peers are told once it is acknowledged."""
-        self.counters.add("rotation.announced")
+        if self._registration.key == key:
+            return []  # an agent that was started anew meanwhile
         self._plane.reader.use_key(key)
         self._registration.use_key(key, port)
         self._announced = key

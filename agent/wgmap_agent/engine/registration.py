@@ -61,6 +61,11 @@ class Registration:
         ttl_s = self._identity.ttl_min * 60.0
         return self._acknowledged is not None and now - self._acknowledged < ttl_s
 
+    @property
+    def key(self) -> PublicKey:
+        """Return the data key that is registered."""
+        return self._identity.data_key
+
     def use_key(self, key: PublicKey, port: int) -> None:
         """Register this data key and port with the next ``change``."""
         self._identity = replace(self._identity, data_key=key, data_port=port)

@@ -30,7 +30,8 @@ async def down(config: AgentConfig) -> None:
     await asyncio.to_thread(_stop, config.agent.socket)
     with await _lock(config.agent.state_dir):
         backend = await probe.choose()
-        await backend.remove(config.data.interface)
+        for interface, _ in config.data.places:
+            await backend.remove(interface)
         await backend.remove(config.control.interface)
         tun.remove(config.tun.interface)
         with contextlib.suppress(FileNotFoundError):

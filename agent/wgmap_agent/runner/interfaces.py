@@ -9,6 +9,7 @@ import contextlib
 import ipaddress
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv6Address
+from typing import TypeAlias
 
 from wgmap.addresses import IPAddress, IPNetwork, host_prefix
 from wgmap.net import plan, sysctl
@@ -17,8 +18,11 @@ from wgmap.net.netlink import Network
 from wgmap.net.plan import IPInterface, Route
 from wgmap.net.rtnetlink import SCOPE_UNIVERSE
 from wgmap.wg.device import Backend, Device, DeviceConfig, DeviceState, PeerConfig
-from wgmap.wg.keys import PrivateKey
+from wgmap.wg.keys import PrivateKey, PublicKey
+from wgmap.wg.userspace import exists
 from wgmap_agent.config import AgentConfig, ServerEntry
+
+Place: TypeAlias = tuple[str, int]  # a data interface and its port
 
 # A peer may own a prefix of the overlay's own length: its route then goes before the TUN's.
 TUN_METRIC = 4342
@@ -79,38 +83,66 @@ async def open_control(
 
 
 async def open_data(
-    backend: Backend, network: Network, config: AgentConfig, key: PrivateKey
-) -> Device:
-    """Open the data tunnels' interface; DeviceError, NetworkError.
+    backend: Backend, network: Network, config: AgentConfig, key: PrivateKey, place: Place
+) -> tuple[Device, DeviceState]:
+    """Open an interface of data tunnels at its name and port; DeviceError, NetworkError.
 
-    Peers that are there stay, and the routes over it are made those of its peers: an agent that
-    died between the two left one without the other.
+    Peers that are there stay; returns also what the device was before.
     """
-    section = config.data
-    device = await backend.open(section.interface)
+    interface, port = place
+    device = await backend.open(interface)
     state = await device.read()
     change = DeviceConfig(
         private_key=None if state.public_key == key.public else key,
-        listen_port=None if state.listen_port == section.port else section.port,
+        listen_port=None if state.listen_port == port else port,
     )
     if change != DeviceConfig():
         await device.configure(change)
-    await _bring_up(network, section.interface, config.tun.mtu)
-    sources = Sources(config.agent.prefixes)
-    owned = (prefix for peer in state.peers.values() for prefix in peer.allowed_ips)
-    await network.set_routes(
-        section.interface, [sources.route(prefix, section.interface) for prefix in owned]
-    )
-    return device
+    await _bring_up(network, interface, config.tun.mtu)
+    return device, state
+
+
+async def place_of(backend: Backend, config: AgentConfig, key: PublicKey) -> Place:
+    """Tell which of the two data interfaces has this key; the first where none has."""
+    for place in config.data.places:
+        if not exists(place[0]):
+            continue
+        device = await backend.open(place[0])
+        try:
+            if (await device.read()).public_key == key:
+                return place
+        finally:
+            await device.close()
+    return config.data.places[0]
+
+
+async def remove_other(backend: Backend, config: AgentConfig, place: Place) -> None:
+    """Remove the data interface that a rotation left behind: its key is gone. DeviceError."""
+    for name, _ in config.data.places:
+        if name != place[0] and exists(name):
+            await backend.remove(name)
 
 
 class DataRoutes:
-    """The routes to the data interface; each call is one batch."""
+    """The routes to a data interface; each call is one batch."""
 
-    def __init__(self, network: Network, config: AgentConfig) -> None:
+    def __init__(self, network: Network, config: AgentConfig, interface: str) -> None:
         self._network = network
-        self._interface = config.data.interface
+        self._interface = interface
         self._sources = Sources(config.agent.prefixes)
+
+    async def adopt(self, state: DeviceState) -> None:
+        """Make the routes those of the device's peers; raises NetworkError.
+
+        An agent that died between a peer and its route left one without the other.
+        """
+        owned = (prefix for peer in state.peers.values() for prefix in peer.allowed_ips)
+        routes = [self._sources.route(prefix, self._interface) for prefix in owned]
+        await self._network.set_routes(self._interface, routes)
+
+    async def present(self) -> list[IPNetwork]:
+        """Return what is routed over the interface; raises NetworkError."""
+        return [route.prefix for route in await self._network.routes(self._interface)]
 
     async def add(self, prefixes: Sequence[IPNetwork]) -> None:
         """Add or replace; raises NetworkError."""

@@ -42,7 +42,8 @@ class Rules:
     @classmethod
     def of(cls, config: AgentConfig) -> "Rules":
         """Take them from the configuration."""
-        names = (config.tun.interface, config.control.interface, config.data.interface)
+        data = (name for name, _ in config.data.places)
+        names = (config.tun.interface, config.control.interface, *data)
         return cls(frozenset(names), (*config.agent.overlay, config.control.prefix))
 
 

@@ -15,8 +15,8 @@ from wgmap.errors import WgmapError
 from wgmap.log import Log
 from wgmap.net.netlink import Network
 from wgmap.wg import probe
-from wgmap.wg.device import Device, DeviceState
-from wgmap.wg.keys import PrivateKey
+from wgmap.wg.device import Backend, Device, DeviceState
+from wgmap.wg.keys import PrivateKey, PublicKey
 from wgmap_agent.config import AgentConfig
 from wgmap_agent.engine.engine import Engine
 from wgmap_agent.engine.settings import Settings
@@ -33,15 +33,17 @@ from wgmap_agent.runner import cachefile, interfaces, keys, walltime
 from wgmap_agent.runner.cachefile import Cached, CacheFile, Times
 from wgmap_agent.runner.contacts import Contacts
 from wgmap_agent.runner.controlsocket import ControlSocket, Datagram
+from wgmap_agent.runner.dataside import DataSide
 from wgmap_agent.runner.executor import Executor, Hands, SourceFinder
 from wgmap_agent.runner.initiations import Initiation, Initiations
 from wgmap_agent.runner.injector import Injector
-from wgmap_agent.runner.links import Links, Rules
+from wgmap_agent.runner.links import Links
 from wgmap_agent.runner.lost import InterfaceLostError, Presence, is_lost
 from wgmap_agent.runner.pump import Pump
 from wgmap_agent.runner.queries import Queries
 from wgmap_agent.runner.readiness import Readiness
 from wgmap_agent.runner.readpeers import PeerReader
+from wgmap_agent.runner.rotator import Rotator, Steps
 from wgmap_agent.runner.saver import Saver
 from wgmap_agent.runner.statussocket import StatusSocket
 from wgmap_agent.runner.store import Store
@@ -76,7 +78,9 @@ async def run(config: AgentConfig) -> None:
                 return
 
 
-def identity(config: AgentConfig, control: PrivateKey, data: PrivateKey) -> Identity:
+def identity(
+    config: AgentConfig, control: PrivateKey, data: PrivateKey, data_port: int
+) -> Identity:
     """Say who this agent is, as the engine wants to know it."""
     section = config.agent
     return Identity(
@@ -86,7 +90,7 @@ def identity(config: AgentConfig, control: PrivateKey, data: PrivateKey) -> Iden
         overlay=section.overlay,
         control_address=addresses.control_address(config.control.prefix, control.public),
         data_key=data.public,
-        data_port=config.data.port,
+        data_port=data_port,
         servers=tuple(
             ServerInfo(one.name, one.control_key, one.endpoint, one.control_address)
             for one in config.server
@@ -109,6 +113,9 @@ def settings_of(config: AgentConfig) -> Settings:
 
 class _Agent:
     """Everything that runs, wired together."""
+
+    network: Network
+    data: DataSide
 
     def __init__(
         self,
@@ -133,7 +140,11 @@ class _Agent:
         store = stack.enter_context(Store(config.agent.state_dir))
         control_key, data_key = keys.load(config.agent.state_dir)
         await walltime.reached(store.last_wall)
-        who = identity(config, control_key, data_key)
+        backend = await probe.choose(config.agent.state_dir)
+        network = await stack.enter_async_context(Network())
+        data = DataSide(config, backend, network, data_key)
+        key, port = await data.registered()
+        who = identity(config, control_key, key, port)
         rng = random.Random()  # noqa: S311  # jitter and nonces; tunnels authenticate
         settings = settings_of(config)
         owner = cachefile.owner_of(who, control_key.public)
@@ -141,25 +152,20 @@ class _Agent:
         cached, saved = _remembered(config, store, cache_file)
         engine = Engine(who, saved, rng, settings, cached.peers)
         self = cls(config, engine, who, store, cache_file)
-        await self._open(stack, control_key, data_key)
+        self.network, self.data = network, data
+        await self._open(stack, backend, control_key)
         return self
 
-    async def _open(
-        self, stack: AsyncExitStack, control_key: PrivateKey, data_key: PrivateKey
-    ) -> None:
+    async def _open(self, stack: AsyncExitStack, backend: Backend, control_key: PrivateKey) -> None:
         config = self.config
         tun = stack.enter_context(Tun(config.tun.interface))
-        backend = await probe.choose(config.agent.state_dir)
-        self.network = await stack.enter_async_context(Network())
         await interfaces.set_up_tun(self.network, config)
-        devices = {
-            Tunnel.CONTROL: await interfaces.open_control(
-                backend, self.network, config, control_key, self.who.control_address
-            ),
-            Tunnel.DATA: await interfaces.open_data(backend, self.network, config, data_key),
-        }
-        for device in devices.values():
-            stack.push_async_callback(device.close)
+        control = await interfaces.open_control(
+            backend, self.network, config, control_key, self.who.control_address
+        )
+        stack.push_async_callback(control.close)
+        self.pair = await self.data.open(stack)
+        devices: dict[Tunnel, Device] = {Tunnel.CONTROL: control, Tunnel.DATA: self.pair}
         # Last: from here on first packets come in, and they must find the data routes.
         await interfaces.route_overlay(self.network, config)
         self.control = stack.enter_context(self._control_socket())
@@ -174,8 +180,11 @@ class _Agent:
         self.executor = self._executor(stack, devices)
         self.pump.add(tun, self.engine.packet)
         self.pump.add(self.control, self._datagram)
-        self.initiations = stack.enter_context(Initiations(config.data.port))
+        self.initiations = [
+            stack.enter_context(Initiations(port)) for _, port in config.data.places
+        ]
         self.links = Links(self.network, config)
+        self.rotator = Rotator(config, self.data, self.pair, self._rotation_steps())
 
     def _control_socket(self) -> ControlSocket:
         servers = {one.name: one.control_address for one in self.config.server}
@@ -193,9 +202,9 @@ class _Agent:
         stack.push_async_callback(reader.close)
         hands = Hands(
             devices=devices,
-            routes=interfaces.DataRoutes(self.network, config),
+            routes=self.pair,
             control=self.control,
-            data=stack.enter_context(Injector(config.data.interface)),
+            data=self.pair,
             local=stack.enter_context(Injector()),
             source_for=SourceFinder(config.agent.prefixes),
             read_peers=reader.want,
@@ -209,19 +218,23 @@ class _Agent:
 
     async def run(self) -> None:
         """Serve until told to stop."""
-        queries = Queries(self.config, self.engine, self.pump, self.counters, self.contacts)
+        queries = Queries(
+            self.config, self.engine, self.pump, self.counters, self.contacts, self.rotator
+        )
         socket = StatusSocket(self.config.agent.socket, queries)
         await socket.start()
         try:
-            present = Presence(Rules.of(self.config).own_interfaces)
+            present = Presence(self._interfaces)
             with self.network.changes() as changes, _signals(self.pump.stop):
                 underlay = await self.links.underlay()
                 self.pump.take(self.engine.start(clock.now(), underlay))
-                self.initiations.start(self._initiation)
+                for initiations in self.initiations:
+                    initiations.start(self._initiation)
                 async with _background(
                     self.pump,
                     self.links.watch(changes, present.check, self._moved),
                     self._tell_manager(),
+                    self.rotator.run(),
                 ):
                     log.info("started", name=self.who.name, control=self.who.control_address)
                     gc.collect()
@@ -248,7 +261,22 @@ class _Agent:
     def _datagram(self, now: float, datagram: Datagram) -> list[Action]:
         return self.engine.datagram(now, datagram.source, datagram.data)
 
+    def _interfaces(self) -> tuple[str, ...]:
+        config = self.config
+        return config.tun.interface, config.control.interface, *self.pair.names
+
+    def _rotation_steps(self) -> Steps:
+        return Steps(
+            announce=self._announce,
+            registered=lambda: self.engine.is_registered(clock.now()),
+            count=self.engine.counters.add,
+        )
+
+    def _announce(self, key: PublicKey, port: int) -> None:
+        self.pump.take(self.engine.rotate(clock.now(), key, port))
+
     def _initiation(self, one: Initiation) -> None:
+        self.rotator.hurry()
         self.pump.take(self.engine.initiation(clock.now(), one.source, one.at))
 
     def _failed(self, action: Action, error: WgmapError) -> None:
