@@ -17,6 +17,7 @@ from wgmap.config import (
     Section,
 )
 
+MAIN_TABLE = 254
 DATA_PORT = 51820
 SECOND_DATA_PORT = 51830
 CONTROL_PORT = 51822
@@ -98,6 +99,16 @@ class DataSection(Section):
         return (self.interface, self.port), (self.second_name, self.second_port)
 
 
+class UnderlaySection(Section):
+    """``[underlay]``: how the tunnels' own packets find their way."""
+
+    # 0: the overlay is routed in the main table, and must hold no address of the underlay. Else
+    # the WireGuard sockets have this mark, and what has it is not looked up in ``table``, where
+    # the overlay is routed then.
+    fwmark: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
+    table: Annotated[int, Field(gt=255, lt=1 << 31)] = 4342
+
+
 class CacheSection(Section):
     """``[cache]``: peers used lately, reachable while no map server answers with authority."""
 
@@ -124,5 +135,23 @@ class AgentConfig(Section):
     tun: TunSection = TunSection()
     control: ControlSection = ControlSection()
     data: DataSection = DataSection()
+    underlay: UnderlaySection = UnderlaySection()
     cache: CacheSection = CacheSection()
     server: Annotated[tuple[ServerEntry, ...], Field(min_length=1, max_length=32)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for server in self.server:
+            address = server.endpoint.address
+            inside = any(address in prefix for prefix in self.agent.overlay)
+            if inside and not self.underlay.fwmark:
+                msg = (
+                    f"server {server.name} at {address} is inside the overlay: set underlay.fwmark"
+                )
+                raise ValueError(msg)
+        return self
+
+    @property
+    def table(self) -> int:
+        """The routing table of the overlay."""
+        return self.underlay.table if self.underlay.fwmark else MAIN_TABLE

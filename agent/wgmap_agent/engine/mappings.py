@@ -81,6 +81,7 @@ class Reader:
         self._counters = counters
         self._revoked = revoked
         self._own_keys = {identity.data_key}
+        self._forbidden = identity.prefixes if identity.marked else identity.overlay
 
     def use_key(self, key: PublicKey) -> None:
         """Know another key as our own, beside those of before."""
@@ -159,7 +160,7 @@ class Reader:
             and 0 < locator.port < 65536
             and is_unicast(locator.address)
             # Inside the overlay the tunnel would carry itself.
-            and not is_within(locator.address, self._identity.overlay)
+            and not is_within(locator.address, self._forbidden)
         )
 
 

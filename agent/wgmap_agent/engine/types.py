@@ -70,6 +70,7 @@ class Identity:
     ttl_min: int
     idle_s: float
     control_prefix: IPv6Network = CONTROL_PREFIX
+    marked: bool = False  # the tunnels' packets keep out of the overlay: it may cover the underlay
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from wgmap.errors import ConflictError, UnavailableError
 from wgmap.log import Log
+from wgmap.net.netlink import Network
 from wgmap.wg import probe
 from wgmap_agent.config import AgentConfig
 from wgmap_agent.runner import statussocket, tun
@@ -34,6 +35,8 @@ async def down(config: AgentConfig) -> None:
             await backend.remove(interface)
         await backend.remove(config.control.interface)
         tun.remove(config.tun.interface)
+        async with Network() as network:
+            await network.set_rules(())
         with contextlib.suppress(FileNotFoundError):
             config.agent.socket.unlink()
 

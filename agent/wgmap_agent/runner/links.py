@@ -44,7 +44,9 @@ class Rules:
         """Take them from the configuration."""
         data = (name for name, _ in config.data.places)
         names = (config.tun.interface, config.control.interface, *data)
-        return cls(frozenset(names), (*config.agent.overlay, config.control.prefix))
+        # With a mark the tunnels' packets keep out of the overlay, whatever it covers.
+        overlay = config.agent.prefixes if config.underlay.fwmark else config.agent.overlay
+        return cls(frozenset(names), (*overlay, config.control.prefix))
 
 
 def rlocs(
@@ -106,6 +108,7 @@ class Links:
         self._rules = Rules.of(config)
         self._servers = tuple(one.endpoint for one in config.server)
         self._mtu = config.tun.mtu
+        self._mark = config.underlay.fwmark
         self._room: int | None = None
 
     def towards(self, servers: tuple[Endpoint, ...]) -> None:
@@ -116,7 +119,7 @@ class Links:
         """Read the addresses as they are now; raises NetworkError."""
         addresses = await self._network.addresses()
         up = {name for name in addresses if is_up(name)}
-        sources = (source_towards(server) for server in self._servers)
+        sources = (source_towards(server, self._mark) for server in self._servers)
         preferred = {source for source in sources if source is not None}
         chosen = rlocs(addresses, up, preferred, self._rules)
         self._check_mtu(room(addresses, chosen, mtu_of))
@@ -243,10 +246,15 @@ def _ask(number: int, interface: str) -> bytes:
     return answer[16:]
 
 
-def source_towards(endpoint: Endpoint) -> IPAddress | None:
-    """Return the address that the kernel sends from to an endpoint; None without a way."""
+def source_towards(endpoint: Endpoint, mark: int = 0) -> IPAddress | None:
+    """Return the address that the kernel sends from to an endpoint; None without a way.
+
+    ``mark``: of the packets that are meant.
+    """
     family = socket.AF_INET if endpoint.address.version == 4 else socket.AF_INET6
     with socket.socket(family, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+        if mark:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
         probe.connect((str(endpoint.address), endpoint.port))  # nothing is sent
         name: str = probe.getsockname()[0]
         return ipaddress.ip_address(name.partition("%")[0])

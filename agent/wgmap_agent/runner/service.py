@@ -98,6 +98,7 @@ def identity(
         ttl_min=section.ttl_min,
         idle_s=section.idle_s,
         control_prefix=config.control.prefix,
+        marked=bool(config.underlay.fwmark),
     )
 
 
@@ -160,6 +161,7 @@ class _Agent:
         config = self.config
         tun = stack.enter_context(Tun(config.tun.interface))
         await interfaces.set_up_tun(self.network, config)
+        await self.network.set_rules(interfaces.rules(config))
         control = await interfaces.open_control(
             backend, self.network, config, control_key, self.who.control_address
         )

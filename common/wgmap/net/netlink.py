@@ -22,7 +22,15 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from wgmap.addresses import IPAddress
 from wgmap.net.changes import ChangeListener
 from wgmap.net.errors import NetworkError
-from wgmap.net.plan import MAIN_TABLE, Difference, IPInterface, Route, route_difference
+from wgmap.net.plan import (
+    MAIN_TABLE,
+    Difference,
+    IPInterface,
+    Route,
+    Rule,
+    difference,
+    route_difference,
+)
 from wgmap.net.rtnetlink import (
     IPV6_DEFAULT_METRIC,
     SCOPE_UNIVERSE,
@@ -126,6 +134,29 @@ class Network:
         for family in (socket.AF_INET, socket.AF_INET6):
             with _errors(f"rule for {interface}", {errno.ENOENT}):
                 await self._netlink.rule("del", **_no_forwarding(interface, family))
+
+    # Rules
+
+    async def rules(self) -> list[Rule]:
+        """Return our policy rules (PROTOCOL) of both families that look a table up."""
+        with _errors("list rules"):
+            messages = [
+                message
+                for family in (socket.AF_INET, socket.AF_INET6)
+                async for message in await self._netlink.rule("dump", family=family)
+            ]
+        return [_rule(one) for one in messages if one.get_attr("FRA_PROTOCOL") == PROTOCOL]
+
+    async def set_rules(self, wanted: Iterable[Rule]) -> Difference[Rule]:
+        """Make our policy rules these; new ones first. Returns what was changed."""
+        change = difference(wanted, await self.rules())
+        for rule in change.add:
+            with _errors(f"rule {rule.priority}", {errno.EEXIST}):
+                await self._netlink.rule("add", **_rule_request(rule))
+        for rule in change.delete:
+            with _errors(f"rule {rule.priority}", {errno.ENOENT}):
+                await self._netlink.rule("del", **_rule_request(rule))
+        return change
 
     # Addresses
 
@@ -276,6 +307,39 @@ def _no_forwarding(interface: str, family: int) -> dict[str, Any]:
         "iifname": interface,
         "action": "FR_ACT_BLACKHOLE",
     }
+
+
+def _rule_request(rule: Rule) -> dict[str, Any]:
+    request: dict[str, Any] = {
+        "family": socket.AF_INET if rule.family == 4 else socket.AF_INET6,
+        "priority": rule.priority,
+        "table": rule.table,
+        "protocol": PROTOCOL,
+    }
+    if rule.fwmark is not None:
+        request |= {"fwmark": rule.fwmark, "fwmask": 0xFFFFFFFF}
+    if rule.destination is not None:
+        address, length = rule.destination.network_address, rule.destination.prefixlen
+        request |= {"dst": str(address), "dst_len": length}
+    if rule.udp_source_port is not None:
+        port = rule.udp_source_port
+        request |= {"ip_proto": socket.IPPROTO_UDP, "sport_range": f"{port}:{port}"}
+    return request
+
+
+def _rule(message: Any) -> Rule:
+    destination = message.get_attr("FRA_DST")
+    ports = message.get_attr("FRA_SPORT_RANGE")
+    return Rule(
+        family=4 if message["family"] == socket.AF_INET else 6,
+        priority=message.get_attr("FRA_PRIORITY") or 0,
+        table=message.get_attr("FRA_TABLE") or message["table"],
+        fwmark=message.get_attr("FRA_FWMARK"),
+        destination=None
+        if destination is None
+        else ipaddress.ip_network((destination, message["dst_len"])),
+        udp_source_port=None if ports is None else int(ports.partition(":")[0]),
+    )
 
 
 def _route(interface: str, message: Any) -> Route:
