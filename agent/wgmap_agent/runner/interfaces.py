@@ -63,12 +63,13 @@ async def route_overlay(network: Network, config: AgentConfig) -> None:
     await network.set_routes(name, (), _other_table(config))
 
 
-def rules(config: AgentConfig) -> list[Rule]:
+def rules(config: AgentConfig, links: Iterable[IPNetwork] = ()) -> list[Rule]:
     """Return the policy rules: none where the overlay is routed in the main table.
 
-    Own prefixes and the tunnels' own packets are left to the main table, all else is looked up
-    among the overlay's routes first. Packets of the tunnels are known by their mark, and by
-    their ports as well: a strict rp_filter looks for the way back of what comes in, without a mark.
+    The tunnels' own packets, own prefixes and the networks of the underlay's ``links`` are left to
+    the main table, all else is looked up among the overlay's routes first. Packets of the tunnels
+    are known by their mark, and by their ports as well: a strict rp_filter looks for the way back
+    of what comes in, without a mark. It does so for ARP too, hence the links.
     """
     if not config.underlay.fwmark:
         return []
@@ -79,9 +80,9 @@ def rules(config: AgentConfig) -> list[Rule]:
         found.append(main(priority=RULES, fwmark=config.underlay.fwmark))
         found += [main(priority=RULES, udp_source_port=port) for port in ports]
         found += [
-            main(priority=RULES, destination=own)
-            for own in config.agent.prefixes
-            if own.version == family
+            main(priority=RULES, destination=prefix)
+            for prefix in dict.fromkeys((*config.agent.prefixes, *links))
+            if prefix.version == family
         ]
         found.append(Rule(family=family, priority=RULES + 1, table=config.table))
     return found

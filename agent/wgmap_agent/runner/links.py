@@ -18,7 +18,9 @@ from wgmap.addresses import Endpoint, IPAddress, IPNetwork
 from wgmap.log import Log
 from wgmap.net.changes import Change, ChangeKind
 from wgmap.net.netlink import AddressState, Network
+from wgmap.net.rtnetlink import SCOPE_UNIVERSE
 from wgmap_agent.config import AgentConfig
+from wgmap_agent.runner import interfaces
 
 SETTLE_S = 0.05  # a change that is followed by others waits for them,
 SETTLE_MOST_S = 0.5  # but not for longer than this
@@ -71,6 +73,21 @@ def rlocs(
     return tuple(dict.fromkeys(one[3] for one in found))[:MAX_RLOCS]
 
 
+def networks(
+    addresses: Mapping[str, Iterable[AddressState]], rules: Rules
+) -> tuple[IPNetwork, ...]:
+    """Return the networks of the links of the underlay. Pure."""
+    found = {
+        state.address.network
+        for name, states in addresses.items()
+        if name not in rules.own_interfaces
+        for state in states
+        if state.scope == SCOPE_UNIVERSE
+        and state.address.network.prefixlen < state.address.max_prefixlen
+    }
+    return tuple(sorted(found, key=lambda one: (one.version, one.network_address, one.prefixlen)))
+
+
 def room(
     addresses: Mapping[str, Iterable[AddressState]],
     chosen: Collection[IPAddress],
@@ -109,6 +126,7 @@ class Links:
         self._servers = tuple(one.endpoint for one in config.server)
         self._mtu = config.tun.mtu
         self._mark = config.underlay.fwmark
+        self._config = config
         self._room: int | None = None
 
     def towards(self, servers: tuple[Endpoint, ...]) -> None:
@@ -116,8 +134,11 @@ class Links:
         self._servers = servers
 
     async def underlay(self) -> tuple[IPAddress, ...]:
-        """Read the addresses as they are now; raises NetworkError."""
+        """Read the addresses as they are now, and have the rules follow; raises NetworkError."""
         addresses = await self._network.addresses()
+        await self._network.set_rules(
+            interfaces.rules(self._config, networks(addresses, self._rules))
+        )
         up = {name for name in addresses if is_up(name)}
         sources = (source_towards(server, self._mark) for server in self._servers)
         preferred = {source for source in sources if source is not None}

@@ -161,7 +161,6 @@ class _Agent:
         config = self.config
         tun = stack.enter_context(Tun(config.tun.interface))
         await interfaces.set_up_tun(self.network, config)
-        await self.network.set_rules(interfaces.rules(config))
         control = await interfaces.open_control(
             backend, self.network, config, control_key, self.who.control_address
         )

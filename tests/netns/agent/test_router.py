@@ -52,8 +52,9 @@ async def test_an_overlay_that_covers_the_underlay_does_not_swallow_the_tunnels(
             text = agent.namespace.run("wg", "show", agent.data, "fwmark")
             assert text.strip() == "0x77676d"
             # What applications send there goes into the overlay: the mark makes the difference.
+            agent.namespace.ip("route", "add", "192.0.3.0/24", "via", "192.0.2.1")
             plain, marked = (
-                agent.namespace.ip("route", "get", "192.0.2.99", *mark)
+                agent.namespace.ip("route", "get", "192.0.3.99", *mark)
                 for mark in ((), ("mark", "0x77676d"))
             )
             assert f"dev {agent.tun}" in plain
