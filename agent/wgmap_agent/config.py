@@ -99,8 +99,23 @@ class DataSection(Section):
         return (self.interface, self.port), (self.second_name, self.second_port)
 
 
+class LocatorEntry(Section):
+    """``[[underlay.locator]]``: how own addresses in a prefix are registered (RFC 9301, 5.4)."""
+
+    prefix: NetworkField
+    priority: Annotated[int, Field(ge=0, le=255)] = 1  # the lowest is used; 255: not registered
+    weight: Annotated[int, Field(ge=0, le=100)] = 100  # the share among those of one priority
+
+
 class UnderlaySection(Section):
     """``[underlay]``: how the tunnels' own packets find their way."""
+
+    # The first that holds an address counts; without one the first address of each family has
+    # priority 1 and the others 2.
+    locator: Annotated[tuple[LocatorEntry, ...], Field(max_length=64)] = ()
+    # A peer with several addresses, of which the first went silent: how soon the way back is tried
+    # (then half as often each time).
+    way_back_s: Annotated[float, Field(ge=1, le=3600)] = 60.0
 
     # 0: the overlay is routed in the main table, and must hold no address of the underlay. Else
     # the WireGuard sockets have this mark, and what has it is not looked up in ``table``, where

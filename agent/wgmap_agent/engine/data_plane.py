@@ -466,6 +466,8 @@ class DataPlane:
     def kick(self, now: float, peer: Peer, *, ask: bool) -> list[Action]:
         """Remove and add a peer in one request, then hand over again what is held for it."""
         peer.kicks += 1
+        if peer.kicks > 1 and (peer.state is None or not peer.state.rx_bytes):
+            self.next_way(peer)
         peer.keepalive = True
         peer.phase, peer.recovery, peer.rx_mark = Phase.TRYING, None, 0
         self.data.unsettle(peer)
@@ -478,6 +480,15 @@ class DataPlane:
         actions = [ConfigurePeers(Tunnel.DATA, change), *self.release(peer)]
         actions += self.contact.all_of(peer.key, Event.KICKED)
         return actions + (self.requests.ask(now, prefixes[0]) if ask else [])
+
+    def next_way(self, peer: Peer) -> bool:
+        """Choose the next of a peer's endpoints; False where it has no other."""
+        if len(peer.ways) < 2:
+            return False
+        at = peer.ways.index(peer.endpoint) if peer.endpoint in peer.ways else -1
+        peer.endpoint = peer.ways[(at + 1) % len(peer.ways)]
+        self.counters.add("peer.way_changed")
+        return True
 
     def poke(self, *peers: Peer) -> list[Action]:
         """Send something to peers now, and ask them for a sign of life."""

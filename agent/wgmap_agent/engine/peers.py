@@ -30,6 +30,16 @@ class Phase(Enum):
 
 
 @dataclass(slots=True)
+class WayBack:
+    """From another of a peer's endpoints to the one that is to be taken first: when it is tried."""
+
+    at: float | None = None  # when next
+    wait: float = 0.0  # after the last time it was of no use
+    since: float | None = None  # a try is under way,
+    rx: int = 0  # and this had come before
+
+
+@dataclass(slots=True)
 class Peer:
     """One peer on the data device."""
 
@@ -53,6 +63,8 @@ class Peer:
     stood_at: float | None = None  # its last handshake, on the engine's clock
     activity: Activity = field(default_factory=Activity)
     recovery: Recovery | None = None
+    ways: tuple[Endpoint, ...] = ()  # as last advertised, the one to take first
+    way_back: WayBack = field(default_factory=WayBack)
     records: tuple[Record, ...] = ()  # as last confirmed by a server in touch with the quorum,
     confirmed_at: float | None = None  # and when
     unconfirmed_since: float | None = None  # made of an answer without authority; from when that is

@@ -14,6 +14,7 @@ from wgmap.lisp.mark import UNKNOWN, Mark, marked
 from wgmap.lisp.messages import Eid, Locator, MapNotify, MapRegister, Record
 from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine.counters import Counters
+from wgmap_agent.engine.locators import own_ranks
 from wgmap_agent.engine.servers import Servers
 from wgmap_agent.engine.settings import Settings
 from wgmap_agent.engine.types import Action, Identity, Save, SavedState, Send
@@ -74,10 +75,19 @@ class Registration:
         """Register at these underlay addresses: a change, hence a new nonce."""
         if not underlay:
             return []  # the old mapping stays: nothing better is known
+        who = self._identity
         locators = tuple(
-            Locator(address, self._identity.data_port, self._identity.data_key, local=True)
-            for address in underlay
+            Locator(
+                *(address, who.data_port, who.data_key),
+                priority=priority,
+                weight=weight,
+                local=True,
+            )
+            for address, priority, weight in own_ranks(underlay, who.ranks)
         )
+        if not locators:
+            self._counters.add("register.no_locator")
+            return []
         self._records = tuple(
             Record(Eid(prefix, self._identity.instance), locators, self._identity.ttl_min)
             for prefix in self._identity.prefixes

@@ -98,6 +98,12 @@ class Settings:
     recovery_cap_s: float = 15.0
     moves_per_s: float = 5.0  # a flapping interface is followed no faster
 
+    # A peer with several endpoints. From another than the first the way back is tried after this
+    # (configured), doubled up to the cap; a try without an answer costs so long (beside 2 RTT).
+    way_back_s: float = 60.0
+    way_back_cap_s: float = 900.0
+    way_trial_s: float = 0.25
+
     # Registration and servers.
     # Beside 4 RTT: then the next server is tried as well, which does no harm. A peer that moved
     # together with us finds us only by what is registered: longer shows as silence.

@@ -14,6 +14,7 @@ from wgmap.addresses import Endpoint, IPAddress, IPNetwork
 from wgmap.lisp.messages import Record
 from wgmap.wg.device import PeerConfig
 from wgmap.wg.keys import PublicKey
+from wgmap_agent.engine.locators import Rank
 
 CONTROL_PREFIX = IPv6Network("fd77:676d:6170::/64")
 
@@ -70,6 +71,7 @@ class Identity:
     ttl_min: int
     idle_s: float
     control_prefix: IPv6Network = CONTROL_PREFIX
+    ranks: tuple[Rank, ...] = ()  # priorities and weights of own locators, as configured
     marked: bool = False  # the tunnels' packets keep out of the overlay: it may cover the underlay
 
 

@@ -12,6 +12,7 @@ from wgmap_agent.engine.peers import Peer, Phase, Role
 from wgmap_agent.engine.succession import Succession
 from wgmap_agent.engine.table import Claim, Verdict
 from wgmap_agent.engine.types import Action, ConfigurePeers, ContactStep, Stamp, Tunnel
+from wgmap_agent.engine.ways import Ways
 
 KICK_AFTER_TRIES = 3  # questions and pokes before a session is taken for dead
 
@@ -22,6 +23,7 @@ class Watch:
     def __init__(self, plane: DataPlane) -> None:
         self._plane = plane
         self._succession = Succession(plane)
+        self._ways = Ways(plane)
         self._watch_at: float | None = None
         self._adopted = False
 
@@ -42,6 +44,8 @@ class Watch:
                 times.append(peer.check_at)
             if peer.recovery is not None:
                 times.append(peer.recovery.next_at)
+            if peer.way_back.since is not None:
+                times.append(peer.way_back.since + self._ways.trial_s())
         return min(times, default=None)
 
     def want(self, now: float) -> None:
@@ -154,7 +158,7 @@ class Watch:
         if verdict is Suspicion.FOUND:
             plane.counters.add("peer.found_again")
             return self._clear_keepalive(peer)
-        return []
+        return [] if peer.recovery is not None else self._ways.watch(now, peer)
 
     def _look_for(self, now: float, peer: Peer) -> list[Action]:
         plane = self._plane
@@ -165,7 +169,8 @@ class Watch:
             peer.since = now
             return plane.kick(now, peer, ask=True)
         prefix = plane.data.table.prefixes(peer.key)[0]
-        return [*plane.requests.ask(now, prefix, refresh=True), *plane.poke(peer)]
+        asked = plane.requests.ask(now, prefix, refresh=True)
+        return [*asked, *self._ways.silent(peer), *plane.poke(peer)]
 
     def _kicks(self, peer: Peer) -> bool:
         if peer.role in (Role.PULLER, Role.BOTH_FIRST):
@@ -228,4 +233,4 @@ class Watch:
 
 
 def _is_settled(peer: Peer) -> bool:
-    return peer.phase is Phase.UP and peer.recovery is None
+    return peer.phase is Phase.UP and peer.recovery is None and peer.way_back.since is None

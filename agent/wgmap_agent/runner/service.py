@@ -19,6 +19,7 @@ from wgmap.wg.device import Backend, Device, DeviceState
 from wgmap.wg.keys import PrivateKey, PublicKey
 from wgmap_agent.config import AgentConfig
 from wgmap_agent.engine.engine import Engine
+from wgmap_agent.engine.locators import Rank
 from wgmap_agent.engine.settings import Settings
 from wgmap_agent.engine.types import (
     Action,
@@ -98,18 +99,20 @@ def identity(
         ttl_min=section.ttl_min,
         idle_s=section.idle_s,
         control_prefix=config.control.prefix,
+        ranks=tuple(Rank(one.prefix, one.priority, one.weight) for one in config.underlay.locator),
         marked=bool(config.underlay.fwmark),
     )
 
 
 def settings_of(config: AgentConfig) -> Settings:
     """Return the engine's settings with what is configured of them."""
-    return Settings.configured(
+    configured = Settings.configured(
         unanswered_s=config.agent.unanswered_s,
         never_stood_s=config.agent.pending_s,
         unconfirmed_s=config.cache.hours * 3600,
         cache_peers=config.cache.peers if config.cache.enabled else 0,
     )
+    return replace(configured, way_back_s=config.underlay.way_back_s)
 
 
 class _Agent:
