@@ -16,6 +16,7 @@ from wgmap.config import (
     NetworkField,
     Section,
 )
+from wgmap.metrics import ListenField
 
 MAIN_TABLE = 254
 DATA_PORT = 51820
@@ -99,6 +100,12 @@ class DataSection(Section):
         return (self.interface, self.port), (self.second_name, self.second_port)
 
 
+class MetricsSection(Section):
+    """``[metrics]``: where Prometheus asks."""
+
+    listen: ListenField | None = None  # a unix socket's path, or ADDRESS:PORT; absent: nowhere
+
+
 class LocatorEntry(Section):
     """``[[underlay.locator]]``: how own addresses in a prefix are registered (RFC 9301, 5.4)."""
 
@@ -152,6 +159,7 @@ class AgentConfig(Section):
     data: DataSection = DataSection()
     underlay: UnderlaySection = UnderlaySection()
     cache: CacheSection = CacheSection()
+    metrics: MetricsSection = MetricsSection()
     server: Annotated[tuple[ServerEntry, ...], Field(min_length=1, max_length=32)]
 
     @model_validator(mode="after")

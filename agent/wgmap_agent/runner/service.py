@@ -13,6 +13,7 @@ from typing import Any
 from wgmap import addresses, clock
 from wgmap.errors import WgmapError
 from wgmap.log import Log
+from wgmap.metrics import MetricsServer
 from wgmap.net.netlink import Network
 from wgmap.wg import probe
 from wgmap.wg.device import Backend, Device, DeviceState
@@ -40,6 +41,7 @@ from wgmap_agent.runner.initiations import Initiation, Initiations
 from wgmap_agent.runner.injector import Injector
 from wgmap_agent.runner.links import Links
 from wgmap_agent.runner.lost import InterfaceLostError, Presence, is_lost
+from wgmap_agent.runner.measures import Measures
 from wgmap_agent.runner.pump import Pump
 from wgmap_agent.runner.queries import Queries
 from wgmap_agent.runner.readiness import Readiness
@@ -227,7 +229,12 @@ class _Agent:
         )
         socket = StatusSocket(self.config.agent.socket, queries)
         await socket.start()
+        listen = self.config.metrics.listen
+        page = Measures(self.engine, self.contacts, self.counters)
+        metrics = MetricsServer(listen, page) if listen is not None else None
         try:
+            if metrics is not None:
+                await metrics.start()
             present = Presence(self._interfaces)
             with self.network.changes() as changes, _signals(self.pump.stop):
                 underlay = await self.links.underlay()
@@ -248,6 +255,8 @@ class _Agent:
         finally:
             self.readiness.stopping()
             await socket.close()
+            if metrics is not None:
+                await metrics.close()
             log.info("stopped; tunnels stay")
 
     def _save_cache(self, cache: SaveCache) -> None:

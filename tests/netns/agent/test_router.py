@@ -32,7 +32,12 @@ def foreign_routes(agent: AgentHost) -> list[str]:
 
 
 async def all_ways(bed: Fleet) -> None:
-    """Send from host to host and from network to network, both families, both ways."""
+    """Send from host to host and from network to network, both families, both ways.
+
+    Without any delay the push may lose its race, and then what went to WireGuard itself is lost:
+    the tunnel stands before it is counted.
+    """
+    await exchange(bed.one.namespace, bed.two.namespace, bed.two.eids[0], 5)
     for one, other in ((bed.one, bed.two), (bed.two, bed.one)):
         for family in (0, 1):
             own = await exchange(one.namespace, other.namespace, other.eids[family], 20)
