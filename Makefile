@@ -1,6 +1,6 @@
 # Two commands do everything: `make demo` and `make test`. The others are for people who work on it.
 .PHONY: all setup demo test test-promises test-kernel test-matrix check fuzz format clean mutants bench-log chaos-log \
-        bench-moves bench-first-contact
+        bench-moves bench-first-contact wheelhouse lint-rollout
 
 PYTEST ?= .venv/bin/pytest
 FUZZ_SECONDS ?= 60
@@ -50,7 +50,7 @@ mutants: setup
 
 # The promises of the control plane, asked thousands of times under faults (half an hour).
 test-promises: setup
-	WGMAP_LONG=1 $(PYTEST) tests/netns/promises
+	WGMAP_LONG=1 $(PYTEST) --log-cli-level=INFO --durations=0 tests/netns/promises
 
 # Servers of the log in namespaces, faults, load, and a judge: MINUTES, SEED, SERVERS.
 chaos-log: setup
@@ -70,4 +70,21 @@ bench-moves: setup
 	@scripts/as-root .venv/bin/python -m wgmap_chaos.moves
 
 clean:
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .fuzz
+	rm -rf .venv .venv-rollout build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .fuzz
+
+# What hosts are installed from: dist/wgmap-wheelhouse-*.tar.
+wheelhouse:
+	scripts/wheelhouse.sh dist
+
+# Ansible and its linter have an environment of their own.
+.venv-rollout/.stamp: deploy/requirements-rollout.txt
+	python3 -m venv .venv-rollout
+	.venv-rollout/bin/python -m pip install --quiet -r deploy/requirements-rollout.txt
+	touch $@
+
+lint-rollout: .venv-rollout/.stamp
+	mkdir -p build/ansible/ansible_collections/wgmap
+	ln -sfn ../../../../deploy/ansible build/ansible/ansible_collections/wgmap/rollout
+	cd deploy/ansible && PATH="$(CURDIR)/.venv-rollout/bin:$$PATH" \
+		ANSIBLE_COLLECTIONS_PATH=$(CURDIR)/build/ansible \
+		ansible-lint --nocolor --profile production --offline .

@@ -11,12 +11,12 @@ from wgmap.config import (
     EndpointField,
     InterfaceField,
     KeyField,
+    ListenField,
     NameField,
     Network6Field,
     NetworkField,
     Section,
 )
-from wgmap.metrics import ListenField
 
 MAIN_TABLE = 254
 DATA_PORT = 51820

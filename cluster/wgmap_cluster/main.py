@@ -35,6 +35,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     keygen.add_argument("--dir", type=Path, required=True, help="the state directory")
     keygen.set_defaults(command=_keygen)
+    again = commands.add_parser(
+        "reload", parents=[common], help="Let a running server take over its configuration."
+    )
+    again.add_argument("--config", type=Path, required=True)
+    again.set_defaults(command=_reload)
     check = commands.add_parser(
         "check-state", parents=[common], help="Check a stopped server's state directory."
     )
@@ -47,6 +52,13 @@ def _run(options: argparse.Namespace) -> ExitCode:
     from wgmap_cluster.supervisor import supervisor  # noqa: PLC0415  # slow to import
 
     supervisor.run(options.config, verbose=options.verbose)
+    return ExitCode.OK
+
+
+def _reload(options: argparse.Namespace) -> ExitCode:
+    from wgmap_cluster.supervisor.reload import reload  # noqa: PLC0415  # as above
+
+    reload(options.config)
     return ExitCode.OK
 
 

@@ -11,7 +11,7 @@ import re
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -21,10 +21,9 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.registry import Collector
-from pydantic import PlainValidator
 
 from wgmap import unixsocket
-from wgmap.addresses import Endpoint
+from wgmap.config import Listen
 from wgmap.errors import ConfigError
 from wgmap.log import Log
 
@@ -35,21 +34,8 @@ SOCKET_MODE = 0o660
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 GAUGE = "now."  # what begins with it is a size, all else is counted
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-Listen: TypeAlias = Path | Endpoint
 
 log = Log("metrics")
-
-
-def _listen(value: object) -> Listen:
-    if isinstance(value, Path | Endpoint):
-        return value
-    if not isinstance(value, str):
-        msg = f"expected a string, got {value!r}"
-        raise ValueError(msg)  # noqa: TRY004  # pydantic turns ValueErrors into messages
-    return Path(value) if value.startswith("/") else Endpoint.parse(value)
-
-
-ListenField = Annotated[Listen, PlainValidator(_listen)]  # "/path/of.sock" or "ADDRESS:PORT"
 
 
 class Histogram:

@@ -3,6 +3,8 @@
 import os
 import socket
 
+LONGEST_S = 10.0
+
 
 def notify(*states: str) -> None:
     """Send states such as ``READY=1`` to the service manager that NOTIFY_SOCKET names."""
@@ -16,3 +18,9 @@ def notify(*states: str) -> None:
             sender.sendto("\n".join(states).encode(), name)
         except OSError:
             return  # a manager that went away must not stop a daemon
+
+
+def watchdog_interval_s() -> float:
+    """Seconds between two WATCHDOG=1: a third of what the manager allows, at most 10."""
+    watchdog_us = os.environ.get("WATCHDOG_USEC", "")
+    return min(LONGEST_S, int(watchdog_us) / 3e6) if watchdog_us.isdigit() else LONGEST_S

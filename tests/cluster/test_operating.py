@@ -14,6 +14,8 @@ from support.replica import map_register
 from support.replica_process import ReplicaProcess
 from wgmap.errors import ExitCode
 from wgmap.lisp.messages import MapNotify
+from wgmap.wg.keys import PrivateKey
+from wgmap_cluster.supervisor import keys
 
 PEER = "127.0.0.7"
 SOURCE = (PEER, 40000)
@@ -128,10 +130,23 @@ async def test_drill(tmp_path: Path) -> None:
         assert (await registered(new, 11, ttl=61)).nonce == 11, "agents go on from their nonce"
         assert (await good(new, "resolve", "10.66.250.1"))["version"] == 1026
         actions = [row["action"] for row in await good(new, "audit", "--limit", "2")]
-        assert actions == ["enrol", "restore"]
+        assert actions == ["backup", "restore"], "the backup tells of itself"
         refused = await wgmap(new, "peer", "set", "p7", "--limit", "1")
         assert (refused.code, "revoked" in refused.err) == (1, True)
         assert (await wgmap(new, *restore)).code == 1
+
+
+async def test_who_took_a_backup_is_in_the_audit_trail(tmp_path: Path) -> None:
+    operator = PrivateKey.generate().public
+    async with server(tmp_path / "ms1") as replica:
+        keys.make(tmp_path / "ms1" / "state")
+        await good(replica, "backup", str(tmp_path / "one"))
+        await good(replica, "backup", str(tmp_path / "two"), "--seal-to", str(operator))
+        rows = await good(replica, "audit", "--limit", "2")
+    assert [(row["action"], row["subject"]) for row in rows] == 2 * [("backup", "ms1")]
+    assert all(row["operator"] and row["time"] for row in rows)
+    assert rows[0]["detail"] == "without the servers' keys"
+    assert rows[1]["detail"] == f"with the keys of ms1, sealed to {operator}"
 
 
 async def _restoring(replica: ReplicaProcess) -> None:

@@ -117,7 +117,7 @@ async def body(
 
 async def test_a_backup_from_a_follower_has_what_the_leader_acknowledged(trio: Trio) -> None:
     await imported(trio, trio.leader(), 300)
-    backup = list(await trio.operations[trio.follower()].archive.backup("now", None))
+    backup = list(await trio.operations[trio.follower()].archive.backup(("ann", "now"), None))
     assert sum(piece.count(b"\xa4p299") for piece in backup) > 0
 
 
@@ -125,12 +125,12 @@ async def test_no_backup_without_a_quorum(trio: Trio) -> None:
     last = trio.follower()
     await trio.stop(*(name for name in list(trio.logs) if name != last))
     with pytest.raises(UnavailableError, match="quorum"):
-        await trio.operations[last].archive.backup("now", None)
+        await trio.operations[last].archive.backup(("ann", "now"), None)
 
 
 async def test_a_restore_survives_the_death_of_the_leader(trio: Trio, other: Trio) -> None:
     await imported(trio, trio.follower(), 2000)
-    backup = list(await trio.operations[trio.follower()].archive.backup("now", None))
+    backup = list(await trio.operations[trio.follower()].archive.backup(("ann", "now"), None))
     via, doomed = other.follower(), other.leader()
     half = asyncio.Event()
     archive = other.operations[via].archive
@@ -151,7 +151,7 @@ async def test_a_restore_survives_the_death_of_the_leader(trio: Trio, other: Tri
 
 async def test_two_who_restore_the_same_at_once(trio: Trio, other: Trio) -> None:
     await imported(trio, trio.leader(), 1000)
-    backup = list(await trio.operations[trio.leader()].archive.backup("now", None))
+    backup = list(await trio.operations[trio.leader()].archive.backup(("ann", "now"), None))
     names = [other.leader(), other.follower()]
     views = await asyncio.gather(
         *(other.operations[n].archive.restore(b"d" * 32, (), body(backup), WHO) for n in names)

@@ -71,7 +71,12 @@ class Server:
         return subprocess.Popen(command, env=environment, stdout=self.log, stderr=self.log)
 
     def ready(self) -> None:
-        assert self.notify.recv(100).startswith(b"READY=1")
+        self.told(b"READY=1")
+
+    def told(self, what: bytes) -> None:
+        """Wait until it tells its manager so, beside its signs of life."""
+        while not (said := self.notify.recv(100)).startswith(what):
+            assert said == b"WATCHDOG=1"
 
     def pids(self) -> dict[str, int]:
         found: dict[str, int] = json.loads((self.state / "pids.json").read_text())

@@ -162,7 +162,6 @@ class DataPlane:
         if installed is None:
             return []
         self.stamp(installed)
-        installed.peer.told_by = answer.server
         self.trust(now, installed, answer.records, confirmed=answer.authoritative)
         if installed.peer.recovery is not None and answer.authoritative:
             installed.peer.recovery.answered = True
@@ -479,7 +478,8 @@ class DataPlane:
         change = kick(peer.key, peer.endpoint, prefixes, self.settings.keepalive_s)
         actions = [ConfigurePeers(Tunnel.DATA, change), *self.release(peer)]
         actions += self.contact.all_of(peer.key, Event.KICKED)
-        return actions + (self.requests.ask(now, prefixes[0]) if ask else [])
+        # Of everybody: the server that answered may not reach the peer, which then knows nothing.
+        return actions + (self.requests.ask(now, prefixes[0], everybody=True) if ask else [])
 
     def next_way(self, peer: Peer) -> bool:
         """Choose the next of a peer's endpoints; False where it has no other."""

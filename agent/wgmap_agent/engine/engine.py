@@ -45,6 +45,7 @@ from wgmap_agent.engine.types import (
     Save,
     SavedState,
     Send,
+    ServerInfo,
     Tunnel,
 )
 from wgmap_agent.engine.watch import Watch
@@ -75,7 +76,7 @@ class Engine:
         self._identity = identity
         self._settings = settings
         self._rng = rng
-        self._servers = Servers(identity.servers, settings, rng, saved.revocation)
+        self._servers = Servers(identity.servers, settings, rng, saved)
         self._control = ControlTunnels(self._servers, settings, rng, self.counters)
         self._registration = Registration(
             identity, saved, self._servers, settings, rng, self.counters
@@ -254,6 +255,10 @@ class Engine:
         self.counters.add("peer.forgotten")
         return self._plane.remove(claim.key)
 
+    def servers(self) -> tuple[ServerInfo, ...]:
+        """Return the map servers as they are known now, those learnt by a former run too."""
+        return tuple(server.info for server in self._servers.all())
+
     def status(self, now: float) -> EngineStatus:
         """Describe the engine for ``wgmap-agent status``."""
         counters = {
@@ -282,12 +287,17 @@ class Engine:
         assert_never(message)
 
     def _heard(self, now: float, name: str) -> None:
+        was_alone = not self._servers.is_any_there(now)
         regained = self._servers.heard(now, name)
         self._control.heard(now, self._servers.get(name))
         if regained:
             # It may have lost who asked for what, and we its pushes.
             self.counters.add("server.regained")
             self._renewals.all_soon(now)
+        if regained and was_alone:
+            # All were gone: it may be another cluster, made from a backup, that knows us as we
+            # were then.
+            self._registration.repeat_soon(now)
 
     def _reply(self, now: float, name: str, reply: MapReply) -> list[Action]:
         if self._servers.probe_answered(now, name, reply.nonce):
@@ -297,7 +307,7 @@ class Engine:
 
     def _answered(self, now: float, answer: Answer) -> list[Action]:
         if answer.target == self._identity.control_prefix:
-            return self._server_set.answered(now, answer)
+            return self._saved(self._server_set.answered(now, answer))
         self._resolutions.answered(answer)
         actions = self._plane.answer(now, answer)
         self._renewals.answered(now, answer)
@@ -312,11 +322,14 @@ class Engine:
                 return actions
         self.counters.add("push.received")
         if self._server_set.is_about(notify.records):
-            actions = self._server_set.told(now, notify.records)
+            actions = self._saved(self._server_set.told(now, notify.records))
         else:
             actions = self._plane.push(now, notify.records)
+            self._renewals.pushed(name, notify.records)
         if notify.xtr is not None and not own:  # the answer to a register repeats our own mark
-            actions += self._told(now, name, Mark.of(notify.xtr))
+            self._told(now, name, Mark.of(notify.xtr))
+        if self._servers.revocations.take_unsaved():
+            actions.append(Save(self._registration.saved()))
         return [*actions, Send(name, self._acknowledgement(name, notify))]
 
     def _announce(self, now: float) -> None:
@@ -338,17 +351,20 @@ class Engine:
         marked_by_us = notify.xtr is not None and Mark.of(notify.xtr) == self._servers.mark(name)
         return marked_by_us and not revokes
 
-    def _told(self, now: float, name: str, mark: Mark) -> list[Action]:
+    def _saved(self, actions: list[Action]) -> list[Action]:
+        """Have what must be on disk saved beside what is to be done, if anything is."""
+        return [*actions, Save(self._registration.saved())] if actions else []
+
+    def _told(self, now: float, name: str, mark: Mark) -> None:
         """Take in what a server says of itself, and up to which number it told revocations."""
         if self._servers.told(name, mark.incarnation):
             # Its responder is a new one: who asked for what died with the former.
             self.counters.add("server.new_incarnation")
             self._renewals.all_soon(now)
-        if not self._servers.revocations.told(mark):
-            return []
-        if len(self._cache):
+        before = self._servers.revocations.number
+        self._servers.revocations.told(mark)
+        if len(self._cache) and self._servers.revocations.number != before:
             self._cache.changed(now)
-        return [Save(self._registration.saved())]
 
     def _acknowledgement(self, name: str, notify: MapNotify) -> bytes:
         """Make a Map-Notify-Ack; to news it says what is known now, so that more can follow."""

@@ -28,12 +28,19 @@ class Hedging:
         self._settings = settings
         self._budget = settings.hedge_burst
 
-    def first(self, now: float, *, refresh: bool) -> Choice:
-        """Choose for a new question: everybody where no server is known to answer."""
+    def first(
+        self, now: float, *, refresh: bool, everybody: bool = False, only: str | None = None
+    ) -> Choice:
+        """Choose for a new question: everybody where it must be, or none is known to answer.
+
+        ``only``: the server that is to answer it; the others are asked if it is repeated.
+        """
         settings = self._settings
+        if only is not None:
+            return Choice((self._servers.get(only),), None)
         self._budget = min(settings.hedge_burst, self._budget + settings.hedge_share)
         best = self._servers.best(now)
-        if best is None or len(self._servers.all()) == 1:
+        if everybody or best is None or len(self._servers.all()) == 1:
             return Choice(self._servers.all(), None)
         extra = settings.hedge_refresh_s if refresh else 0.0
         return Choice((best,), now + self._servers.patience(best.info.name) + extra)

@@ -68,4 +68,4 @@ class Peer:
     records: tuple[Record, ...] = ()  # as last confirmed by a server in touch with the quorum,
     confirmed_at: float | None = None  # and when
     unconfirmed_since: float | None = None  # made of an answer without authority; from when that is
-    told_by: str | None = None  # the server that answered last: it pushes changes to us
+    told_by: frozenset[str] = frozenset()  # the servers that push its changes to us

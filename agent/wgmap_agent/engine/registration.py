@@ -55,7 +55,9 @@ class Registration:
 
     def saved(self) -> SavedState:
         """Return what must be on disk."""
-        return SavedState(self._nonce, self._servers.revocations.number)
+        revocations = self._servers.revocations
+        learnt = self._servers.learnt()
+        return SavedState(self._nonce, revocations.number, revocations.keys, learnt)
 
     def is_registered(self, now: float) -> bool:
         """Say whether the present content is acknowledged and not past its TTL."""
@@ -106,6 +108,12 @@ class Registration:
         if notify.nonce == self._nonce:
             self._acknowledge(now)
         return []
+
+    def repeat_soon(self, now: float) -> None:
+        """Repeat an acknowledged register soon; spread, so that a fleet does not as one."""
+        if self._acknowledged is not None and self._next_at is not None:
+            soon = now + self._settings.repeat_spread_s * self._rng.random()
+            self._next_at = min(self._next_at, soon)
 
     def due(self, now: float) -> list[Action]:
         """Send the register where it is time to."""

@@ -5,7 +5,7 @@ is used only when no A=1 answer comes within a short while or every server has a
 """
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from wgmap.addresses import IPNetwork, host_prefix
 from wgmap.lisp import codec
@@ -41,6 +41,7 @@ class Pending:
     unsure_at: float | None = None  # when it is used
     out_of_touch: set[str] = field(default_factory=set)  # who gave an A=0 answer
     recall_at: float | None = None  # when the cache answers for want of a server
+    second: bool = False  # one server was chosen, to hear of changes from it as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class Answer:
     refresh: bool
     server: str | None = None  # who gave it; it pushes changes from now on
     recalled: bool = False  # it is our own cache's
+    second: bool = False  # beside another server's
 
 
 class Requests:
@@ -88,16 +90,26 @@ class Requests:
         return target in self._nonces
 
     def ask(
-        self, now: float, target: IPNetwork, *, refresh: bool = False, recall: bool = False
+        self,
+        now: float,
+        target: IPNetwork,
+        *,
+        refresh: bool = False,
+        everybody: bool = False,
+        second: str | None = None,
+        recall: bool = False,
     ) -> list[Action]:
         """Ask for a prefix; nothing where the question is out already or too many are.
 
+        ``everybody``: ask all servers, for each tells the destination of us, and the one that
+        answers first may be one that cannot reach it.
+        ``second``: the one server to ask (first), beside those that were asked before.
         ``recall``: the cache may answer where no server does.
         """
         known = self._nonces.get(target)
         if known is not None:
             if not refresh or self._pending[known].refresh:
-                return []
+                return self._ask_rest(now, self._pending[known]) if everybody else []
             self._drop(self._pending[known])  # a refresh says more than a plain question
         if len(self._pending) >= self._settings.max_requests:
             self._counters.add("request.refused_too_many")
@@ -105,10 +117,11 @@ class Requests:
         timeout = self._servers.timeout()
         nonce = self._fresh_nonce()
         pending = Pending(target, nonce, refresh, now, now + timeout, timeout)
+        pending.second = second is not None
         self._pending[nonce] = pending
         self._nonces[target] = nonce
-        self._counters.add("request.asked")
-        choice = self._hedging.first(now, refresh=refresh)
+        self._counters.add("request.second" if second else "request.asked")
+        choice = self._hedging.first(now, refresh=refresh, everybody=everybody, only=second)
         pending.others_at = choice.others_at
         if recall and len(self.cache):
             pending.recall_at = now + self._settings.better_answer_s + 2 * self._servers.rtt()
@@ -144,7 +157,7 @@ class Requests:
         if not settled.unsure or not self._is_sure(now, settled, reply):
             return None
         settled.unsure = ()
-        return Answer(settled.target, reply.records, True, settled.refresh, server)
+        return Answer(settled.target, reply.records, True, settled.refresh, server, settled.second)
 
     def _is_sure(self, now: float, pending: Pending, reply: MapReply) -> bool:
         """Say whether an answer counts as authoritative.
@@ -271,7 +284,8 @@ class Requests:
         server: str | None = None,
     ) -> Answer:
         self._drop(pending)
-        return Answer(pending.target, records, authoritative, pending.refresh, server)
+        answer = Answer(pending.target, records, authoritative, pending.refresh, server)
+        return replace(answer, second=pending.second)
 
     def _drop(self, pending: Pending) -> None:
         del self._pending[pending.nonce]
@@ -295,6 +309,10 @@ class Requests:
             self._counters.add("request.hedge_refused")
             return []
         self._counters.add("request.hedged")
+        return self._ask_rest(now, pending)
+
+    def _ask_rest(self, now: float, pending: Pending) -> list[Action]:
+        pending.others_at = None
         others = (one for one in self._servers.all() if one.info.name not in pending.asked)
         return self._send(now, pending, tuple(others))
 

@@ -9,7 +9,7 @@ every server is silent for long, those of the start are tried again beside the o
 import random
 from collections.abc import Iterable
 
-from wgmap.addresses import Endpoint, host_prefix
+from wgmap.addresses import Endpoint
 from wgmap.lisp.messages import Record
 from wgmap.wg.keys import KEY_BYTES, PublicKey
 from wgmap_agent.engine.control import ControlTunnels
@@ -17,7 +17,7 @@ from wgmap_agent.engine.counters import Counters
 from wgmap_agent.engine.mappings import is_inside
 from wgmap_agent.engine.packets import is_unicast
 from wgmap_agent.engine.requests import Answer, Requests
-from wgmap_agent.engine.servers import Servers
+from wgmap_agent.engine.servers import Servers, beside
 from wgmap_agent.engine.settings import Settings
 from wgmap_agent.engine.types import Action, Identity, ServerInfo, UseServers
 
@@ -100,9 +100,7 @@ class ServerSet:
         if now - self._silent_since < self._settings.servers_lost_s:
             return []
         present = tuple(server.info for server in self._servers.all())
-        keys = {info.control_key for info in present}
-        others = tuple(one for one in self._identity.servers if one.control_key not in keys)
-        return self._use(now, present + others)
+        return self._use(now, beside(present, self._identity.servers))
 
     def _info(self, record: Record) -> ServerInfo | None:
         """Read one server; None where it is none that an agent could use."""
@@ -127,25 +125,3 @@ class ServerSet:
         """Return the name of a server; records have none, so a new one is called by its address."""
         known = (*(server.info for server in self._servers.all()), *self._identity.servers)
         return next((info.name for info in known if info.control_key == key), None)
-
-
-def at_start(
-    configured: tuple[ServerInfo, ...], remembered: tuple[ServerInfo, ...]
-) -> tuple[ServerInfo, ...]:
-    """Put what was configured and what a former run had learned together; the latter is newer."""
-    names = {info.control_key: info.name for info in configured}
-    newer = {
-        info.control_key: ServerInfo(
-            names.get(info.control_key, info.name),
-            info.control_key,
-            info.endpoint,
-            info.control_address,
-        )
-        for info in remembered
-    }
-    merged = {info.control_key: newer.get(info.control_key, info) for info in configured}
-    taken = {host_prefix(info.control_address) for info in merged.values()}
-    for key, info in newer.items():
-        if key not in merged and host_prefix(info.control_address) not in taken:
-            merged[key] = info
-    return tuple(merged.values())

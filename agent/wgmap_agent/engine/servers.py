@@ -2,13 +2,13 @@
 
 import random
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 
 from wgmap.lisp.mark import UNKNOWN, Mark
 from wgmap_agent.engine.revocations import Revocations
 from wgmap_agent.engine.settings import Settings
-from wgmap_agent.engine.types import ServerInfo, ServerStatus
+from wgmap_agent.engine.types import SavedState, ServerInfo, ServerStatus
 
 UNKNOWN_RTT_S = 0.1
 
@@ -76,13 +76,15 @@ class Servers:
         infos: tuple[ServerInfo, ...],
         settings: Settings,
         rng: random.Random,
-        revocation: int | None = None,
+        saved: SavedState | None = None,
     ) -> None:
-        """``revocation``: number of the last one that is known (see Revocations)."""
-        self.revocations = Revocations(revocation)
+        """``infos`` were configured; ``saved`` has what a former run had learnt."""
+        saved = saved or SavedState()
+        self.revocations = Revocations(saved.revocation, saved.revoked)
+        self._configured = infos
         self._settings = settings
         self._rng = rng
-        shuffled = list(infos[: settings.max_servers])
+        shuffled = list(at_start(infos, saved.servers)[: settings.max_servers])
         rng.shuffle(shuffled)  # agents spread over the servers
         self._servers = {info.name: Server(info, RoundTrip()) for info in shuffled}
         self._by_address = {info.control_address: info.name for info in shuffled}
@@ -105,6 +107,11 @@ class Servers:
             staying.insert(self._rng.randint(0, len(staying)), server)  # agents spread
         self._servers = {server.info.name: server for server in staying}
         self._by_address = {one.info.control_address: one.info.name for one in staying}
+
+    def learnt(self) -> tuple[ServerInfo, ...]:
+        """Return the servers where they are others than those configured."""
+        present = tuple(server.info for server in self._servers.values())
+        return () if set(present) == set(self._configured) else present
 
     def name_of(self, address: IPv6Address) -> str | None:
         """Return whose control address this is."""
@@ -177,6 +184,13 @@ class Servers:
         for server in silent:
             server.lost = True
         return frozenset(server.info.name for server in silent)
+
+    def is_any_there(self, now: float) -> bool:
+        """Say whether some server was heard and is not silent."""
+        return any(
+            server.heard is not None and not self.is_silent(now, name)
+            for name, server in self._servers.items()
+        )
 
     def is_doubtful(self, now: float, name: str) -> bool:
         """Say whether a server is silent, was passed over or is gone."""
@@ -295,3 +309,29 @@ class Servers:
             )
             for name, server in sorted(self._servers.items())
         )
+
+
+def at_start(
+    configured: tuple[ServerInfo, ...], learnt: tuple[ServerInfo, ...]
+) -> tuple[ServerInfo, ...]:
+    """Put what was configured and what a former run had learnt together; the latter is newer.
+
+    A control address is one server's: where it has another key since, the configured one is gone.
+    """
+    names = {info.control_key: info.name for info in configured}
+    newer = tuple(replace(one, name=names.get(one.control_key, one.name)) for one in learnt)
+    return beside(newer, configured)
+
+
+def beside(
+    present: tuple[ServerInfo, ...], others: tuple[ServerInfo, ...]
+) -> tuple[ServerInfo, ...]:
+    """Add those of others that are no server that is present, by key or by control address."""
+    keys = {info.control_key for info in present}
+    addresses = {info.control_address for info in present}
+    added = (
+        info
+        for info in others
+        if info.control_key not in keys and info.control_address not in addresses
+    )
+    return (*present, *added)

@@ -110,6 +110,7 @@ class Settings:
     register_first_s: float = 0.12
     register_cap_s: float = 5.0
     refresh_s: float = 60.0  # an unchanged register is repeated (or after a third of its TTL)
+    repeat_spread_s: float = 2.0  # a register is repeated so soon after all servers were gone
     max_servers: int = 32
     probe_s: float = 10.0  # a server that we did not hear for this long is asked something
     server_silent_s: float = 1.0  # beside 3 RTT without any answer: silent

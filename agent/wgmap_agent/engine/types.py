@@ -81,6 +81,8 @@ class SavedState:
 
     nonce: int = 0  # last nonce of a Map-Register
     revocation: int | None = None  # number of the last revocation that is known
+    revoked: tuple[PublicKey, ...] = ()  # keys that are never taken again, oldest first
+    servers: tuple[ServerInfo, ...] = ()  # learnt; none where they are those configured
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ import contextlib
 import ipaddress
 from collections.abc import Iterable, Sequence
 from functools import partial
-from ipaddress import IPv6Address
 from typing import TypeAlias
 
 from wgmap.addresses import IPAddress, IPNetwork, host_prefix
@@ -21,7 +20,8 @@ from wgmap.net.rtnetlink import SCOPE_UNIVERSE
 from wgmap.wg.device import Backend, Device, DeviceConfig, DeviceState, PeerConfig
 from wgmap.wg.keys import PrivateKey, PublicKey
 from wgmap.wg.userspace import exists
-from wgmap_agent.config import AgentConfig, ServerEntry
+from wgmap_agent.config import AgentConfig
+from wgmap_agent.engine.types import Identity, ServerInfo
 
 Place: TypeAlias = tuple[str, int]  # a data interface and its port
 
@@ -94,11 +94,11 @@ def _other_table(config: AgentConfig) -> int:
 
 
 async def open_control(
-    backend: Backend, network: Network, config: AgentConfig, key: PrivateKey, own: IPv6Address
+    backend: Backend, network: Network, config: AgentConfig, who: Identity, key: PrivateKey
 ) -> Device:
     """Open the control tunnel with a peer for each server; DeviceError, NetworkError.
 
-    ``own`` is the agent's control address; each server may send from its own /128 only.
+    Each server may send from its own /128 only.
     """
     section = config.control
     device = await backend.open(section.interface)
@@ -108,10 +108,11 @@ async def open_control(
             private_key=None if state.public_key == key.public else key,
             listen_port=None if state.listen_port == section.port else section.port,
             fwmark=config.underlay.fwmark,
-            peers=_server_changes(state, config.server, section.keepalive_s),
+            peers=_server_changes(state, who.servers, section.keepalive_s),
         )
     )
     await _bring_up(network, section.interface, config.tun.mtu)
+    own = who.control_address
     await _set_addresses(network, section.interface, (ipaddress.ip_interface(own),))
     await network.set_routes(section.interface, [Route(section.prefix, section.interface, own)])
     return device
@@ -193,7 +194,7 @@ class DataRoutes:
 
 
 def _server_changes(
-    state: DeviceState, servers: Sequence[ServerEntry], keepalive_s: int
+    state: DeviceState, servers: Sequence[ServerInfo], keepalive_s: int
 ) -> tuple[PeerConfig, ...]:
     wanted = {
         server.control_key: PeerConfig(

@@ -1,7 +1,5 @@
 """When the service manager is told what."""
 
-import os
-
 from wgmap.systemd import notify
 
 _ALIVE_US = 30_000_000  # a start that waits for a map server asks for this long again
@@ -13,12 +11,6 @@ class Readiness:
     def __init__(self) -> None:
         """Not ready yet."""
         self._ready = False
-
-    @classmethod
-    def interval_s(cls) -> float:
-        """Seconds between two ``alive``: a third of the watchdog's, at most 10."""
-        watchdog_us = os.environ.get("WATCHDOG_USEC", "")
-        return min(10.0, int(watchdog_us) / 3e6) if watchdog_us.isdigit() else 10.0
 
     def ready(self, status: str) -> None:
         """Tell that the start is over; only the first call says so."""

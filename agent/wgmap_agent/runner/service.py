@@ -3,10 +3,9 @@
 import asyncio
 import gc
 import random
-import signal
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +14,8 @@ from wgmap.errors import WgmapError
 from wgmap.log import Log
 from wgmap.metrics import MetricsServer
 from wgmap.net.netlink import Network
+from wgmap.signals import ending
+from wgmap.systemd import watchdog_interval_s
 from wgmap.wg import probe
 from wgmap.wg.device import Backend, Device, DeviceState
 from wgmap.wg.keys import PrivateKey, PublicKey
@@ -114,7 +115,11 @@ def settings_of(config: AgentConfig) -> Settings:
         unconfirmed_s=config.cache.hours * 3600,
         cache_peers=config.cache.peers if config.cache.enabled else 0,
     )
-    return replace(configured, way_back_s=config.underlay.way_back_s)
+    return replace(
+        configured,
+        way_back_s=config.underlay.way_back_s,
+        control_keepalive_s=config.control.keepalive_s,
+    )
 
 
 class _Agent:
@@ -157,7 +162,8 @@ class _Agent:
         cache_file = CacheFile(config.agent.state_dir, owner, settings.unconfirmed_s)
         cached, saved = _remembered(config, store, cache_file)
         engine = Engine(who, saved, rng, settings, cached.peers)
-        self = cls(config, engine, who, store, cache_file)
+        # From here on those count that a former run learnt.
+        self = cls(config, engine, replace(who, servers=engine.servers()), store, cache_file)
         self.network, self.data = network, data
         await self._open(stack, backend, control_key)
         return self
@@ -167,7 +173,7 @@ class _Agent:
         tun = stack.enter_context(Tun(config.tun.interface))
         await interfaces.set_up_tun(self.network, config)
         control = await interfaces.open_control(
-            backend, self.network, config, control_key, self.who.control_address
+            backend, self.network, config, self.who, control_key
         )
         stack.push_async_callback(control.close)
         self.pair = await self.data.open(stack)
@@ -190,10 +196,11 @@ class _Agent:
             stack.enter_context(Initiations(port)) for _, port in config.data.places
         ]
         self.links = Links(self.network, config)
+        self.links.towards(tuple(one.endpoint for one in self.who.servers))
         self.rotator = Rotator(config, self.data, self.pair, self._rotation_steps())
 
     def _control_socket(self) -> ControlSocket:
-        servers = {one.name: one.control_address for one in self.config.server}
+        servers = {one.name: one.control_address for one in self.who.servers}
         interface = self.config.control.interface
         return ControlSocket(interface, self.who.control_address, servers)
 
@@ -236,7 +243,7 @@ class _Agent:
             if metrics is not None:
                 await metrics.start()
             present = Presence(self._interfaces)
-            with self.network.changes() as changes, _signals(self.pump.stop):
+            with self.network.changes() as changes, ending(self.pump.stop):
                 underlay = await self.links.underlay()
                 self.pump.take(self.engine.start(clock.now(), underlay))
                 for initiations in self.initiations:
@@ -315,7 +322,7 @@ class _Agent:
                 log.info("registered" if registered else "not registered any more")
                 self.readiness.ready("registered" if registered else "not registered")
             was = registered
-            if now - told_at >= Readiness.interval_s():
+            if now - told_at >= watchdog_interval_s():
                 self.readiness.alive()
                 told_at = now
             if now - noted_at >= walltime.NOTE_S:
@@ -338,19 +345,6 @@ def _remembered(
         return Cached(), saved
     cached = cache_file.load(_times())
     return cached, replace(saved, revocation=cached.revocation_known(saved.revocation))
-
-
-@contextmanager
-def _signals(stop: Callable[[], None]) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    for number in numbers:
-        loop.add_signal_handler(number, stop)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
 
 
 @asynccontextmanager

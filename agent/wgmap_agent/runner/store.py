@@ -10,14 +10,17 @@ import fcntl
 import os
 import struct
 import zlib
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, Self
 
 import msgpack
 
+from wgmap.addresses import Endpoint
 from wgmap.errors import ConfigError, ConflictError, WgmapError
 from wgmap.log import Log
-from wgmap_agent.engine.types import SavedState
+from wgmap.wg.keys import PublicKey
+from wgmap_agent.engine.types import SavedState, ServerInfo
 from wgmap_agent.runner import files
 
 STATE_FILE = "state"
@@ -87,7 +90,13 @@ class Store:
 
 def encode(state: SavedState) -> bytes:
     """Write a state as the bytes of the file; raises StateError when it is too long."""
-    body: bytes = msgpack.packb({"nonce": state.nonce, "revocation": state.revocation})
+    fields = {
+        "nonce": state.nonce,
+        "revocation": state.revocation,
+        "revoked": [bytes(key) for key in state.revoked],
+        "servers": [_to_list(one) for one in state.servers],
+    }
+    body: bytes = msgpack.packb(fields)
     if len(body) > MAX_STATE_BYTES:
         msg = f"{len(body)} bytes of state are over {MAX_STATE_BYTES}"
         raise StateError(msg)
@@ -127,7 +136,24 @@ def _from_map(fields: dict[str, Any]) -> SavedState:
         not isinstance(revocation, int) or not 0 <= revocation < 1 << 32
     ):
         raise StateError("the number of the last revocation is out of range")
-    return SavedState(nonce, revocation)
+    try:
+        revoked = tuple(map(PublicKey, fields.get("revoked", ())))
+        servers = tuple(_to_server(*values) for values in fields.get("servers", ()))
+    except (TypeError, ValueError) as error:
+        raise StateError(f"a key or a server cannot be read: {error}") from error
+    return SavedState(nonce, revocation, revoked, servers)
+
+
+def _to_list(server: ServerInfo) -> list[str | bytes]:
+    address = server.control_address.packed
+    return [server.name, bytes(server.control_key), str(server.endpoint), address]
+
+
+def _to_server(name: Any, key: Any, endpoint: Any, address: Any) -> ServerInfo:
+    """Invert _to_list; raises TypeError, ValueError."""
+    if not (isinstance(name, str) and isinstance(endpoint, str) and isinstance(address, bytes)):
+        raise TypeError("a name, an endpoint or an address is none")
+    return ServerInfo(name, PublicKey(key), Endpoint.parse(endpoint), IPv6Address(address))
 
 
 # --------------------------------------------------------------------------------- file system

@@ -10,6 +10,7 @@
     GET  /v1/resolve?eid=&instance= the mapping of an EID
     GET  /v1/audit?since=&limit=    what operators did
     GET  /v1/revocations?since=     what was revoked after that number
+    GET  /v1/counters               what this server counted since its processes started
     GET  /v1/instances              the virtual networks
     PATCH /v1/instances/{instance}  set an overlay or a limit
     GET  /v1/events?follow=1        what happens, as JSON lines (``streams``)
@@ -94,6 +95,7 @@ class AdminServer:
                 web.get("/v1/status", self._status),
                 web.get("/v1/audit", self._audit),
                 web.get("/v1/revocations", self._revocations),
+                web.get("/v1/counters", self._counters),
                 web.get("/v1/instances", self._instances),
                 web.patch("/v1/instances/{instance}", self._set_instance),
                 *Streams(self._operations).routes(),
@@ -160,6 +162,9 @@ class AdminServer:
         since = _query(request, "since").get("since", "0")
         number = bodies.parse_number(since, "since", MAX_NUMBER)
         return web.json_response(self._operations.revocations(number))
+
+    async def _counters(self, _request: web.Request) -> web.Response:
+        return web.json_response(self._operations.counters())
 
     async def _instances(self, _request: web.Request) -> web.Response:
         return web.json_response(self._operations.instances())

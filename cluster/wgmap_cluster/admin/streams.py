@@ -60,7 +60,7 @@ class Streams:
         seal_to = None if text is None else bodies.parse_key(text, "seal_to")
         archive = self._operations.archive
         with archive.slot():
-            pieces = await archive.backup(wall_time(), seal_to)
+            pieces = await archive.backup((operator(request), wall_time()), seal_to)
             response = await _begin(request, "application/octet-stream")
             for piece in pieces:
                 if not await _write(response, piece):

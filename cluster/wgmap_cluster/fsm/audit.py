@@ -2,7 +2,8 @@
 
 from typing import NamedTuple
 
-from wgmap_cluster.fsm.commands import Origin
+from wgmap_cluster.fsm.commands import Note, Origin
+from wgmap_cluster.fsm.results import Applied, Done
 from wgmap_cluster.fsm.rows import AuditRow, Change, Meta, Table
 from wgmap_cluster.fsm.state import State
 
@@ -27,3 +28,9 @@ def record(state: State, origin: Origin, *entries: Entry) -> list[Change]:
         if number - MAX_AUDIT_ROWS in state.audit:
             changes.append(Change(Table.AUDIT, number - MAX_AUDIT_ROWS, None))
     return changes
+
+
+def note(state: State, command: Note) -> Applied:
+    """Note what an operator did that changes nothing."""
+    entry = Entry(command.action, command.subject, command.detail)
+    return Applied(Done(), tuple(record(state, command.origin, entry)))

@@ -21,7 +21,7 @@ from wgmap_cluster.fsm.fields import Check, FieldError
 from wgmap_cluster.fsm.rows import LocatorRow, ServerRow
 from wgmap_cluster.raft.interface import MAX_COMMAND_BYTES
 
-VERSION = 1  # the newest that this server reads
+VERSION = 2  # the newest that this server reads
 MAX_PREFIXES = 64  # enrolled for one peer, and registered by one
 MAX_ENDPOINTS = 64
 MAX_LOCATORS = 8
@@ -57,6 +57,7 @@ class Op(IntEnum):
     RESTORE_BEGIN = 13
     RESTORE_ROWS = 14
     RESTORE_END = 15
+    NOTE = 16
 
 
 class Origin(NamedTuple):
@@ -324,6 +325,18 @@ class RestoreEnd:
     origin: Origin
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Leave a row in the audit trail of what changes nothing else (a backup was taken)."""
+
+    OP: ClassVar = Op.NOTE
+    CHECKS: ClassVar = (field.text(32), field.text(128), field.text(256), _ORIGIN)
+    action: str
+    subject: str
+    detail: str
+    origin: Origin
+
+
 Command: TypeAlias = (
     Bootstrap
     | Enrol
@@ -340,6 +353,7 @@ Command: TypeAlias = (
     | RestoreBegin
     | RestoreRows
     | RestoreEnd
+    | Note
 )
 
 _BY_OP: dict[int, type[Command]] = {
@@ -347,13 +361,13 @@ _BY_OP: dict[int, type[Command]] = {
     for kind in (
         *(Bootstrap, Enrol, SetPeer, Revoke, Register, Seen, Expire, Advance),
         *(SetServer, RemoveServer, EnrolMany, SetInstance),
-        *(RestoreBegin, RestoreRows, RestoreEnd),
+        *(RestoreBegin, RestoreRows, RestoreEnd, Note),
     )
 }
 
 
 # The version of commands that came, or got a field, later than version 1.
-SINCE: dict[Op, int] = {}
+SINCE: dict[Op, int] = {Op.NOTE: 2}
 
 
 def version_of(command: Command) -> int:

@@ -5,7 +5,7 @@ from typing import TypeAlias, TypeVar
 
 import msgpack
 
-from wgmap_cluster.fsm import commands, enrolment, instances, registration, restoration
+from wgmap_cluster.fsm import audit, commands, enrolment, instances, registration, restoration
 from wgmap_cluster.fsm.commands import Command, CommandError, NewerCommandError
 from wgmap_cluster.fsm.packing import PackingError, pack_rows, unpack_rows
 from wgmap_cluster.fsm.results import Applied, Reason, Refused, RefusedError
@@ -40,6 +40,7 @@ _RULES: dict[type, Callable[..., Applied]] = {
     commands.Seen: registration.seen,
     commands.Expire: registration.expire,
     commands.Advance: registration.advance,
+    commands.Note: audit.note,
 }
 
 

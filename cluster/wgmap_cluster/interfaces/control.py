@@ -21,7 +21,7 @@ from wgmap.wg.device import (
 from wgmap.wg.keys import PublicKey
 from wgmap_cluster.fsm.rows import PeerRow
 from wgmap_cluster.interfaces import saved as endpoints_file
-from wgmap_cluster.interfaces.plan import BATCH, ControlPlan, Silence, reachable
+from wgmap_cluster.interfaces.plan import BATCH, ControlPlan, Silence
 from wgmap_cluster.interfaces.reading import INTERVAL_S, DeviceReader
 
 CACHED_S = 1.0  # how old a reading may be that says yes
@@ -49,6 +49,7 @@ class ControlPeers:
             self._written = endpoints_file.load(saved)
             self._plan.remember(self._written)
         self._silence = Silence()
+        self._configured_at = 0.0  # when peers were changed last
         self._given = asyncio.Event()
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
@@ -115,9 +116,15 @@ class ControlPeers:
         return self._endpoint(control, (await self._reader.fresh()).peers)
 
     async def reachable(self) -> int:
-        """Count the agents with a handshake younger than 180 s; raises DeviceError."""
-        state = self._reader.recent(COUNT_CACHED_S) or await self._reader.fresh()
-        return reachable(state, time.clock_gettime(time.CLOCK_REALTIME))
+        """Count the agents with a handshake younger than 180 s; raises DeviceError.
+
+        Never from before the last change of the peers: those that were removed and added again
+        have lost their sessions.
+        """
+        since_change = clock.now() - self._configured_at
+        recent = self._reader.recent(min(COUNT_CACHED_S, since_change))
+        state = recent or await self._reader.fresh()
+        return self._plan.reachable(state, time.clock_gettime(time.CLOCK_REALTIME))
 
     def _endpoint(
         self, control: IPv6Address, peers: Mapping[PublicKey, PeerState]
@@ -172,11 +179,15 @@ class ControlPeers:
     async def _configure(self, changes: Sequence[PeerConfig]) -> None:
         for start in range(0, len(changes), BATCH):
             peers = tuple(changes[start : start + BATCH])
-            await self._device.configure(DeviceConfig(peers=peers))
+            await self._change(peers)
+
+    async def _change(self, peers: tuple[PeerConfig, ...]) -> None:
+        await self._device.configure(DeviceConfig(peers=peers))
+        self._configured_at = clock.now()
 
     async def _apply(self) -> None:
         while batch := self._plan.batch(CALLS if self._plan.calling else BATCH):
-            await self._device.configure(DeviceConfig(peers=batch))
+            await self._change(batch)
             calling = self._plan.calling
             self._plan.done(batch)
             if calling:

@@ -117,6 +117,18 @@ class ControlPlan:
             PeerConfig(state.key, state.endpoint, allowed, keepalive_s=0),
         )
 
+    def reachable(self, state: DeviceState, wall_now: float) -> int:
+        """Count the wanted peers with a handshake younger than 180 s; for people.
+
+        Peers of a table that is not in force any more (an empty cluster found them on its
+        interface) do not count: nothing that they send is served.
+        """
+        return sum(
+            peer.last_handshake is not None and wall_now - peer.last_handshake < SILENT_S
+            for key, peer in state.peers.items()
+            if key in self._wanted
+        )
+
     def _forget(self, key: PublicKey) -> None:
         (network,) = self._wanted.pop(key)
         self._by_address.pop(IPv6Address(network.network_address.packed), None)
@@ -174,11 +186,3 @@ class Silence:
         old = self._signs.get(peer.key)
         heard = old is None or peer.rx_bytes > old.rx_bytes or handshake > old.last_handshake
         return _Sign(peer.rx_bytes, handshake, now if heard or old is None else old.at)
-
-
-def reachable(state: DeviceState, wall_now: float) -> int:
-    """Count the peers with a handshake younger than 180 s; for people, nothing depends on it."""
-    return sum(
-        peer.last_handshake is not None and wall_now - peer.last_handshake < SILENT_S
-        for peer in state.peers.values()
-    )

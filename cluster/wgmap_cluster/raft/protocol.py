@@ -70,8 +70,17 @@ class Leading:
             transfer.sent = transfer.taken
 
     def installs_from(self) -> int | None:
-        """Return the lowest index of a snapshot on its way; the log behind it must be kept."""
+        """Return the lowest index of a snapshot on its way; the log behind it must be kept.
+
+        Kept for a while only: a server that died with an install under way may never come back.
+        """
+        for name, transfer in list(self._transfers.items()):
+            if self._stalled(transfer):
+                self._end_transfer(name)
         return min((t.meta.index for t in self._transfers.values()), default=None)
+
+    def _stalled(self, transfer: _Transfer) -> bool:
+        return now() - transfer.progress > self._node.settings.install_timeout_s
 
     def stop_leading(self) -> None:
         """Drop what only a leader holds."""
@@ -160,8 +169,7 @@ class Leading:
 
     def _current_transfer(self, name: str) -> _Transfer:
         transfer = self._transfers.get(name)
-        timeout = self._node.settings.install_timeout_s
-        if transfer is not None and now() - transfer.progress > timeout:
+        if transfer is not None and self._stalled(transfer):
             self._end_transfer(name)
             transfer = None
         return transfer or self._begin_transfer(name)
@@ -287,7 +295,8 @@ class Following:
             snapshots.drop_incoming()
             self.reply_install(name, message, message.total, done=True)
             return False
-        offset = snapshots.receive(message.last_index, message.total, message.offset, message.data)
+        whose = (message.term, message.last_index)
+        offset = snapshots.receive(whose, message.total, message.offset, message.data)
         if offset >= message.total:
             return True
         self.reply_install(name, message, offset, done=False)

@@ -22,7 +22,7 @@ class Settings:
     connection_timeout_s: float = 1.5
     retry_s: float = 0.3
     note_interval_s: float = 0.4
-    install_timeout_s: float = 10.0  # without progress: an install starts again
+    install_timeout_s: float = 30.0  # without progress: an install starts again; the log is cut
 
     snapshot_entries: int = 50_000  # applied since the last snapshot
     snapshot_bytes: int = 64 * MIB  # size of the write-ahead log

@@ -171,7 +171,7 @@ class ThreadJob:
 @dataclass(slots=True)
 class _Incoming:
     file: OutFile
-    index: int
+    whose: tuple[int, int]
     total: int
     offset: int = 0
 
@@ -237,17 +237,19 @@ class SnapshotStore:
         return None if self.meta is None or file is None else (self.meta, file)
 
     # Receiving one.
-    def receive(self, index: int, total: int, offset: int, data: bytes) -> int:
+    def receive(self, whose: tuple[int, int], total: int, offset: int, data: bytes) -> int:
         """Take a piece of another server's file; return up to where it is here.
 
+        ``whose`` is the term of the leader that sends it, and the index of the snapshot: two
+        leaders' files of one index need not be equal to the byte, so they are never mixed.
         Anything but the piece that follows is left alone; offset 0 starts anew.
         """
         incoming = self._incoming
-        if offset == 0 and (incoming is None or incoming.index != index or incoming.offset == 0):
+        if offset == 0 and (incoming is None or incoming.whose != whose or incoming.offset == 0):
             self.drop_incoming()
             file = self._disk.create(beside(self.path, ".in"))
-            incoming = self._incoming = _Incoming(file, index, total)
-        if incoming is None or incoming.index != index:
+            incoming = self._incoming = _Incoming(file, whose, total)
+        if incoming is None or incoming.whose != whose:
             return 0
         if incoming.offset == offset:
             incoming.file.write(data)

@@ -8,7 +8,6 @@ import argparse
 import asyncio
 import contextlib
 import os
-import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import NoReturn
 from wgmap import log
 from wgmap.config import load
 from wgmap.errors import ExitCode, WgmapError
+from wgmap.signals import ending
 from wgmap_cluster.admin.server import AdminServer
 from wgmap_cluster.config import ServerConfig
 from wgmap_cluster.fsm.machine import Machine
@@ -25,6 +25,7 @@ from wgmap_cluster.raft.interface import LogError
 from wgmap_cluster.replica import tunnels
 from wgmap_cluster.replica.opening import open_log
 from wgmap_cluster.replica.replica import Part, Replica
+from wgmap_cluster.supervisor import life
 
 LOG_FAILED = os.EX_IOERR
 Expected = (LogError, PackingError, WgmapError)
@@ -48,10 +49,12 @@ def main() -> int:
 async def _run(config: ServerConfig) -> None:
     task = asyncio.current_task()
     assert task is not None, "runs in a task"
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, task.cancel)
-    failed: asyncio.Future[NoReturn] = loop.create_future()
+    with ending(task.cancel):
+        await _serving(config)
+
+
+async def _serving(config: ServerConfig) -> None:
+    failed: asyncio.Future[NoReturn] = asyncio.get_running_loop().create_future()
 
     def on_fatal(error: LogError) -> None:
         if not failed.done():
@@ -61,7 +64,7 @@ async def _run(config: ServerConfig) -> None:
     async with tunnels.opened(config, machine) as (control, mesh):
         replica = Replica(config, machine, open_log(config, machine, on_fatal), control)
         admin = AdminServer(replica.operations(), config.server.admin_socket)
-        others: list[Part] = [partial(_watch, failed), partial(_serve, admin)]
+        others: list[Part] = [partial(_watch, failed), partial(_serve, admin), life.beat]
         if mesh is not None:
             others.append(mesh.run)
         await replica.run(*others)

@@ -9,21 +9,31 @@ from typing import TypedDict
 
 from wgmap.addresses import prefix_to_bytes
 from wgmap.errors import ConfigError, UnavailableError
+from wgmap.log import Log
 from wgmap.wg.keys import PublicKey
 from wgmap_cluster.backup import form, sealing
 from wgmap_cluster.backup.restoring import Restoring
-from wgmap_cluster.fsm.commands import Command, Origin, RestoreBegin, RestoreEnd, RestoreRows
+from wgmap_cluster.fsm.commands import (
+    Command,
+    Note,
+    Origin,
+    RestoreBegin,
+    RestoreEnd,
+    RestoreRows,
+)
 from wgmap_cluster.fsm.machine import Machine
 from wgmap_cluster.fsm.packing import pack_rows
 from wgmap_cluster.fsm.results import Done, Reason
 from wgmap_cluster.fsm.rows import Meta
 from wgmap_cluster.raft.interface import Proposal, ReplicatedLog
+from wgmap_cluster.replica.upgrades import NotAllReadError
 from wgmap_cluster.supervisor import keys
 
 MAX_BACKUPS = 2  # at one time: each holds a copy of the tables while its reader is slow
 BARRIER_S = 2.0
 ATTEMPTS = 10  # of one piece of a restore; each is proposed for 1.5 s
 RETRY_S = 0.2
+_LOG = Log("replica.archive")
 Do = Callable[[Command], Awaitable[tuple[Done, Proposal]]]
 
 
@@ -67,8 +77,12 @@ class Archive:
         finally:
             self._backups -= 1
 
-    async def backup(self, wall: str, seal_to: PublicKey | None) -> Iterator[bytes]:
-        """Return a backup of all that was acknowledged before the call, in bounded pieces."""
+    async def backup(self, who: tuple[str, str], seal_to: PublicKey | None) -> Iterator[bytes]:
+        """Return a backup of all that was acknowledged before the call, in bounded pieces.
+
+        ``who`` is the operator and its wall clock. Who takes one has the secrets of plain LISP
+        clients: the audit trail, also the one in the backup, says so.
+        """
         if await self._log.read_barrier(BARRIER_S) is None:
             raise UnavailableError(
                 "no quorum of servers: a backup might lack what was acknowledged"
@@ -77,7 +91,20 @@ class Archive:
         if not state.founded or Meta.RESTORING in state.meta:
             raise UnavailableError(str(Reason.RESTORING if state.founded else Reason.NOT_FOUNDED))
         sealed = None if seal_to is None else self._sealed(seal_to)
-        return form.write(form.copied(state.tables), self._machine.index, wall, self._name, sealed)
+        await self._note_backup(Origin(self._name, *who), seal_to)
+        tables = form.copied(self._machine.state.tables)
+        return form.write(tables, self._machine.index, who[1], self._name, sealed)
+
+    async def _note_backup(self, origin: Origin, seal_to: PublicKey | None) -> None:
+        keys_of = f"with the keys of {self._name}, sealed to {seal_to}"
+        detail = "without the servers' keys" if seal_to is None else keys_of
+        try:
+            await self._do(Note("backup", self._name, detail, origin))
+        except NotAllReadError as error:
+            # While servers are upgraded, or one is down, a backup is wanted more than its row.
+            _LOG.warning(
+                "a backup is not in the audit trail", operator=origin.operator, reason=error
+            )
 
     def _sealed(self, to: PublicKey) -> form.Keys:
         if self._state_dir is None:

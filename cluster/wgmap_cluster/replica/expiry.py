@@ -2,7 +2,8 @@
 
 The clock is the last replicated value plus the leader's own time since. A new leader starts the
 grace of every peer anew: those who were seen may have been noted by a server that died with
-its note.
+its note. So does one that was away itself (its machine was suspended, its process stopped): nobody
+could be seen by it meanwhile, and perhaps by no other server either.
 """
 
 import heapq
@@ -15,6 +16,7 @@ from wgmap_cluster.fsm.rows import RegistrationRow, Table
 from wgmap_cluster.fsm.state import State
 
 TICK_S = 5.0
+AWAY_S = 3 * TICK_S  # without a tick: far less than the shortest grace, which is 180 s
 BATCH = 100  # peers in one Expire
 
 
@@ -84,6 +86,7 @@ class LeaderClock:
     def __init__(self) -> None:
         """Start as no leader."""
         self._term: int | None = None
+        self._ticked = 0.0  # own time of the last tick
         self._since = 0.0  # own time
         self._base = 0.0  # replicated clock at that moment
 
@@ -92,8 +95,9 @@ class LeaderClock:
         if term is None or not state.founded:
             self._term = None
             return None
-        if term != self._term:
+        if term != self._term or now - self._ticked > AWAY_S:
             self._term, self._since, self._base = term, now, state.clock
+        self._ticked = now
         clock = max(state.clock, self._base + now - self._since)
         due = queue.due(state, clock, self._base)
         return Expire(clock, tuple(due)) if due else Advance(clock)

@@ -238,6 +238,10 @@ class Feeder:
         """Return the index whose state all attached responders answer with; None without any."""
         return min((session.served for session in self.sessions), default=None)
 
+    def counted(self) -> list[dict[str, int]]:
+        """Return what each attached responder counted, as it told last."""
+        return [session.counters for session in self.sessions]
+
     def lease(self, until: float) -> None:
         """Tell that answers are authoritative until then; all is applied that must be."""
         for session in self.sessions:

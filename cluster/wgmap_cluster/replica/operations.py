@@ -54,6 +54,7 @@ from wgmap_cluster.replica.upgrades import require_all_read
 from wgmap_cluster.replica.views import (
     AddedView,
     AuditView,
+    CountersView,
     ImportedView,
     InstanceView,
     PeerDetailView,
@@ -108,6 +109,7 @@ class Operations:
         state_dir: Path | None = None,
         *,
         config: ServerConfig | None = None,
+        counters: Callable[[], CountersView] = lambda: {"replica": {}, "responders": []},
     ) -> None:
         """Act for server ``name``; ``note`` returns what it publishes about itself.
 
@@ -119,6 +121,7 @@ class Operations:
         self._log = log
         self._note = note
         self._staleness_s = staleness_s
+        self.counters = counters
         self.events = EventHub(machine, log)
         self.archive = Archive(name, machine, log, self._do, state_dir)
         self.servers = Servers(name, machine, log, self._do, config)

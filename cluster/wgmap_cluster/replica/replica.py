@@ -27,10 +27,13 @@ from wgmap_cluster.replica.notes import ServerNote
 from wgmap_cluster.replica.operations import Operations
 from wgmap_cluster.replica.registrations import Registrar
 from wgmap_cluster.replica.tunnels import Tunnels
+from wgmap_cluster.replica.views import CountersView
 
 BOOTSTRAP_RETRY_S = 0.3
 PUBLISH_S = 0.1
-REACHABLE_EVERY = 50  # notes: counting costs time in proportion to the peers
+# Between two counts of the agents that can be reached: 20 times what one takes, for that grows
+# with the peers, within these bounds.
+REACHABLE_S, REACHABLE_MOST_S, REACHABLE_REST = 1.0, 5.0, 20
 _LOG = Log("replica")
 Part: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
@@ -77,7 +80,12 @@ class Replica:
             *(server.name, self.machine, self.log, self.note, server.staleness_s),
             state_dir=server.state_dir,
             config=self._config,
+            counters=self.counters,
         )
+
+    def counters(self) -> CountersView:
+        """Return what was counted since the start: here, and by each responder (a second ago)."""
+        return {"replica": dict(self.core.counters), "responders": self.feeder.counted()}
 
     async def run(self, *others: Part) -> None:
         """Open the log and serve, with ``others`` beside; raises LogError, OSError, groups."""
@@ -99,6 +107,7 @@ class Replica:
             self.lease.run,
             self._found,
             self._publish,
+            self._count,
             self._keep_tunnels,
             self._keep_clock,
             self._tell_seen,
@@ -133,10 +142,16 @@ class Replica:
 
     async def _publish(self) -> None:
         while True:
+            self.log.publish(self.note().encode())
+            await asyncio.sleep(PUBLISH_S)
+
+    async def _count(self) -> None:
+        """Keep what the note says of the agents that can be reached."""
+        while True:
+            began = now()
             self._reachable = await self._tunnels.reachable()
-            for _ in range(REACHABLE_EVERY):
-                self.log.publish(self.note().encode())
-                await asyncio.sleep(PUBLISH_S)
+            rest = REACHABLE_REST * (now() - began)
+            await asyncio.sleep(min(max(REACHABLE_S, rest), REACHABLE_MOST_S))
 
     async def _keep_tunnels(self) -> None:
         """Leave the tunnels as they are until this server has caught up.

@@ -11,14 +11,18 @@ from wgmap_cluster.raft.interface import Member, MemberStatus
 from wgmap_cluster.replica.notes import ServerNote
 
 
+class NotAllReadError(UnavailableError):
+    """Some member of the cluster does not read a command yet, or is not known to."""
+
+
 def require_all_read(
     version: int, own: str, members: Iterable[Member], others: Mapping[str, MemberStatus]
 ) -> None:
-    """See to it that all members read a version of commands; raises UnavailableError."""
+    """See to it that all members read a version of commands; raises NotAllReadError."""
     names = (member.name for member in members if member.name != own)
     behind = sorted(name for name in names if _reads(others.get(name)) < version)
     if behind:
-        raise UnavailableError(f"not every server knows this yet; upgrade {', '.join(behind)}")
+        raise NotAllReadError(f"not every server knows this yet; upgrade {', '.join(behind)}")
 
 
 def _reads(member: MemberStatus | None) -> int:

@@ -108,6 +108,13 @@ class RevocationsView(TypedDict):
     revocations: list[RevocationView]
 
 
+class CountersView(TypedDict):
+    """What a server counted, by name; each responder for itself."""
+
+    replica: dict[str, int]
+    responders: list[dict[str, int]]
+
+
 class InstanceView(TypedDict):
     """A virtual network in ``wgmap instance list``."""
 

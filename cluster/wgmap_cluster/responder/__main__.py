@@ -10,7 +10,6 @@ import contextlib
 import ipaddress
 import os
 import random
-import signal
 import socket
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 from wgmap import log
 from wgmap.config import load
 from wgmap.errors import ExitCode, WgmapError
+from wgmap.signals import ending
 from wgmap_cluster.config import ServerConfig
 from wgmap_cluster.responder.announcer import PushSettings
 from wgmap_cluster.responder.runner import Responder
@@ -77,9 +77,8 @@ async def _run(config: ServerConfig, udp: socket.socket, ready_fd: int | None) -
         responder.on_first_lease(lambda: _tell_ready(ready_fd))
     task = asyncio.current_task()
     assert task is not None, "runs in a task"
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    await responder.run()
+    with ending(task.cancel):
+        await responder.run()
 
 
 def _tell_ready(ready_fd: int) -> None:

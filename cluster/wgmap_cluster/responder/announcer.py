@@ -5,7 +5,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from wgmap.addresses import IPAddress, prefix_from_bytes
+from wgmap.addresses import IPAddress, host_prefix, prefix_from_bytes
 from wgmap.lisp.codec import encode
 from wgmap.lisp.mark import Mark
 from wgmap.lisp.messages import LISP_PORT, Eid, MapRequest, RequestRecord
@@ -161,7 +161,8 @@ class Announcer:
             self._withdrawals.add(row.peer, Place(row.instance, prefix), record, now)
         everybody = self._everybody(row.peer, row.instance, now)
         # In front of everything, and whatever the queue holds: an operator waits for it.
-        mark = self._news.mark(number, since=number - 1)
+        since = self._follower.tables.revoked_before(number)
+        mark = self._news.mark(number, since)
         self._broadcasts.appendleft(_Broadcast(row.peer, everybody, REVOCATION_ATTEMPTS, mark))
 
     def _tell_of_change(self, subject: str, now: float) -> None:
@@ -288,12 +289,14 @@ class Announcer:
         return [Send((address, LISP_PORT), self._solicitation(place, own)) for place in places]
 
     def _solicitation(self, moved: Place, own: Place) -> bytes:
+        # The field has room for an address alone; the client looks for the entry that holds it.
+        source = host_prefix(prefix_from_bytes(moved.prefix).network_address)
         return encode(
             MapRequest(
                 nonce=self._rng.getrandbits(64),
                 itr_rlocs=(self._address,),
                 records=(RequestRecord(Eid(prefix_from_bytes(own.prefix), own.instance)),),
-                source_eid=Eid(prefix_from_bytes(moved.prefix), moved.instance),
+                source_eid=Eid(source, moved.instance),
                 smr=True,
             )
         )

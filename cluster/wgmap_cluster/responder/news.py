@@ -9,7 +9,7 @@ from wgmap_cluster.responder.answers import Encoded, join, revocation
 from wgmap_cluster.responder.follower import Follower
 
 MAX_RECORDS = 24  # in one message: it fits 4 KiB; the acknowledgement of it brings the next one
-MAX_LOOKED_AT = 1024  # revocations, most of which may be of other instances
+MAX_LOOKED_AT = 1024  # revocations in one go, most of which may be of other instances
 
 
 class News:
@@ -42,12 +42,13 @@ class News:
             return join([]), self.mark(last, last)
         pieces: list[Encoded] = []
         number, count = mark.number, 0
-        while number < min(last, mark.number + MAX_LOOKED_AT):
-            row = self._follower.tables.revocations.get(number + 1)
-            its = join(revocation(row) if row is not None and row.instance == instance else [])
+        looked_at = self._follower.tables.revoked_after(number, MAX_LOOKED_AT)
+        for one in looked_at:
+            row = self._follower.tables.revocations[one]
+            its = join(revocation(row) if row.instance == instance else [])
             if count + its.count > MAX_RECORDS:
                 break
             pieces.append(its)
-            number, count = number + 1, count + its.count
+            number, count = one, count + its.count
         told = Encoded(count, b"".join(piece.data for piece in pieces))
         return told, self.mark(number, mark.number)

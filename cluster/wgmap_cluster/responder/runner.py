@@ -14,6 +14,7 @@ from wgmap_cluster.feed import SOCKET_NAME, Answer, Connection, FeedError, ToRep
 from wgmap_cluster.responder.actions import Action, Send
 from wgmap_cluster.responder.backlog import Backlog
 from wgmap_cluster.responder.service import MAX_DATAGRAM, Service
+from wgmap_cluster.supervisor import life
 
 # A push is repeated 50 ms after it went out: who looks this often is never late by more.
 LONGEST_SLEEP_S = 0.05
@@ -54,6 +55,7 @@ class Responder:
                 tasks.create_task(self._tick())
                 tasks.create_task(self._collect())
                 tasks.create_task(self._follow())
+                tasks.create_task(life.beat())
         finally:
             self._udp.stop()
         raise AssertionError("the tasks have no end")

@@ -1,6 +1,7 @@
 """The responder's copy of the replicated tables, and what is looked up in it."""
 
 import ipaddress
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from socket import AF_INET, AF_INET6, inet_ntop
@@ -36,7 +37,7 @@ class Tables:
         self.peers: dict[str, PeerRow] = {}
         self.servers: dict[str, ServerRow] = {}
         self.revocations: dict[int, RevocationRow] = {}
-        self.last_revocation = 0
+        self._revoked: list[int] = []  # the numbers of revocations, ascending
         self.overlay: tuple[bytes, ...] = ()
         self.instances: dict[int, InstanceRow] = {}
         self.control_prefix = b""
@@ -58,8 +59,7 @@ class Tables:
             case Table.SERVERS if isinstance(key, str):
                 _put(self.servers, key, row if isinstance(row, ServerRow) else None)
             case Table.REVOCATIONS if isinstance(key, int):
-                _put(self.revocations, key, row if isinstance(row, RevocationRow) else None)
-                self._note_revocation(key, row)
+                self._set_revocation(key, row if isinstance(row, RevocationRow) else None)
             case Table.INSTANCES if isinstance(key, int):
                 _put(self.instances, key, row if isinstance(row, InstanceRow) else None)
             case Table.META if isinstance(key, str):
@@ -91,11 +91,14 @@ class Tables:
         if row is not None and not row.revoked:
             self._by_address[address_text(row.control_address)] = name
 
-    def _note_revocation(self, number: int, row: Row | None) -> None:
-        if row is not None:
-            self.last_revocation = max(self.last_revocation, number)
-        elif number == self.last_revocation:  # the state came back from a backup
-            self.last_revocation = max(self.revocations, default=0)
+    def _set_revocation(self, number: int, row: RevocationRow | None) -> None:
+        at = bisect_left(self._revoked, number)
+        known = self._revoked[at : at + 1] == [number]
+        if row is not None and not known:
+            self._revoked.insert(at, number)  # nearly always at the end
+        elif row is None and known:  # the state came back from a backup
+            del self._revoked[at]
+        _put(self.revocations, number, row)
 
     def _set_meta(self, key: str, row: Row | None) -> None:
         if key == Meta.OVERLAY:
@@ -110,6 +113,24 @@ class Tables:
     def peer_at(self, address: str) -> str | None:
         """Return the enrolled, unrevoked peer with this control address, as text."""
         return self._by_address.get(address)
+
+    @property
+    def last_revocation(self) -> int:
+        """The number of the last revocation, 0 before the first."""
+        return self._revoked[-1] if self._revoked else 0
+
+    def revoked_after(self, number: int, most: int) -> list[int]:
+        """Return the numbers of the first ``most`` revocations after a number, ascending.
+
+        Numbers have gaps: a restore goes on far above those of its backup.
+        """
+        first = bisect_right(self._revoked, number)
+        return self._revoked[first : first + most]
+
+    def revoked_before(self, number: int) -> int:
+        """Return the number of the revocation before that one, 0 where it was the first."""
+        at = bisect_left(self._revoked, number)
+        return self._revoked[at - 1] if at else 0
 
     def overlay_of(self, instance: int) -> tuple[bytes, ...]:
         """Return the overlay's prefixes in an instance."""

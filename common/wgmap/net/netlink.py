@@ -17,6 +17,7 @@ from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.nlsocket import NetlinkRequest
 from pyroute2.netlink.rtnl import RTM_GETROUTE
+from pyroute2.netlink.rtnl.fibmsg import FR_ACT_BLACKHOLE, FR_ACT_TO_TBL
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from wgmap.addresses import IPAddress
@@ -123,11 +124,30 @@ class Network:
         """Drop what comes in by an interface and is not for this machine; idempotent.
 
         A routing rule, because the sysctl ``forwarding`` of an IPv6 interface does not stop
-        forwarding. Rules name the interface, so they outlive it.
+        forwarding. Rules name the interface, so they outlive it: those of ours whose interface is
+        gone are removed here.
         """
+        await self._forget_absent()
         for family in (socket.AF_INET, socket.AF_INET6):
             with _errors(f"rule for {interface}", {errno.EEXIST}):
                 await self._netlink.rule("add", **_no_forwarding(interface, family))
+
+    async def _forget_absent(self) -> None:
+        """Remove our rules against forwarding whose interface is gone."""
+        for message in await self._dump_rules():
+            name = message.get_attr("FRA_IIFNAME")
+            ours = message.get_attr("FRA_PROTOCOL") == PROTOCOL
+            if ours and message["action"] == FR_ACT_BLACKHOLE and not self._has(name):
+                with _errors(f"rule for {name}", {errno.ENOENT}):
+                    await self._netlink.rule("del", **_no_forwarding(name, message["family"]))
+
+    def _has(self, interface: str) -> bool:
+        try:
+            return self.index(interface) > 0
+        except NetworkError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            return False
 
     async def permit_forwarding(self, interface: str) -> None:
         """Undo ``forbid_forwarding``; no error where there is nothing to undo."""
@@ -139,13 +159,19 @@ class Network:
 
     async def rules(self) -> list[Rule]:
         """Return our policy rules (PROTOCOL) of both families that look a table up."""
+        return [
+            _rule(one)
+            for one in await self._dump_rules()
+            if one.get_attr("FRA_PROTOCOL") == PROTOCOL and one["action"] == FR_ACT_TO_TBL
+        ]
+
+    async def _dump_rules(self) -> list[Any]:
         with _errors("list rules"):
-            messages = [
+            return [
                 message
                 for family in (socket.AF_INET, socket.AF_INET6)
                 async for message in await self._netlink.rule("dump", family=family)
             ]
-        return [_rule(one) for one in messages if one.get_attr("FRA_PROTOCOL") == PROTOCOL]
 
     async def set_rules(self, wanted: Iterable[Rule]) -> Difference[Rule]:
         """Make our policy rules these; new ones first. Returns what was changed."""
@@ -306,6 +332,7 @@ def _no_forwarding(interface: str, family: int) -> dict[str, Any]:
         "priority": RULE_PRIORITY,
         "iifname": interface,
         "action": "FR_ACT_BLACKHOLE",
+        "protocol": PROTOCOL,
     }
 
 

@@ -16,10 +16,11 @@ import pytest
 from support.lab import Lab, execute, program, running_lab, wait_until
 from wgmap.errors import UnavailableError
 from wgmap_chaos.lab import observation, removal, shell, toml, topology
-from wgmap_chaos.lab.inventory import ServerEntry
+from wgmap_chaos.lab.inventory import AgentEntry, ServerEntry
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.timeout(300)]
 GONE_S, READY_S = 60.0, 60.0
+FOLLOW_S = 20.0  # usually two or three: a push, a tunnel, and a server that counts it
 
 
 @contextmanager
@@ -131,12 +132,47 @@ def test_a_server_is_replaced_by_one_with_an_empty_disk_under_load(four: Lab) ->
         four.wgmap("server", "remove", "ms4", server=others[0])
         end(fourth)
         assert set(shown(four, others[1])) == {"ms1", "ms2", "ms3"}
+    for agent in four.file.agents:
+        former = control_peers(four, agent)
+        wait_until(lambda a=agent: len(control_peers(four, a)) == 3, "it follows")  # type: ignore[misc]
+        assert control_peers(four, agent).keys() <= former.keys()
     keys = wipe(fourth)
     start(four, fourth)  # it runs, and nobody lets it in yet
     with lookups(four):
         add(four, fourth, keys, on=others[2])
         wait_until(lambda: together(four, [*others, fourth]), "all four", READY_S)
+        # Nobody touched the agents: the server set brought them the new key.
+        wait_until(lambda: reachable(four, fourth) == 2, "their tunnels to it stand", FOLLOW_S)
     assert shown(four, fourth)["ms4"]["mesh_key"] == keys["mesh_key"]
+
+
+def reachable(lab: Lab, server: ServerEntry) -> int | None:
+    views = {view["name"]: view for view in lab.status()["servers"]}
+    found: int | None = views[server.name]["reachable_agents"]
+    return found
+
+
+def control_peers(lab: Lab, agent: AgentEntry) -> dict[str, int]:
+    """Return what came from each peer of an agent's control interface, in bytes, by key."""
+    out = lab.run(agent.netns, "wg", "show", agent.control_interface, "transfer")
+    return {key: int(received) for key, received, _ in map(str.split, out.splitlines())}
+
+
+def test_an_agent_that_starts_again_keeps_the_tunnels_to_servers_that_it_learnt(four: Lab) -> None:
+    """Its configuration names the key that the fourth server had before it was replaced."""
+    agent, fourth = four.file.agents[0], four.file.server("ms4")
+    learnt = shown(four, four.file.servers[0])["ms4"]["control_key"]
+    assert learnt not in agent.config.read_text()
+    before = wait_until(lambda: control_peers(four, agent).get(learnt), "it heard the server")
+    assert agent.pids["agent"] is not None
+    os.kill(agent.pids["agent"], signal.SIGKILL)
+    four.chaos("start-agents", agent.name)
+    # A peer that was taken away and added again would count from nothing.
+    assert control_peers(four, agent)[learnt] >= before
+    addresses = {one["control"] for one in four.agent_status(agent)["servers"]}
+    assert str(fourth.control) in addresses
+    assert len(addresses) == 4
+    assert reachable(four, fourth) == 2
 
 
 def test_all_servers_killed_at_once_come_back_with_the_server_that_was_added(four: Lab) -> None:

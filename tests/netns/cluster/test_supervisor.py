@@ -145,7 +145,7 @@ def test_the_tunnel_outlives_the_server_and_does_not_hold_its_lock(site: Site) -
     assert site.server.process.wait(DEADLINE_S) == 0
     assert alive(carrier)
     site.server.process = site.server.start()
-    site.server.notify.recv(100)  # STOPPING of the former
+    site.server.told(b"STOPPING=1")  # of the former
     site.server.ready()
     wait_for(site.asks, "answers through the tunnel that stood")
     assert site.wireguard(site.server_ns, site.interface) == carrier

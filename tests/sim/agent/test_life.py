@@ -6,11 +6,10 @@ from functools import partial
 import pytest
 
 from support.agent_sim.host import Host, ip_packet
-from support.agent_sim.lab import Lab, ServerHost
+from support.agent_sim.lab import Lab, server_set
 from support.agent_sim.world import Fault
-from wgmap.addresses import host_prefix
 from wgmap.lisp import codec
-from wgmap.lisp.messages import Eid, Locator, MapNotify, Record
+from wgmap.lisp.messages import MapNotify
 
 DELAYS = (0.0, 0.02, 0.08)
 
@@ -304,31 +303,17 @@ def test_unchanged_registers_repeat_the_same_nonce() -> None:
     assert counter(first, "register.sent") >= 10
 
 
-def set_of(servers: list[ServerHost]) -> tuple[Record, ...]:
-    """The server set, as servers answer it."""
-    infos = [one.info for one in servers]
-    return tuple(
-        Record(
-            Eid(host_prefix(info.control_address)),
-            (Locator(info.endpoint.address, info.endpoint.port, info.control_key),),
-            ttl_min=60,
-            authoritative=True,
-        )
-        for info in infos
-    )
-
-
 def test_a_cluster_is_replaced_under_its_agents_one_server_after_another() -> None:
     """They start with three of six servers; in the end only the other three are left."""
     lab = Lab(delay=0.02, servers=6)
     for host in lab.hosts:
         host.servers = host.servers[:3]
-    lab.log.servers = set_of(lab.servers[:3])
+    lab.log.servers = server_set(lab.servers[:3])
     lab.start()
     agents = [host.control_address for host in lab.hosts]
     for gone in range(3):
         members = lab.servers[gone + 1 : gone + 4]
-        lab.log.servers = set_of(members)
+        lab.log.servers = server_set(members)
         members[0].server.tell_servers(agents)
         lab.world.run(20)
         lab.servers[gone].die()

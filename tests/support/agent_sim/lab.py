@@ -8,6 +8,7 @@ from support.agent_sim.mapserver import Log, MapServer
 from support.agent_sim.wireguard import Device, Payload
 from support.agent_sim.world import World
 from wgmap.addresses import Endpoint, host_prefix
+from wgmap.lisp.messages import Eid, Locator, Record
 from wgmap.wg.device import PeerConfig
 from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine.settings import Settings
@@ -57,6 +58,20 @@ class ServerHost:
     def revive(self) -> None:
         """Go on with the same interface."""
         self.server.dead = self.device.dead = False
+
+
+def server_set(servers: list[ServerHost]) -> tuple[Record, ...]:
+    """The server set, as servers answer it."""
+    infos = [one.info for one in servers]
+    return tuple(
+        Record(
+            Eid(host_prefix(info.control_address)),
+            (Locator(info.endpoint.address, info.endpoint.port, info.control_key),),
+            ttl_min=60,
+            authoritative=True,
+        )
+        for info in infos
+    )
 
 
 class Lab:

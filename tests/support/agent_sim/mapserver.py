@@ -133,6 +133,8 @@ class MapServer:
         reply = codec.encode(MapReply(message.nonce, records))
         self._send(source, "reply", reply)
         if found is not None and found.owner != source:
+            for record in self.log.of(source):  # who is told once is told of changes
+                self._asked.setdefault(record.eid.prefix, set()).add(found.owner)
             self.push(found.owner, self.log.of(source))
 
     def _answer_servers(self, source: IPv6Address, nonce: int) -> None:

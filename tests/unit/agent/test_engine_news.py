@@ -18,7 +18,9 @@ from support.agent_values import (
 from wgmap.lisp import codec
 from wgmap.lisp.mark import NOTHING_HELD, UNKNOWN, Mark
 from wgmap.lisp.messages import MapNotify, MapNotifyAck, MapRegister, MapRequest, Message, Record
+from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine.engine import Engine
+from wgmap_agent.engine.revocations import MAX_KEYS, Revocations
 from wgmap_agent.engine.types import Action, ConfigurePeers, Save, SavedState, Send, Tunnel
 
 MS1, MS2 = server(1).control_address, server(2).control_address
@@ -101,7 +103,7 @@ def test_what_was_missed_is_dropped_saved_and_acknowledged() -> None:
     removed = [one for one in actions if isinstance(one, ConfigurePeers)]
     assert [(one.tunnel, one.peers[0].key) for one in removed] == [(Tunnel.DATA, LOW_KEY)]
     assert removed[0].peers[0].remove
-    assert [one.state for one in actions if isinstance(one, Save)] == [SavedState(4, 9)]
+    assert [one.state for one in actions if isinstance(one, Save)] == [SavedState(4, 9, (LOW_KEY,))]
     (ack,) = messages(actions, "ms1")
     assert isinstance(ack, MapNotifyAck)
     assert (ack.nonce, marks(actions)) == (99, [Mark(FIRST, 9)])
@@ -112,7 +114,7 @@ def test_a_gap_is_not_passed_over() -> None:
     engine.start(0.0, UNDERLAY)
     actions = push(engine, 2.0, Mark(FIRST, 12, since=11), revoked(LOW_KEY))
     assert marks(actions) == [Mark(FIRST, 7)]  # so that the server tells 8 to 11 as well
-    assert not [one for one in actions if isinstance(one, Save)]
+    assert [one.state for one in actions if isinstance(one, Save)] == [SavedState(4, 7, (LOW_KEY,))]
     assert marks(push(engine, 2.1, Mark(FIRST, 10, since=5))) == [Mark(FIRST, 10)]
     assert marks(push(engine, 2.2, Mark(FIRST, 9, since=8))) == [Mark(FIRST, 10)]
 
@@ -178,3 +180,25 @@ def test_a_register_of_which_locators_were_left_out_stands() -> None:
     actions = engine.datagram(0.1, address, codec.encode(MapNotify(4, kept)))
     assert messages(actions) == []
     assert engine.status(0.1).registered
+
+
+def test_a_revoked_key_is_refused_by_the_next_run_as_well() -> None:
+    """A server out of touch with the quorum may go on serving it for long."""
+    engine = Engine(IDENTITY, SavedState(3, 7), random.Random(1))
+    engine.start(0.0, UNDERLAY)
+    actions = push(engine, 2.0, Mark(FIRST, 9, since=7), revoked(LOW_KEY))
+    (saved,) = [one.state for one in actions if isinstance(one, Save)]
+    again = Engine(IDENTITY, saved, random.Random(2))
+    again.start(0.0, UNDERLAY)
+    again.datagram(1.0, MS1, codec.encode(MapNotify(5, (record("10.66.2.1/32", locator()),))))
+    assert again.status(2.0).peers == ()
+    assert again.counters["record.refused_revoked_key"]
+
+
+def test_revoked_keys_are_bounded_and_the_oldest_makes_room() -> None:
+    revocations = Revocations(0)
+    keys = [PublicKey(number.to_bytes(32)) for number in range(MAX_KEYS + 1)]
+    revocations.remember(keys)
+    assert keys[0] not in revocations
+    assert revocations.keys == tuple(keys[1:])
+    assert Revocations(0, revocations.keys).keys == revocations.keys

@@ -1,10 +1,11 @@
 """The map servers as a mapping: they come and go while the agent runs."""
 
+import random
 from dataclasses import replace
 
 import pytest
 
-from support.agent_values import IDENTITY, LOW_KEY, SERVERS, make_engine, server
+from support.agent_values import IDENTITY, LOW_KEY, SERVERS, UNDERLAY, make_engine, server
 from wgmap.addresses import Endpoint, host_prefix
 from wgmap.lisp import codec
 from wgmap.lisp.messages import (
@@ -18,8 +19,17 @@ from wgmap.lisp.messages import (
     Record,
 )
 from wgmap_agent.engine.engine import Engine
-from wgmap_agent.engine.server_set import at_start
-from wgmap_agent.engine.types import Action, ConfigurePeers, Send, ServerInfo, Tunnel, UseServers
+from wgmap_agent.engine.servers import at_start
+from wgmap_agent.engine.types import (
+    Action,
+    ConfigurePeers,
+    Save,
+    SavedState,
+    Send,
+    ServerInfo,
+    Tunnel,
+    UseServers,
+)
 
 MS1, NEW = SERVERS[0], server(4)
 
@@ -149,4 +159,44 @@ def test_a_revoked_key_is_no_server() -> None:
 def test_at_start_what_was_learned_counts_beside_what_was_configured() -> None:
     moved = replace(MS1, name="other", endpoint=Endpoint(MS1.endpoint.address, 51999))
     merged = at_start(SERVERS[:2], (moved, NEW))
-    assert merged == (replace(moved, name="ms1"), SERVERS[1], NEW)
+    assert merged == (replace(moved, name="ms1"), NEW, SERVERS[1])
+
+
+def test_at_start_a_server_that_was_replaced_has_its_new_key() -> None:
+    """Were the configured key taken, nobody would answer once all servers were replaced."""
+    replaced = replace(MS1, name=str(MS1.control_address), control_key=NEW.control_key)
+    assert at_start(SERVERS, (replaced,)) == (replaced, *SERVERS[1:])
+    assert at_start(SERVERS, ()) == SERVERS
+
+
+def saves(actions: list[Action]) -> list[SavedState]:
+    return [action.state for action in actions if isinstance(action, Save)]
+
+
+def test_what_was_learnt_is_saved_and_known_at_the_next_start() -> None:
+    engine = make_engine()
+    (saved,) = saves(told(engine, *map(record_of, (SERVERS[0], NEW))))
+    assert {info.control_key for info in saved.servers} == {MS1.control_key, NEW.control_key}
+    again = Engine(IDENTITY, saved, random.Random(2))
+    again.start(0.0, UNDERLAY)
+    assert {info.control_key for info in again.servers()} == {
+        *(info.control_key for info in (*SERVERS, NEW))
+    }
+    # Those configured are saved by nobody: the file says it.
+    (saved,) = saves(told(again, *map(record_of, SERVERS)))
+    assert saved.servers == ()
+
+
+def test_the_servers_of_the_start_do_not_take_the_address_of_one_that_replaced_them() -> None:
+    replaced = replace(MS1, control_key=NEW.control_key)
+    engine = make_engine()
+    told(engine, *map(record_of, (replaced, *SERVERS[1:])))
+    now = 6.0
+    while now < 120 and engine.counters["servers.changed"] < 2:
+        now = max(now, engine.deadline() or now)
+        engine.timer(now)
+    assert engine.counters["servers.changed"] == 1
+    assert {info.control_key for info in engine.servers()} == {
+        NEW.control_key,
+        *(info.control_key for info in SERVERS[1:]),
+    }

@@ -4,16 +4,19 @@ import asyncio
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
+import msgpack
 import pytest
 
+from support.agent_values import HIGH_KEY, LOW_KEY, SERVERS
 from wgmap.errors import ConfigError, ConflictError
 from wgmap_agent.engine.types import SavedState
 from wgmap_agent.runner import walltime
 from wgmap_agent.runner.store import STATE_FILE, StateError, Store, decode, encode
 
-STATE = SavedState(nonce=2**64 - 2)
+STATE = SavedState(2**64 - 2, 7, (LOW_KEY, HIGH_KEY), SERVERS)
 
 
 def test_what_is_saved_is_read_again(tmp_path: Path) -> None:
@@ -36,6 +39,30 @@ def test_every_damaged_byte_is_noticed() -> None:
     for length in range(len(good)):
         with pytest.raises(StateError):
             decode(good[:length])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"revoked": 7},
+        {"revoked": [b"short"]},
+        {"revoked": ["x" * 32]},
+        {"servers": [["ms1", bytes(32), "192.0.2.1:51822"]]},
+        {"servers": [["ms1", bytes(32), 7, bytes(16)]]},
+        {"servers": [["ms1", bytes(32), "192.0.2.1", bytes(16)]]},
+        {"servers": [["ms1", bytes(32), "192.0.2.1:51822", bytes(4)]]},
+        {"servers": [[1, bytes(32), "192.0.2.1:51822", bytes(16)]]},
+    ],
+)
+def test_values_that_make_no_sense_are_noticed(fields: dict[str, object]) -> None:
+    body = msgpack.packb({"nonce": 1, "revocation": None, **fields})
+    with pytest.raises(StateError):
+        decode(b"wgmapag1" + zlib.crc32(body).to_bytes(4) + body)
+
+
+def test_what_an_earlier_version_wrote_is_read() -> None:
+    body = msgpack.packb({"nonce": 1})
+    assert decode(b"wgmapag1" + zlib.crc32(body).to_bytes(4) + body) == SavedState(1)
 
 
 def test_a_damaged_file_is_set_aside_and_the_agent_starts(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import TypeAdapter, ValidationError
 
 from wgmap.addresses import Endpoint
+from wgmap.config import ListenField
 from wgmap.errors import ConfigError, ConflictError
-from wgmap.metrics import MAX_HEAD, Histogram, ListenField, MetricsServer, counted, gauge, render
+from wgmap.metrics import MAX_HEAD, Histogram, MetricsServer, counted, gauge, render
 
 COUNTERS = {"peer.kicked": 3, "now.flows": 2, "run.inject.EINVAL": 1}
 

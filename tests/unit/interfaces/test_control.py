@@ -186,11 +186,40 @@ async def test_a_silent_peer_is_made_anew_where_it_is(monkeypatch: pytest.Monkey
         assert await peers.is_outer(address(1), HOME)
 
 
-async def test_reachable_counts_recent_handshakes() -> None:
+def shook_hands(device: MemoryDevice, number: int) -> None:
+    device.peers[key(number)] = replace(device.peers[key(number)], last_handshake=1e12)
+
+
+async def test_reachable_counts_recent_handshakes_of_the_enrolled() -> None:
     device = MemoryDevice()
-    await device.configure(DeviceConfig(peers=(PeerConfig(key(1)), PeerConfig(key(2)))))
-    device.peers[key(2)] = replace(device.peers[key(2)], last_handshake=1e12)
-    assert await ControlPeers(device).reachable() == 1
+    async with running(device, table={"a": row(1), "b": row(2)}) as peers:
+        await peers.settled()
+        assert await peers.reachable() == 0
+        await device.configure(DeviceConfig(peers=(PeerConfig(key(3)),)))
+        for number in (2, 3):
+            shook_hands(device, number)
+        assert await ControlPeers(device).reachable() == 0, "nobody is enrolled"
+        await eventually_counts(peers, 1)
+
+
+async def test_who_was_removed_and_added_again_is_reachable_only_after_another_handshake() -> None:
+    """As while a cluster is restored: an older reading must not tell that agents are back."""
+    device = MemoryDevice()
+    async with running(device, table={"a": row(1)}) as peers:
+        await peers.settled()
+        shook_hands(device, 1)
+        await eventually_counts(peers, 1)
+        peers.replace({})
+        await peers.settled()
+        peers.replace({"a": row(1)})
+        await peers.settled()
+        assert await peers.reachable() == 0
+
+
+async def eventually_counts(peers: ControlPeers, count: int) -> None:
+    async with asyncio.timeout(5.0):
+        while await peers.reachable() != count:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
 
 
 class TestReader:

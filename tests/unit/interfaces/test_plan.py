@@ -11,7 +11,7 @@ from wgmap.addresses import Endpoint, control_address, host_prefix
 from wgmap.wg.device import DeviceConfig, DeviceState, PeerConfig, PeerState
 from wgmap.wg.keys import PublicKey
 from wgmap_cluster.fsm.rows import PeerRow
-from wgmap_cluster.interfaces.plan import SILENT_S, ControlPlan, Silence, reachable
+from wgmap_cluster.interfaces.plan import SILENT_S, ControlPlan, Silence
 
 CONTROL = ipaddress.IPv6Network("fd77:676d:6170::/64")
 ENDPOINT = Endpoint(ipaddress.ip_address("192.0.2.9"), 51822)
@@ -158,6 +158,9 @@ class TestSilence:
 
 
 def test_reachable_is_who_shook_hands_within_180_s() -> None:
-    assert reachable(state(1, 1, handshake=1000.0), 1179.0) == 1
-    assert reachable(state(1, 1, handshake=1000.0), 1180.0) == 0
-    assert reachable(state(1, 1, handshake=None), 1.0) == 0
+    plan = ControlPlan()
+    plan.change("a", row(1))
+    assert plan.reachable(state(1, 1, handshake=1000.0), 1179.0) == 1
+    assert plan.reachable(state(1, 1, handshake=1000.0), 1180.0) == 0
+    assert plan.reachable(state(1, 1, handshake=None), 1.0) == 0
+    assert plan.reachable(state(2, 1, handshake=1000.0), 1179.0) == 0, "it is not enrolled"

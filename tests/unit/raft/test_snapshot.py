@@ -6,12 +6,17 @@ from random import Random
 
 import pytest
 
+from support.raftrig import Rig
 from support.simdisk import SimDisk
 from wgmap_cluster.raft.disk import CorruptError
-from wgmap_cluster.raft.interface import LogError, Member
+from wgmap_cluster.raft.interface import LogError, Member, Outcome
+from wgmap_cluster.raft.messages import Install
+from wgmap_cluster.raft.settings import Settings
 from wgmap_cluster.raft.snapshot import Job, SnapshotMeta, SnapshotStore, ThreadJob, read_meta
 
 PATH = Path("raft.snapshot")
+SMALL = Settings(snapshot_entries=20, retain_entries=2, chunk_bytes=64, install_timeout_s=2.0)
+OURS = (3, 50)  # a leader's term, and the index
 PIECES = [bytes([number]) * 100 for number in range(1, 20)]
 
 
@@ -107,7 +112,7 @@ def test_one_that_was_overtaken_is_dropped() -> None:
     store = SnapshotStore(disk, PATH, background)
     store.save(meta(20), PIECES)
     whole = other.read(PATH) or b""
-    assert store.receive(50, len(whole), 0, whole) == len(whole)
+    assert store.receive(OURS, len(whole), 0, whole) == len(whole)
     assert store.install() == meta(50)
     background.jobs[0].finish()
     assert not store.poll()
@@ -119,14 +124,33 @@ def test_pieces_come_in_order_or_not_at_all() -> None:
     saved(other, 50)
     whole = other.read(PATH) or b""
     store = SnapshotStore(disk, PATH)
-    assert store.receive(50, len(whole), 300, whole[300:400]) == 0
-    assert store.receive(50, len(whole), 0, whole[:300]) == 300
-    assert store.receive(50, len(whole), 400, whole[400:500]) == 300  # a gap
-    assert store.receive(50, len(whole), 0, whole[:300]) == 300  # a repetition
-    assert store.receive(40, len(whole), 300, whole[300:400]) == 0  # of another snapshot
-    assert store.receive(50, len(whole), 300, whole[300:]) == len(whole)
+    assert store.receive(OURS, len(whole), 300, whole[300:400]) == 0
+    assert store.receive(OURS, len(whole), 0, whole[:300]) == 300
+    assert store.receive(OURS, len(whole), 400, whole[400:500]) == 300  # a gap
+    assert store.receive(OURS, len(whole), 0, whole[:300]) == 300  # a repetition
+    assert store.receive((3, 40), len(whole), 300, whole[300:400]) == 0  # of another snapshot
+    assert store.receive(OURS, len(whole), 300, whole[300:]) == len(whole)
     assert store.install() == meta(50)
     assert list(store.pieces()) == PIECES
+
+
+def test_the_files_of_two_leaders_are_never_mixed() -> None:
+    """Both are of index 50; equal states need not give equal bytes."""
+    disk, one, two = SimDisk(), SimDisk(), SimDisk()
+    saved(one, 50)
+    background = Background()
+    other = SnapshotStore(two, PATH, background)
+    other.save(meta(50), [piece[:50] for piece in PIECES])
+    background.jobs[0].finish()
+    assert other.poll()
+    first, second = one.read(PATH) or b"", two.read(PATH) or b""
+    store = SnapshotStore(disk, PATH)
+    assert store.receive((3, 50), len(first), 0, first[:300]) == 300
+    assert store.receive((4, 50), len(second), 300, second[300:600]) == 0
+    assert store.receive((4, 50), len(second), 0, second[:300]) == 300
+    assert store.receive((4, 50), len(second), 300, second[300:]) == len(second)
+    assert store.install() == meta(50)
+    assert list(store.pieces()) == [piece[:50] for piece in PIECES]
 
 
 def test_a_failing_thread_shows_when_asked() -> None:
@@ -141,3 +165,33 @@ def test_a_failing_thread_shows_when_asked() -> None:
         job._thread.join()
         with pytest.raises(LogError, match=text):
             job.done()
+
+
+def write_many(rig: Rig, count: int, names: str) -> None:
+    done = [rig.propose("a", b"c%d" % number) for number in range(count)]
+    rig.run(0.2, names)
+    assert all(result[0].outcome is Outcome.APPLIED for result in done)
+
+
+def test_a_server_that_dies_while_it_is_sent_one_holds_the_log_for_a_while_only() -> None:
+    """What follows the snapshot on its way is kept for it, but not for ever: it may be gone."""
+    rig = Rig(settings=SMALL)
+    leader = rig.elect("a")
+    rig.isolate("b")
+    write_many(rig, 60, "ac")
+    rig.connect("a", "b")
+    rig.time += 0.06
+    rig.tick("a")
+    (first, *_) = [m for m in rig.sent("a", "b") if isinstance(m, Install)]
+    rig.deliver("a", "b", 1)
+    rig.deliver("b", "a")
+    rig.isolate("b")
+    for _ in range(3):
+        write_many(rig, 60, "ac")
+        assert leader.wal.first <= first.last_index  # b may be back in a moment
+    rig.run(SMALL.install_timeout_s, "ac")
+    write_many(rig, 60, "ac")
+    assert leader.wal.first > first.last_index + 150
+    rig.crash("b")
+    rig.run(1.0)
+    assert rig.machines["b"].commands == rig.machines["a"].commands

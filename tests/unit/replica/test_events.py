@@ -109,7 +109,7 @@ async def test_a_follower_gets_lines_and_the_end_when_the_server_stops(tmp_path:
 
 
 async def test_restored_rows_are_no_events(cluster: Cluster, tmp_path: Path) -> None:
-    pieces = list(await cluster.operations.archive.backup("then", None))
+    pieces = list(await cluster.operations.archive.backup(("ann", "then"), None))
     other = await found(tmp_path / "unused.sock")
 
     async def body() -> AsyncIterator[bytes]:

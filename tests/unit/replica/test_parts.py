@@ -88,13 +88,42 @@ def test_the_clock_goes_on_where_the_last_leader_left_it() -> None:
     assert clock.tick(1005.0, 3, state, queue) == Advance(55.0)
     assert clock.tick(1100.0, None, state, queue) is None
     assert clock.tick(2000.0, 4, state, queue) == Advance(50.0), "its own time was not counted"
-    assert clock.tick(2179.9, 4, state, queue) == Advance(50.0 + 2179.9 - 2000.0)
+    for passed in range(5, 180, 5):
+        assert clock.tick(2000.0 + passed, 4, state, queue) == Advance(50.0 + passed)
     command = clock.tick(2190.0, 4, state, queue)
     assert command == Expire(240.0, ("a1",)), "grace anew: 180 s after it became leader"
     assert isinstance(command, Expire)
     driver.apply_bytes(encode(command))
     assert not state.mappings
     assert state.meta[Meta.CLOCK] == 240.0
+
+
+def ticked(clock: LeaderClock, driver: Driver, queue: DueQueue, start: float, for_s: int) -> None:
+    """Let a leader of term 3 tick every 5 s, and apply what it proposes; nobody may expire."""
+    for passed in range(0, for_s, 5):
+        command = clock.tick(start + passed, 3, driver.machine.state, queue)
+        assert isinstance(command, Advance), f"{command} {passed} s after {start}"
+        driver.apply_bytes(encode(command))
+
+
+def test_a_leader_that_was_stopped_for_longer_than_the_grace_expires_nobody() -> None:
+    driver, queue = founded()
+    clock = LeaderClock()
+    ticked(clock, driver, queue, 1000.0, 100)
+    # An hour later it goes on where it was, in the same term: nobody has led meanwhile.
+    ticked(clock, driver, queue, 4600.0, 175)
+    assert driver.machine.state.clock < 300.0, "what it slept does not count"
+    assert driver.machine.state.mappings
+    assert clock.tick(4600.0 + 180, 3, driver.machine.state, queue) == Expire(
+        driver.machine.state.clock + 10.0, ("a1",)
+    ), "who does not come back has left"
+
+
+def test_a_tick_that_is_a_little_late_counts_as_time() -> None:
+    driver, queue = founded()
+    clock = LeaderClock()
+    ticked(clock, driver, queue, 1000.0, 20)
+    assert clock.tick(1030.0, 3, driver.machine.state, queue) == Advance(30.0)
 
 
 def test_no_clock_before_the_cluster_is_founded() -> None:

@@ -26,6 +26,7 @@ from wgmap.lisp.messages import (
     Record,
     RequestRecord,
 )
+from wgmap_cluster.backup.restoring import REVOCATION_GAP
 from wgmap_cluster.feed import Forward
 from wgmap_cluster.fsm.rows import Change, RevocationRow, Table
 from wgmap_cluster.responder.actions import Action
@@ -191,6 +192,20 @@ def test_a_revocation_carries_its_number_to_all_agents() -> None:
     (notify,) = news(network.change(gone(2)))
     assert (mark_of(notify).since, mark_of(notify).number) == (1, 2)
     assert revoked_keys(notify) == {key("x2")}
+
+
+def test_a_gap_in_the_numbers_costs_no_turns() -> None:
+    """After a restore revocations go on 2^20 higher: one message, not a thousand, bridges it."""
+    after = 3 + REVOCATION_GAP
+    network = Network(*ROWS, gone(3))
+    mark = introduced(network)
+    (notify,) = news(network.change(gone(after)))
+    assert (mark_of(notify).since, mark_of(notify).number) == (3, after)
+    network.send("a1", acknowledgement(notify, mark._replace(number=after)))
+    # And so for an agent that was away.
+    (notify,) = news(network.send("a1", question(mark._replace(number=1))))
+    assert (mark_of(notify).since, mark_of(notify).number) == (1, after)
+    assert revoked_keys(notify) == {key("x3"), key(f"x{after}")}
 
 
 def test_the_mark_is_the_end_of_every_message() -> None:

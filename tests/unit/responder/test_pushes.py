@@ -1,5 +1,6 @@
 """What agents are told unasked: introductions, changes, withdrawals, revocations."""
 
+import ipaddress
 from dataclasses import replace
 
 import pytest
@@ -21,7 +22,7 @@ from support.tables import (
 )
 from wgmap.lisp.codec import decode, encode
 from wgmap.lisp.messages import Action as MapReplyAction
-from wgmap.lisp.messages import MapNotify, MapNotifyAck, MapRequest
+from wgmap.lisp.messages import Eid, MapNotify, MapNotifyAck, MapRequest
 from wgmap_cluster.feed import Changes
 from wgmap_cluster.fsm.rows import Change, InstanceRow, MappingRow, Table
 from wgmap_cluster.responder.actions import Action
@@ -228,6 +229,16 @@ def test_a_plain_client_is_asked_to_ask_again() -> None:
     assert smr.source_eid is not None
     assert str(smr.source_eid.prefix) == "10.66.2.1/32"
     assert str(smr.records[0].eid.prefix) == "10.66.5.0/24"
+
+
+def test_a_plain_client_is_told_of_the_change_of_a_prefix_by_an_address_in_it() -> None:
+    network = Network(*THREE, enrolled("a5"), mapped("a5", "10.66.5.0/24", plain=True))
+    network.change(mapped("a2", "10.66.32.0/20"))
+    network.ask("a5", "10.66.40.1/32")
+    actions = network.change(mapped("a2", "10.66.32.0/20", version=2))
+    solicited = [decode(s.datagram) for s in sent(actions) if s.destination[0] == control("a5")]
+    sources = [one.source_eid for one in solicited if isinstance(one, MapRequest)]
+    assert Eid(ipaddress.ip_network("10.66.32.0/32")) in sources
 
 
 def test_changes_of_the_server_set_are_pushed_to_who_asked_for_it() -> None:

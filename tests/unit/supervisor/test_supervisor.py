@@ -81,7 +81,7 @@ def test_a_signal_ends_all_of_it_cleanly(server: Server, number: signal.Signals)
     assert server.wait() == 0
     assert not any(alive(pids[role]) for role in ROLES)
     assert not (server.state / "pids.json").exists()
-    assert server.notify.recv(100) == b"STOPPING=1"
+    server.told(b"STOPPING=1")
 
 
 def test_a_child_that_does_not_listen_is_killed_in_the_end(server: Server) -> None:
