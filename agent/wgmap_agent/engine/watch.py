@@ -67,8 +67,17 @@ class Watch:
         for peer in list(plane.data.peers.values()):
             if peer.changed_in < number and peer.key in plane.data.peers:
                 actions += self._peer(now, peer, state.peers.get(peer.key), wall)
-        self._watch_at = now + plane.settings.watch_s if plane.data.peers else None
+        self._watch_at = now + self._pause_s() if plane.data.peers else None
         return actions
+
+    def _pause_s(self) -> float:
+        """Return how long to wait for the next look at peers that stand.
+
+        WireGuard tells of all or none: a device of thousands is looked at more seldom.
+        """
+        settings = self._plane.settings
+        rest = settings.watch_rest * self._plane.readings.took(Tunnel.DATA)
+        return max(settings.watch_s, min(rest, settings.watch_cap_s))
 
     def _peer(self, now: float, peer: Peer, state: PeerState | None, wall: float) -> list[Action]:
         if state is None:
