@@ -1,12 +1,14 @@
 # Two commands do everything: `make demo` and `make test`. The others are for people who work on it.
 .PHONY: all setup demo test test-promises test-kernel test-matrix check fuzz format clean mutants bench-log chaos-log \
-        bench-moves bench-first-contact wheelhouse lint-rollout
+        bench-moves bench-first-contact bench-failover bench-storms bench-registers sim-agent \
+        wheelhouse lint-rollout
 
 PYTEST ?= .venv/bin/pytest
 FUZZ_SECONDS ?= 60
 MINUTES ?= 5
 SEED ?= 1
 SERVERS ?= 3
+EXAMPLES ?= 1000
 
 all: setup
 
@@ -48,9 +50,10 @@ format: setup
 mutants: setup
 	.venv/bin/python scripts/mutants.py
 
-# The promises of the control plane, asked thousands of times under faults (half an hour).
+# The promises of the control plane, asked thousands of times under faults (an hour).
 test-promises: setup
-	WGMAP_LONG=1 $(PYTEST) --log-cli-level=INFO --durations=0 tests/netns/promises
+	WGMAP_LONG=1 $(PYTEST) --log-cli-level=INFO --durations=0 tests/netns/promises \
+		tests/netns/interfaces/test_reboot.py tests/cluster/test_keeping_alive.py
 
 # Servers of the log in namespaces, faults, load, and a judge: MINUTES, SEED, SERVERS.
 chaos-log: setup
@@ -65,9 +68,25 @@ bench-log: setup
 bench-first-contact: setup
 	@scripts/as-root .venv/bin/python bench/first_contact.py
 
+# 100,000 peers that repeat their register every minute, beside lookups (some minutes).
+bench-registers: setup
+	.venv/bin/python bench/registers.py
+
 # Endpoints that move, beside WireGuard alone (about 10 minutes): docs/evaluation/moves.md.
 bench-moves: setup
 	@scripts/as-root .venv/bin/python -m wgmap_chaos.moves
+
+# Servers that die, and what first contacts feel of it (5 minutes): docs/evaluation/failover.md.
+bench-failover: setup
+	@scripts/as-root .venv/bin/python -m wgmap_chaos.failover
+
+# A thousand agents that lose a server and get it back, simulated (3 minutes): storms.md.
+bench-storms: setup
+	PYTHONPATH=tests .venv/bin/python -m support.agent_sim.storm
+
+# Random plans for simulated agents and servers: EXAMPLES of them, the same ones each time.
+sim-agent: setup
+	WGMAP_SIM_EXAMPLES=$(EXAMPLES) $(PYTEST) --timeout=0 tests/sim/agent/test_random.py
 
 clean:
 	rm -rf .venv .venv-rollout build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .fuzz

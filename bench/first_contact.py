@@ -19,7 +19,6 @@ from contact import report, steps
 from contact.capture import Capture
 from contact.floor import Floor
 from contact.nebula import Nebula, is_there
-from contact.priority import favour, of_lab
 from contact.probe import Prober, Reply, prober
 from contact.report import FLOOR, NEBULA, OURS, Row
 
@@ -27,6 +26,7 @@ from wgmap.addresses import IPAddress
 from wgmap_agent.runner import statussocket
 from wgmap_chaos.lab import inventory
 from wgmap_chaos.lab.inventory import AgentEntry, Inventory
+from wgmap_chaos.priority import favour, of_lab
 from wgmap_chaos.programs import run
 
 DATA_PORT = 51820

@@ -85,11 +85,72 @@ MUTANTS = (
         "self._next_id = 0",
         test="test_defects.py::test_p5_an_answer_to_an_earlier_incarnation_is_not_taken_for_ours",
     ),
+    # Before the sync only a leader's entries may leave.
     Mutant(
         "send before sync",
         "node.py",
-        "self.wal.sync()  # the point before which nothing leaves\n        self._flush()",
-        "self._flush()\n        self.wal.sync()",
+        "self._sync()  # the point before which nothing else leaves",
+        "self._flush(); self._sync()",
+    ),
+    Mutant(
+        "acknowledge before sync",
+        "node.py",
+        "isinstance(message, messages.AppendEntries)",
+        "isinstance(message, messages.AppendEntries | messages.AppendReply)",
+    ),
+    Mutant(
+        "vote before sync",
+        "node.py",
+        "isinstance(message, messages.AppendEntries)",
+        "isinstance(message, messages.AppendEntries | messages.VoteReply)",
+    ),
+    Mutant(
+        "stand for election before sync",
+        "node.py",
+        "isinstance(message, messages.AppendEntries)",
+        "isinstance(message, messages.AppendEntries | messages.RequestVote)",
+    ),
+    Mutant(
+        "a leader does not sync what it counts",
+        "node.py",
+        "self._sync()  # the point before which nothing else leaves",
+        "self.leading and self.wal._buffer.clear(); self.wal.synced = self.wal.last\n"
+        "        self._sync()",
+    ),
+    Mutant(
+        "a leader counts once too often",
+        "protocol.py",
+        "held = sorted([*held, core.wal.synced], reverse=True)",
+        "held = sorted([*held, core.wal.synced, core.wal.synced], reverse=True)",
+        servers=5,
+    ),
+    Mutant(
+        "an entry of an old term committed by counting",
+        "protocol.py",
+        "if core.wal.term_at(index) == core.term:",
+        "if core.wal.term_at(index):",
+        test="test_commit.py::test_an_entry_of_an_earlier_term_is_not_committed_by_counting",
+    ),
+    Mutant(
+        "sync without fdatasync",
+        "wal.py",
+        "file.write(data)\n        file.sync()\n        self._buffer.clear()",
+        "file.write(data)\n        self._buffer.clear()",
+    ),
+    Mutant(
+        "the pieces of two leaders' snapshots mixed",
+        "snapshot.py",
+        "if incoming is None or incoming.whose != whose:",
+        "if incoming is None or incoming.whose[1] != whose[1]:",
+        test="test_snapshot.py::test_the_files_of_two_leaders_are_never_mixed",
+    ),
+    Mutant(
+        "the log held for ever for who died during an install",
+        "protocol.py",
+        "return now() - transfer.progress > self._node.settings.install_timeout_s",
+        "return False",
+        test="test_snapshot.py::test_a_server_that_dies_while_it_is_sent_one"
+        "_holds_the_log_for_a_while_only",
     ),
     Mutant(
         "commit on a snapshot chunk",

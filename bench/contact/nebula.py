@@ -11,11 +11,11 @@ import subprocess
 import time
 from pathlib import Path
 
-from contact.priority import favour
 from contact.probe import Prober
 from wgmap.addresses import IPAddress
 from wgmap_chaos.lab import shell
 from wgmap_chaos.lab.inventory import AgentEntry, HostEntry, ServerEntry
+from wgmap_chaos.priority import favour
 
 PORT = 51997
 END_S = 5.0

@@ -141,6 +141,46 @@ async def test_a_server_with_a_wiped_disk_comes_back_only_as_a_new_one(
     assert three.machines[name].commands == [b"kept"]
 
 
+async def test_figures_tell_what_the_log_does(three: Cluster) -> None:
+    leader, follower = await three.leader(), three.follower()
+    before = leader.figures()
+    for number in range(10):
+        assert (await follower.propose(b"%d" % number)).outcome is Outcome.APPLIED
+    assert await leader.read_barrier() is not None
+    await three.settled()
+    after = leader.figures()
+    assert (after["leading"], follower.figures()["leading"]) == (1, 0)
+    assert after["commit"] == after["applied"] == after["last"] == before["last"] + 10
+    assert after["syncs"] > before["syncs"]
+    assert 0 < after["syncs_longest_us"] <= after["syncs_us"]
+    assert (after["reads_confirmed"], after["elections_won"], after["connected"]) == (1, 1, 2)
+    assert after["term"] == leader.status().term
+    assert follower.figures()["proposals_applied"] == 10
+    assert {name for name in after if name.startswith("lag.")} == {
+        f"lag.{name}" for name, log in three.logs.items() if log is not leader
+    }
+    await eventually(lambda: not any(v for k, v in leader.figures().items() if k[:3] == "lag"))
+    leader.take_snapshot()
+    await eventually(lambda: leader.figures()["snapshot"] == after["applied"])
+    await leader.stop()
+    assert leader.figures() == {}
+
+
+async def test_a_frame_that_makes_no_sense_costs_its_connection_and_nothing_else(
+    three: Cluster,
+) -> None:
+    """A server with a bug, or of a version that it should not be, must not end the others."""
+    leader, follower = await three.leader(), three.follower()
+    name = next(name for name, log in three.logs.items() if log is leader)
+    connection = follower._transport._connections[name]  # type: ignore[union-attr]
+    connection.send(b"\xc1 no message")
+    connection.flush()
+    await eventually(lambda: leader.figures()["frames_broken"] == 1)
+    await eventually(lambda: leader.figures()["connected"] == 2)
+    assert (await follower.propose(b"x", 10.0)).outcome is Outcome.APPLIED
+    assert three.failures == {}
+
+
 async def test_leadership_is_handed_over_without_losing_a_proposal(three: Cluster) -> None:
     leader = await three.leader()
     handing = asyncio.ensure_future(three.follower().hand_over())  # any server can ask
@@ -158,15 +198,47 @@ async def test_leadership_goes_to_the_server_that_is_named(three: Cluster) -> No
         await leader.hand_over("ms9", deadline_s=0.3)
 
 
+@pytest.mark.parametrize(
+    ("versions", "further", "talks"),
+    [
+        ([1, 1], [], True),
+        ([1, 2], [], True),  # a later version that still speaks to ours
+        ([1, 7], ["what it adds"], True),
+        ([2, 3], [], False),
+        ([0, 0], [], False),
+        (1, [], False),
+        (["1", "1"], [], False),
+    ],
+)
+async def test_servers_of_two_versions_talk_where_there_is_one_that_both_read(
+    versions: object, further: list[object], talks: bool, tmp_path: Path
+) -> None:
+    """As in a rolling upgrade: the other one is of a later version, or this one is."""
+    own, other = loopback_members(2)
+    log = RaftLog(own.name, [own, other], tmp_path, ListMachine())
+    await log.start()
+    address, port = own.address.rsplit(":", 1)
+    hello = msgpack.packb(["wgmap-raft", versions, other.name, own.name, bytes(8), *further])
+    reader, writer = await asyncio.open_connection(address, int(port))
+    writer.write(len(hello).to_bytes(4, "little") + hello)
+    answered = b""
+    with contextlib.suppress(ConnectionError):
+        answered = await asyncio.wait_for(reader.read(4), 5)
+    assert bool(answered) == talks
+    assert log.status().others[other.name].connected == talks
+    writer.close()
+    await log.stop()
+
+
 async def test_a_server_that_knows_nothing_of_the_others_is_not_let_in(three: Cluster) -> None:
     leader = await three.leader()
     term = leader.status().term
     address, port = three.members[0].address.rsplit(":", 1)
     for greeting in (
         b"\x80\x04\x95garbage",
-        msgpack.packb(["wgmap-raft", 1, "ms9", "ms1", bytes(8)]),
-        msgpack.packb(["wgmap-raft", 1, "ms2", "ms3", bytes(8)]),
-        msgpack.packb(["wgmap-raft", 1, ["ms2"], "ms1", bytes(8)]),
+        msgpack.packb(["wgmap-raft", [1, 1], "ms9", "ms1", bytes(8)]),
+        msgpack.packb(["wgmap-raft", [1, 1], "ms2", "ms3", bytes(8)]),
+        msgpack.packb(["wgmap-raft", [1, 1], ["ms2"], "ms1", bytes(8)]),
         msgpack.packb("readonly"),
         bytes(5000),
     ):

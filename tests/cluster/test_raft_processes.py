@@ -15,8 +15,12 @@ import pytest
 
 from support.raftlog import eventually
 from support.raftprocess import ProcessCluster, ServerProcess
+from wgmap_cluster.raft.inspect import check_state
 
-BUSY = {"snapshot_entries": 150, "retain_entries": 20, "chunk_bytes": 512, "window_bytes": 4096}
+BUSY = {
+    "snapshot_entries": 150, "retain_entries": 20, "install_timeout_s": 1.5,
+    "chunk_bytes": 512, "window_bytes": 4096,
+}  # fmt: skip
 # Detached, so that the process that is killed and waited for is the server itself.
 STRACE = ("strace", "-D", "-f", "-qq", "-o", "/dev/null")
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
@@ -63,35 +67,67 @@ async def test_kill_9_one_after_another_and_all_at_once(busy: ProcessCluster) ->
     assert len(busy.acknowledged) > 800
 
 
-HELPERS = {
-    "snapshot": "raft.snapshot.new",
-    "compaction": "raft.wal.new",
-    "install": "raft.snapshot.in",
+# What is written at each moment, and the figure that rises once it is whole.
+MOMENTS = {
+    "snapshot": ("raft.snapshot.new", "snapshots_written"),
+    "compaction": ("raft.wal.new", "snapshots_written"),
+    "install": ("raft.snapshot.in", "snapshots_installed"),
 }
+HITS, ATTEMPTS = 3, 15
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", HELPERS)
-async def test_kill_9_in_the_middle_of(moment: str, busy: ProcessCluster) -> None:
-    victim = busy.servers[1]
-    async with writing(busy):
-        for _ in range(3):
-            if moment == "install":
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("moment", MOMENTS)
+async def test_kill_9_in_the_middle_of(moment: str, tmp_path: Path) -> None:
+    """Under way for a short while only: who comes too late tries again."""
+    helper, figure = MOMENTS[moment]
+    small = {"chunk_bytes": 64, "window_bytes": 256} if moment == "install" else {}
+    hits = attempts = 0
+    async with ProcessCluster(tmp_path, 3, **{**BUSY, **small}) as busy:
+        victim = busy.servers[1]
+        async with writing(busy):
+            while hits < HITS and attempts < ATTEMPTS:
+                attempts += 1
                 await victim.kill()
-                await more(busy, 300)
+                if moment == "install":
+                    await _logs_begin_behind(busy, victim)
+                hits += await _kill_while_writing(victim, victim.state_dir / helper, figure)
+                await more(busy, 50)
                 await victim.start()
-            await _kill_when_there(victim, victim.state_dir / HELPERS[moment])
-            await more(busy, 50)
-            await victim.start()
-    await busy.require_nothing_lost()
+        await busy.require_nothing_lost()
+    assert hits == HITS, f"{hits} in {attempts}"
 
 
-async def _kill_when_there(victim: ServerProcess, helper: Path) -> None:
-    """Kill a server as soon as it writes a certain file."""
-    async with asyncio.timeout(20):
-        while not helper.exists():  # noqa: ASYNC110, ASYNC240  # for a moment
+async def _logs_begin_behind(cluster: ProcessCluster, down: ServerProcess) -> None:
+    """Have the others write until none of them has in its log what a server lacks that is down.
+
+    An install that was under way when it was killed holds their logs for a while.
+    """
+    state = check_state(down.state_dir)
+    has = max(state.last_index, state.snapshot_index)
+    async with asyncio.timeout(40):
+        for server in cluster.servers:
+            while server is not down and (await server.call("figures"))["first"] <= has:
+                await more(cluster, 20)
+
+
+async def _kill_while_writing(victim: ServerProcess, helper: Path, figure: str) -> bool:
+    """Start a server and kill it while it writes a file; False where that came too late."""
+    helper.unlink(missing_ok=True)  # noqa: ASYNC240  # left by the one before
+    await victim.start()
+    written = asyncio.create_task(_rises(victim, figure))
+    async with asyncio.timeout(30):
+        while not helper.exists() and not written.done():  # noqa: ASYNC110, ASYNC240  # a moment
             await asyncio.sleep(0)
+    written.cancel()
     await victim.kill()
+    return helper.exists()  # noqa: ASYNC240
+
+
+async def _rises(server: ServerProcess, figure: str) -> None:
+    while not (await server.call("figures")).get(figure):  # noqa: ASYNC110  # another process
+        await asyncio.sleep(0.02)
 
 
 @pytest.mark.slow

@@ -1,8 +1,11 @@
 """A replica as a real process, with a real log, a test client on its feed socket."""
 
 import asyncio
+import contextlib
 import ipaddress
 import json
+import os
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -151,3 +154,28 @@ async def test_the_operators_status(replica: ReplicaProcess) -> None:
     assert json.dumps(status)
     await asyncio.gather(*(client.barrier(number) for number in range(50)))
     await client.close()
+
+
+def tcp_sockets(pid: int) -> list[str]:
+    """List the TCP sockets of a process, of either family and in any state."""
+    own = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            own.add(str(descriptor.readlink()))
+    tables = (Path(f"/proc/{pid}/net/{name}").read_text() for name in ("tcp", "tcp6"))
+    rows = [line.split() for table in tables for line in table.splitlines()[1:]]
+    return [row[1] for row in rows if f"socket:[{row[9]}]" in own]
+
+
+async def test_a_single_server_opens_no_tcp_port(replica: ReplicaProcess) -> None:
+    client = await replica.attach()
+    await enrol(replica)
+    await client.register(register(1, "10.66.1.0/24"), SOURCE)
+    assert replica.process is not None
+    assert tcp_sockets(replica.process.pid) == []
+    (server,) = (await ask(replica, "GET", "status"))["servers"]
+    assert server["state"] == "leader", "its log runs, without a port"
+    await client.close()
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # it would be seen
+        port = f"{listener.getsockname()[1]:04X}"
+        assert any(address.endswith(f":{port}") for address in tcp_sockets(os.getpid()))

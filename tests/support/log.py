@@ -68,6 +68,9 @@ class MemoryLog:
         role = Role.LEADER if self.quorum else Role.CANDIDATE
         return LogStatus(role, self.leads if self.quorum else None, 1, index, index, index)
 
+    def figures(self) -> dict[str, int]:
+        return {"commit": len(self.commands), "term": 1}
+
     def publish(self, note: bytes) -> None:
         assert len(note) <= 1024
         self.note = note

@@ -69,6 +69,10 @@ class RigWire:
     def backlog(self, name: str) -> int:  # noqa: ARG002  # nothing ever waits
         return 0
 
+    def drop(self, name: str, reason: str) -> None:
+        assert reason
+        self._rig.disconnect(self._name, name)
+
     def set_members(self, members: tuple[Member, ...]) -> None:
         self.members = members
 

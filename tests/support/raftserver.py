@@ -34,6 +34,8 @@ async def answer(log: RaftLog, machine: ListMachine, request: dict[str, Any]) ->
         case "status":
             status = log.status()
             return {"leader": status.leader, "applied": status.applied, "term": status.term}
+        case "figures":
+            return dict(log.figures())
         case "snapshot":
             log.take_snapshot()
             return {}

@@ -14,7 +14,7 @@ from support.tables import key, request
 from wgmap.lisp.codec import decode
 from wgmap.lisp.messages import MapReply
 
-DEADLINE_S = 15.0
+DEADLINE_S = 15.0 * float(os.environ.get("WGMAP_TIME_SCALE", "1"))
 ROLES = ("supervisor", "replica", "responder")
 PROGRAM = """
 import sys
@@ -56,7 +56,7 @@ class Server:
             f'[server]\nname = "ms1"\nstate_dir = "{self.state}"\n'
             f'admin_socket = "{folder}/admin.sock"\n[control]\n{control or listen}'
         )
-        self._prefix = prefix
+        self.prefix = prefix
         self._replica = replica
         self.log = (folder / "log").open("w+b")
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -67,7 +67,7 @@ class Server:
     def start(self) -> subprocess.Popen[bytes]:
         tests = str(Path(__file__).parents[1])
         environment = os.environ | {"PYTHONPATH": tests, "NOTIFY_SOCKET": self.notify.getsockname()}
-        command = [*self._prefix, sys.executable, "-c", PROGRAM, str(self.config), self._replica]
+        command = [*self.prefix, sys.executable, "-c", PROGRAM, str(self.config), self._replica]
         return subprocess.Popen(command, env=environment, stdout=self.log, stderr=self.log)
 
     def ready(self) -> None:

@@ -98,11 +98,14 @@ class Voice:
         *locators: Locator,
         prefixes: Iterable[IPNetwork] = (),
         port: int = 51820,
+        instance: int = 0,
     ) -> bytes:
         """Make a register; without locators at the agent's own underlay address."""
         at = locators or (Locator(self._agent.underlay[0], port, KEY),)
         where = tuple(prefixes) or own(self._agent)
-        return encode(MapRegister(nonce, tuple(Record(Eid(one), at, 60) for one in where)))
+        return encode(
+            MapRegister(nonce, tuple(Record(Eid(one, instance), at, 60) for one in where))
+        )
 
     def send(self, server: ServerEntry, datagram: bytes) -> None:
         """Send once, whatever becomes of it."""
@@ -131,13 +134,14 @@ class Voice:
         *,
         refresh: bool = False,
         wait_s: float = 1.0,
+        instance: int = 0,
     ) -> MapReply | None:
         """Ask one server once; None where it does not answer in time."""
         nonce = next(_nonces)
         question = MapRequest(
             nonce,
             (self._agent.control,),
-            (RequestRecord(Eid(host_prefix(eid))),),
+            (RequestRecord(Eid(host_prefix(eid), instance)),),
             smr_invoked=refresh,
         )
         self.send(server, encode(question))

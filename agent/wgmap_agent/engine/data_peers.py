@@ -10,7 +10,7 @@ from wgmap.addresses import IPNetwork
 from wgmap.wg.device import PeerConfig
 from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine.counters import Counters
-from wgmap_agent.engine.mappings import PeerOffer
+from wgmap_agent.engine.mappings import PeerOffer, Reading, Withdrawn, is_inside
 from wgmap_agent.engine.peers import Peer, Phase, Role, WayBack
 from wgmap_agent.engine.settings import Settings
 from wgmap_agent.engine.table import Claim, Table, Verdict
@@ -53,6 +53,8 @@ class DataPeers:
         # What timers look at, so that thousands of settled peers cost nothing.
         self.unsettled: dict[PublicKey, Peer] = {}  # no handshake yet, or in recovery
         self.renew_from = float("inf")  # no mapping is to be renewed before this
+        self._disputed: IPNetwork | None = None  # of the last message
+        self._overruled: list[IPNetwork] = []  # by the last refresh
 
     def take_in(
         self, now: float, offer: PeerOffer, role: Role, *, wins: bool = False
@@ -62,6 +64,7 @@ class DataPeers:
         ``role`` counts for a new peer only; ``wins``: the answer to one's own refresh.
         """
         before = {one.prefix: self.table.get(one.prefix) for one in offer.prefixes}
+        self._disputed = self._dispute(offer)
         taken = [claim for claim in self._claims(now, offer) if self._offer(claim, wins=wins)]
         if not taken:
             return None
@@ -69,8 +72,24 @@ class DataPeers:
         installed.created = offer.key not in self.peers
         self.peers[offer.key] = installed.peer
         self._note_changes(installed, taken, before)
+        self._note_inside(taken, before, wins=wins)
         self._renew(installed, offer)
         return installed
+
+    def take_disputed(self) -> IPNetwork | None:
+        """Return a prefix that the last message gave to another key than we do, once.
+
+        Versions are of a mapping, and a part of one that was narrowed has the prefix of another
+        peer's mapping, or lies in it, or has that of one that was withdrawn: where a message and
+        our table differ about a prefix only a refresh can tell.
+        """
+        disputed, self._disputed = self._disputed, None
+        return disputed
+
+    def take_overruled(self) -> tuple[IPNetwork, ...]:
+        """Return the prefixes that the last refresh gave to other keys than we do, once."""
+        overruled, self._overruled = tuple(self._overruled), []
+        return overruled
 
     def remove(self, key: PublicKey) -> list[Action]:
         """Remove a peer, its prefixes and its routes."""
@@ -85,6 +104,17 @@ class DataPeers:
         if claim is None:
             return None, []
         self._counters.add("mapping.withdrawn")
+        return self._without(claim)
+
+    def drop(self, prefix: IPNetwork) -> tuple[PublicKey | None, list[Action]]:
+        """As ``withdraw``, but nothing says that the prefix may not come back as it was."""
+        claim = self.table.get(prefix)
+        if claim is None:
+            return None, []
+        self.table.drop(prefix)
+        return self._without(claim)
+
+    def _without(self, claim: Claim) -> tuple[PublicKey | None, list[Action]]:
         rest = self.table.prefixes(claim.key)
         if not rest:
             self.peers.pop(claim.key, None)
@@ -92,7 +122,7 @@ class DataPeers:
         else:
             change = PeerConfig(claim.key, allowed_ips=rest, update_only=True)
         actions: list[Action] = [
-            DeleteRoutes((prefix,)),
+            DeleteRoutes((claim.prefix,)),
             ConfigurePeers(Tunnel.DATA, (change,)),
         ]
         return (None if rest else claim.key), actions
@@ -100,6 +130,24 @@ class DataPeers:
     def unconfirmed(self) -> int:
         """Count the peers that only an answer without authority tells of."""
         return sum(peer.unconfirmed_since is not None for peer in self.peers.values())
+
+    def parts(self, gone: Withdrawn, message: Reading) -> tuple[IPNetwork, ...]:
+        """Return the parts of a mapping that is withdrawn: it was narrowed when it came.
+
+        What is newer than the withdrawal stays, and what the same message says is there: that is
+        all that the peer has.
+        """
+        if gone.key is None:
+            return ()
+        offer = message.peers.get(gone.key)
+        there = {one.prefix for one in offer.prefixes} if offer is not None else set()
+        return tuple(
+            prefix
+            for prefix in self.table.prefixes(gone.key)
+            if prefix not in there
+            and is_inside(prefix, gone.prefix)
+            and self.table.is_from(prefix, gone.version)
+        )
 
     def unsettle(self, peer: Peer) -> None:
         """Have timers look at a peer until it stands and is not in recovery."""
@@ -113,6 +161,16 @@ class DataPeers:
     def restore(self, peer: Peer) -> PeerConfig:
         """Make the whole configuration of a peer that the device has lost."""
         return PeerConfig(peer.key, peer.endpoint, self.table.prefixes(peer.key))
+
+    def _dispute(self, offer: PeerOffer) -> IPNetwork | None:
+        return next(
+            (
+                one.prefix
+                for one in offer.prefixes
+                if one.authoritative and self.table.disputes(one.prefix, offer.key, one.version)
+            ),
+            None,
+        )
 
     def _claims(self, now: float, offer: PeerOffer) -> list[Claim]:
         return [
@@ -155,6 +213,22 @@ class DataPeers:
                 losers[old.key] = None
         for key in losers:
             self._lose(installed, key)
+
+    def _note_inside(
+        self, taken: list[Claim], before: dict[IPNetwork, Claim | None], *, wins: bool
+    ) -> None:
+        """Note what lies inside the new prefixes: servers send none that holds a foreign one."""
+        for claim in taken:
+            old = before[claim.prefix]
+            known = old is not None and (old.key, old.version) == (claim.key, claim.version)
+            foreign = () if known and not wins else self._foreign_inside(claim)
+            if wins:
+                self._overruled += foreign
+            elif foreign and self._disputed is None:
+                self._disputed = foreign[0]
+
+    def _foreign_inside(self, claim: Claim) -> tuple[IPNetwork, ...]:
+        return self.table.foreign_inside(claim.prefix, claim.key)
 
     def _lose(self, installed: Installed, key: PublicKey) -> None:
         rest = self.table.prefixes(key)

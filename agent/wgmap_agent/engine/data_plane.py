@@ -1,7 +1,9 @@
 """The data side: packets, answers and pushes become peers, routes and injected packets."""
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from wgmap.addresses import Endpoint, IPAddress, IPNetwork, host_prefix
 from wgmap.lisp.messages import Record
@@ -14,7 +16,7 @@ from wgmap_agent.engine.counters import Counters
 from wgmap_agent.engine.data_peers import DataPeers, Installed
 from wgmap_agent.engine.flows import Event, Flow
 from wgmap_agent.engine.handshakes import Handshakes, kick
-from wgmap_agent.engine.mappings import PeerOffer, Reader, Reading
+from wgmap_agent.engine.mappings import PeerOffer, Reader, Reading, is_inside
 from wgmap_agent.engine.moves import Moves
 from wgmap_agent.engine.negative import Negative
 from wgmap_agent.engine.peers import Peer, Phase, Role
@@ -159,13 +161,14 @@ class DataPlane:
         flows = self._flows_of(offer)
         role = Role.PULLER if flows or known is None else known.role
         installed = self.data.take_in(now, offer, role, wins=answer.refresh)
+        disputed = self._overruled() if answer.refresh else self._disputed(now, answer.target)
         if installed is None:
-            return []
+            return disputed
         self.stamp(installed)
         self.trust(now, installed, answer.records, confirmed=answer.authoritative)
         if installed.peer.recovery is not None and answer.authoritative:
             installed.peer.recovery.answered = True
-        actions = installed.actions()
+        actions = installed.actions() + disputed
         if installed.created:
             self.begin(now, installed.peer)
         else:
@@ -183,7 +186,8 @@ class DataPlane:
             return self.kick(now, peer, ask=False)
         if peer.recovery is None:
             return []
-        return [*self._reset_endpoint(installed), *self.poke(peer)]
+        reset = self._reset_endpoint(installed) if peer.recovery.unanswered else []
+        return [*reset, *self.poke(peer)]
 
     def _reset_endpoint(self, installed: Installed) -> list[Action]:
         """Put the advertised endpoint back where WireGuard has another and the peer is silent."""
@@ -240,15 +244,16 @@ class DataPlane:
         both = bool(self._flows_of(offer)) and offer.key not in self.data.peers
         followed = self._is_in_use(offer) and offer.key not in self.data.peers
         installed = self.data.take_in(now, offer, self._role(offer.key, both=both))
+        disputed = self._disputed(now)
         if installed is None:
-            return []
+            return disputed
         peer = installed.peer
         self.stamp(installed)
         confirmed = all(one.authoritative for one in offer.prefixes)
         self.trust(now, installed, records, confirmed=confirmed)
         second = installed.created and peer.role is Role.BOTH_SECOND
         peer.held_back = peer.held_back or followed or second
-        actions = installed.actions()
+        actions = installed.actions() + disputed
         if installed.created:
             self.counters.add("push.new_peer")
             self.begin(now, peer)
@@ -318,6 +323,18 @@ class DataPlane:
         peer.fallback_at = min(peer.fallback_at, max(now, came + self.settings.race_s))
         peer.check_at = peer.fallback_at
         return []
+
+    def _disputed(self, now: float, target: IPNetwork | None = None) -> list[Action]:
+        """Have a refresh tell whose a prefix is; ``target`` is what was asked for."""
+        prefix = self.data.take_disputed()
+        if prefix is None:
+            return []
+        if target is None or not is_inside(target, prefix):
+            if self.data.table.get(prefix) is None:
+                return []  # a late push only brings back what is gone
+            target = prefix
+        self.counters.add("mapping.disputed")
+        return self.requests.ask(now, target, refresh=True)
 
     def _role(self, key: PublicKey, *, both: bool) -> Role:
         if not both:
@@ -421,17 +438,33 @@ class DataPlane:
         for one in reading.withdrawn:
             self.cache.forget_prefix(now, one.prefix)
             actions += self._withdraw(one.prefix, one.version)
+            for part in self.data.parts(one, reading):
+                actions += self._withdraw(part, one.version)
         return actions
 
     def _withdraw(self, prefix: IPNetwork, version: int) -> list[Action]:
+        return self._gone_without(prefix, partial(self.data.withdraw, prefix, version))
+
+    def _gone_without(
+        self, prefix: IPNetwork, leave: Callable[[], tuple[PublicKey | None, list[Action]]]
+    ) -> list[Action]:
+        """Let a prefix go, and end what waits for its peer's tunnel."""
         flows = [flow for flow in self.contact.within((prefix,)) if flow.key is not None]
-        gone, actions = self.data.withdraw(prefix, version)
+        gone, actions = leave()
         if not actions:
             return []
         for flow in flows:
             actions += self.contact.on(flow, Event.PEER_GONE)
         if gone is not None:
             actions += self.contact.all_of(gone, Event.PEER_GONE)
+        return actions
+
+    def _overruled(self) -> list[Action]:
+        """Let go of what a refresh gave to others."""
+        actions: list[Action] = []
+        for prefix in self.data.take_overruled():
+            self.counters.add("mapping.overruled")
+            actions += self._gone_without(prefix, partial(self.data.drop, prefix))
         return actions
 
     def remove(self, key: PublicKey) -> list[Action]:

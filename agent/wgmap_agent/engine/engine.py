@@ -25,6 +25,7 @@ from wgmap_agent.engine.cache import Cache
 from wgmap_agent.engine.control import ControlTunnels
 from wgmap_agent.engine.counters import Counters
 from wgmap_agent.engine.data_plane import DataPlane
+from wgmap_agent.engine.moves import Budget
 from wgmap_agent.engine.peers import Peer, Phase
 from wgmap_agent.engine.registration import Registration
 from wgmap_agent.engine.renewals import Renewals
@@ -99,8 +100,8 @@ class Engine:
         self._underlay: tuple[IPAddress, ...] = ()
         self._move_at: float | None = None  # a move that waits for the flapping limit
         self._move_changed = False  # and the addresses are others than before
-        self._moved_at = float("-inf")
         self._announced: PublicKey | None = None  # a new data key that is not acknowledged yet
+        self._moves = Budget(self._settings.moves_per_s, self._settings.moves_burst)
 
     # ----------------------------------------------------------------------------------- events
 
@@ -155,14 +156,14 @@ class Engine:
 
     def addresses_changed(self, now: float, underlay: tuple[IPAddress, ...]) -> list[Action]:
         """Take in that an address or route of the underlay changed; ``underlay``: all of now."""
-        earliest = self._moved_at + 1 / self._settings.moves_per_s
         changed = underlay != self._underlay
         self._set_underlay(underlay)
-        if now < earliest:
-            self._move_at = earliest
-            self._move_changed = changed or self._move_changed
-            return []
-        return self._move(now, changed=changed)
+        if self._move_at is None and self._moves.allows(now):
+            return self._move(now, changed=changed)
+        if self._move_at is None:
+            self._move_at = now + 1 / self._settings.moves_per_s
+        self._move_changed = changed or self._move_changed
+        return []
 
     def rotate(self, now: float, key: PublicKey, port: int) -> list[Action]:
         """Register another data key, at another port; peers are told once it is acknowledged."""
@@ -172,10 +173,6 @@ class Engine:
         self._registration.use_key(key, port)
         self._announced = key
         return self._registration.change(now, self._underlay)
-
-    def is_registered(self, now: float) -> bool:
-        """Say whether the present key and addresses are acknowledged."""
-        return self._registration.is_registered(now)
 
     def stop(self, now: float) -> list[Action]:
         """End: what is to be saved is returned, nothing else is disturbed."""
@@ -194,7 +191,9 @@ class Engine:
         """Do what is due."""
         actions = self._retries.due(now, self._registration.saved())
         if self._move_at is not None and self._move_at <= now:
+            self._moves.allows(now)
             actions += self._move(now, changed=self._move_changed)
+        self._requests.notice_late(now)
         actions += self._registration.due(now)
         repeated, answers = self._requests.due(now)
         actions += repeated
@@ -254,6 +253,10 @@ class Engine:
             return []
         self.counters.add("peer.forgotten")
         return self._plane.remove(claim.key)
+
+    def is_registered(self, now: float) -> bool:
+        """Say whether our mapping is acknowledged as it is now; cheap, whatever peers there are."""
+        return self._registration.is_registered(now)
 
     def servers(self) -> tuple[ServerInfo, ...]:
         """Return the map servers as they are known now, those learnt by a former run too."""
@@ -377,7 +380,7 @@ class Engine:
         """Ask servers that were not heard for long: for our own prefix, which any can answer."""
         actions: list[Action] = []
         for server in self._servers.due_probes(now):
-            self._servers.sent(now, server.info.name)
+            self._servers.sent(now, server.info.name, quick=True)
             self.counters.add("server.probed")
             probe = marked(
                 self._probe(server.probe_nonce or 0), self._servers.mark(server.info.name)
@@ -395,21 +398,21 @@ class Engine:
 
     def _move(self, now: float, *, changed: bool) -> list[Action]:
         """Cure the stale source address, and where the addresses changed tell everybody."""
-        self._moved_at, self._move_at, self._move_changed = now, None, False
-        actions: list[Action] = [
-            RefreshEndpoints(Tunnel.CONTROL),
-            RefreshEndpoints(Tunnel.DATA),
-        ]
+        self._move_at, self._move_changed = None, False
+        control, data = RefreshEndpoints(Tunnel.CONTROL), RefreshEndpoints(Tunnel.DATA)
         if not changed:
-            return actions
+            return [control, data]
         self.counters.add("moves")
         self._control.moved(now)
-        actions += self._registration.change(now, self._underlay)
+        actions: list[Action] = [control, *self._registration.change(now, self._underlay)]
+        # Every server learns our new address from it, for its pushes; and it shows which is dead.
+        self._servers.probe_soon(now)
+        actions += self._probe_servers(now)
         active = self._active(now)
         for peer in active:
             peer.recovery = self._plane.moves.own_move(now, len(active))
             self._plane.data.unsettle(peer)
-        return actions + self._plane.poke(*active)
+        return [*actions, data, *self._plane.poke(*active)]
 
     def _active(self, now: float) -> list[Peer]:
         since = now - self._settings.standing_s

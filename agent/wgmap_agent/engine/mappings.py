@@ -40,10 +40,11 @@ class PeerOffer:
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
-    """A prefix that is gone (TTL 0)."""
+    """A prefix that is gone (TTL 0), and where it says so the key whose it was."""
 
     prefix: IPNetwork
     version: int
+    key: PublicKey | None = None
 
 
 @dataclass(slots=True)
@@ -111,7 +112,7 @@ class Reader:
         if revoked and not record.version:
             return None  # the key alone counts: the prefix may be somebody else's by now
         if record.ttl_min == 0 or revoked:
-            reading.withdrawn.append(Withdrawn(record.eid.prefix, record.version))
+            reading.withdrawn.append(_withdrawn(record))
             return None
         if not record.locators:
             reading.negative.append(record)
@@ -125,7 +126,11 @@ class Reader:
         if not any(is_inside(prefix, wide) for wide in self._identity.overlay):
             # A negative answer may be about more than the overlay: it installs nothing.
             return None if record.action and not record.locators else "outside_overlay"
-        if record.locators and any(overlaps(prefix, own) for own in self._identity.prefixes):
+        if (
+            record.ttl_min
+            and record.locators
+            and any(overlaps(prefix, own) for own in self._identity.prefixes)
+        ):
             return "own_prefix"
         return None
 
@@ -164,6 +169,12 @@ class Reader:
             # Inside the overlay the tunnel would carry itself.
             and not is_within(locator.address, self._forbidden)
         )
+
+
+def _withdrawn(record: Record) -> Withdrawn:
+    keys = (one.key for one in record.locators if one.key and len(one.key) == KEY_BYTES)
+    key = next(keys, None)
+    return Withdrawn(record.eid.prefix, record.version, None if key is None else PublicKey(key))
 
 
 def is_denial(record: Record) -> bool:

@@ -1,7 +1,8 @@
 """Map-Register: this agent's own mapping, kept alive on the servers.
 
-One server is asked at a time, the preferred one first, the next where it is silent. A register
-with the same content repeats the same bytes; every change takes the next nonce, which is saved
+One server is asked at a time, the preferred one first, the next where no answer comes within a few
+round trips, sooner where the one that was asked says nothing while others do. A register with the
+same content repeats the same bytes; every change takes the next nonce, which is saved
 before it is sent. An agent that lost its counter is told the stored nonce and goes on from there.
 """
 
@@ -117,13 +118,20 @@ class Registration:
 
     def due(self, now: float) -> list[Action]:
         """Send the register where it is time to."""
-        if self._next_at is None or self._next_at > now:
-            return []
-        return self._send(now)
+        at = self.deadline()
+        return [] if at is None or at > now else self._send(now)
 
     def deadline(self) -> float | None:
         """Return when ``due`` has something to do."""
-        return self._next_at
+        times = (self._next_at, self._hurried_at())
+        return min((time for time in times if time is not None), default=None)
+
+    def _hurried_at(self) -> float | None:
+        """Return when another server is asked because the last one says nothing and others do."""
+        if not self._sent or self._tries == 0:
+            return None
+        name, at = next(reversed(self._sent.items()))
+        return self._servers.outrun_at(name, at)
 
     def _is_ours(self, notify: MapNotify) -> bool:
         """Compare what the server stored with what we registered, where it shows locators.
@@ -166,7 +174,8 @@ class Registration:
         # The preferred one first, then those not tried yet, then the one tried longest ago.
         name = min(self._servers.names(now), key=lambda one: self._sent.get(one, -1.0))
         self._tries += 1
-        self._sent[name] = now
+        self._sent.pop(name, None)
+        self._sent[name] = now  # the last one is the one that was asked last
         self._servers.sent(now, name)
         self._next_at = now + self._timeout
         self._timeout = min(self._timeout * 1.5, self._settings.register_cap_s)

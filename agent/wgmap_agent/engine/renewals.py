@@ -65,20 +65,24 @@ class Renewals:
 
     def all_soon(self, now: float) -> None:
         """Ask for every peer soon: a server is back, and pushes may have been missed."""
-        spread = self._plane.settings.revalidate_spread_s
-        for peer in self._plane.data.peers.values():
-            # One that nobody vouches for is asked about first.
-            sure = peer.unconfirmed_since is None
-            soon = now + spread * self._plane.rng.random() if sure else now
-            self._plane.data.renew(peer, min(peer.renew_at, soon))
+        peers = list(self._plane.data.peers.values())
+        self._soon(now, peers)
+        for peer in peers:
+            if peer.unconfirmed_since is not None:  # one that nobody vouches for comes first
+                self._plane.data.renew(peer, now)
 
     def lost(self, now: float, servers: frozenset[str]) -> None:
         """Ask another server soon for what one that is silent now would have pushed changes of."""
-        spread = self._plane.settings.revalidate_spread_s
-        for peer in self._plane.data.peers.values():
-            if peer.told_by & servers:
-                soon = now + spread * self._plane.rng.random()
-                self._plane.data.renew(peer, min(peer.renew_at, soon))
+        peers = self._plane.data.peers.values()
+        self._soon(now, [peer for peer in peers if peer.told_by & servers])
+
+    def _soon(self, now: float, peers: list[Peer]) -> None:
+        """Spread the questions, the longer the more there are: others do the same just now."""
+        settings = self._plane.settings
+        spread = max(settings.revalidate_spread_s, len(peers) / settings.revalidate_per_s)
+        for peer in peers:
+            soon = now + spread * self._plane.rng.random()
+            self._plane.data.renew(peer, min(peer.renew_at, soon))
 
     def deadline(self) -> float | None:
         """Return when ``due`` has something to do."""

@@ -188,6 +188,10 @@ class Requests:
         )
         self._pass_over(now, *late)
 
+    def notice_late(self, now: float) -> None:
+        """Pass over the servers that owe an answer for too long while others gave theirs."""
+        self._pass_over(now, *self._servers.late(now))
+
     def _pass_over(self, now: float, *names: str) -> None:
         """Take preference from servers; what only they were asked is asked of others at once."""
         for name in names:
@@ -264,16 +268,31 @@ class Requests:
         if not pending.unsure or any(record.locators for record in records):
             pending.unsure = records
         everybody = set(self._servers.names(now))
-        silent = {name for name in everybody if self._servers.is_silent(now, name)}
-        if pending.answered | silent >= everybody:
+        mute = {name for name in everybody if self._servers.is_mute(now, name)}
+        if pending.answered | mute >= everybody:
             return self._settle(pending, pending.unsure, authoritative=False)
         if not everybody <= set(pending.asked):
             pending.others_at = now
-        if pending.unsure_at is None:
-            wait = self._settings.better_answer_s + 2 * self._servers.rtt()
-            pending.unsure_at = now + wait
+        better_by = self._better_by(now, pending, everybody - mute)
+        pending.unsure_at = min(better_by, pending.unsure_at or better_by)
         self._due.note(pending.nonce)
         return None
+
+    def _better_by(self, now: float, pending: Pending, servers: set[str]) -> float:
+        """Return until when a better answer is waited for.
+
+        For a positive one no longer than these servers need: it is replaced where a better one
+        comes after all, and meanwhile the other side has been told of us, and waits.
+        """
+        longest = now + self._settings.better_answer_s + 2 * self._servers.rtt()
+        if not any(record.locators for record in pending.unsure):
+            return longest
+        late = (
+            pending.asked.get(name, now)
+            + max(self._servers.patience(name), self._settings.late_floor_s)
+            for name in servers - pending.answered
+        )
+        return min(longest, max(late))
 
     def _settle(
         self,

@@ -135,11 +135,8 @@ class Servers:
 
         def rank(server: Server) -> tuple[bool, ...]:
             name = server.info.name
-            is_late = server.owes_since is not None and (
-                now - server.owes_since > self.patience(name)
-            )
             is_far = (server.rtt.smoothed or 0.0) > far
-            in_doubt = server.avoid_until > now or is_late
+            in_doubt = server.avoid_until > now or self._owes(now, server)
             return self.is_silent(now, name), server.heard is None, in_doubt, is_far
 
         return tuple(one.info.name for one in sorted(self._servers.values(), key=rank))
@@ -174,6 +171,40 @@ class Servers:
         server.probe_at = min(server.probe_at, now)
         return True
 
+    def outrun_at(self, name: str, asked: float) -> float | None:
+        """Return when a server that was asked then and says nothing is late; None: not yet.
+
+        Others were heard meanwhile, so the way out works.
+        """
+        server = self._servers.get(name)
+        if server is None:
+            return asked
+        others = (one.heard for one in self._servers.values() if one is not server)
+        if server.heard is not None and server.heard > asked:
+            return None
+        if not any(heard is not None and heard > asked for heard in others):
+            return None
+        return asked + max(self.patience(name), self._settings.late_floor_s)
+
+    def late(self, now: float) -> tuple[str, ...]:
+        """Return the servers whose answer is late although another was heard since they were asked.
+
+        So the way out works, and it is theirs. Those that were passed over are known already.
+        """
+        return tuple(
+            name
+            for name, server in self._servers.items()
+            if (at := self._late_at(server)) is not None
+            if at <= now and server.avoid_until <= now and not self.is_silent(now, name)
+        )
+
+    def _late_at(self, server: Server) -> float | None:
+        """Return when a server that owes an answer, and no other, is late."""
+        since = server.owes_since
+        if since is None or server.heard is None or server.rtt.smoothed is None:
+            return None
+        return self.outrun_at(server.info.name, since)
+
     def newly_silent(self, now: float) -> frozenset[str]:
         """Return the servers that were heard once and are silent now; each silence once."""
         silent = [
@@ -196,6 +227,14 @@ class Servers:
         """Say whether a server is silent, was passed over or is gone."""
         gone = name not in self._servers
         return gone or self._servers[name].avoid_until > now or self.is_silent(now, name)
+
+    def is_mute(self, now: float, name: str) -> bool:
+        """Say whether an answer of this server is not worth waiting for: it owes one for long."""
+        return self.is_silent(now, name) or self._owes(now, self._servers[name])
+
+    def _owes(self, now: float, server: Server) -> bool:
+        since = server.owes_since
+        return since is not None and now - since > self.patience(server.info.name)
 
     def _far(self, now: float) -> float:
         """Return the round trip (seconds) beyond which a server comes behind the others."""
@@ -244,11 +283,13 @@ class Servers:
 
     def is_silent(self, now: float, name: str) -> bool:
         """Say whether a server owes an answer for too long."""
-        server = self._servers[name]
+        return now > self._silent_at(self._servers[name])
+
+    def _silent_at(self, server: Server) -> float:
         if server.waiting_since is None:
-            return False
-        limit = self._settings.server_silent_s + 3 * (server.rtt.smoothed or 0.0)
-        return now - server.waiting_since > limit
+            return float("inf")
+        rtts = 3 * (server.rtt.smoothed or 0.0)
+        return server.waiting_since + self._settings.server_silent_s + rtts
 
     def all_silent(self, now: float) -> bool:
         """Say whether every server owes an answer for too long."""
@@ -270,6 +311,11 @@ class Servers:
             server.rtt.timeout(settings.request_unknown_rtt_s, settings.request_floor_s)
             for server in self._servers.values()
         )
+
+    def probe_soon(self, now: float) -> None:
+        """Have every server probed now: each learns from it where we are, and pushes there."""
+        for server in self._servers.values():
+            server.probe_at = now
 
     def due_probes(self, now: float) -> list[Server]:
         """Return the servers that must be asked something now; sets their next probes."""
@@ -293,8 +339,14 @@ class Servers:
         return True
 
     def deadline(self) -> float:
-        """Return when the next probe is due."""
-        return min(server.probe_at for server in self._servers.values())
+        """Return when the next probe is due, or a server that owes an answer is late."""
+        return min(self._next(server) for server in self._servers.values())
+
+    def _next(self, server: Server) -> float:
+        late = self._late_at(server)
+        if late is None or server.lost or self._silent_at(server) <= late:
+            return server.probe_at
+        return min(server.probe_at, max(late, server.avoid_until))
 
     def status(self, now: float) -> tuple[ServerStatus, ...]:
         """Describe all servers, by name; none is preferred while none is known to answer."""

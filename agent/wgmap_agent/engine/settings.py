@@ -24,6 +24,7 @@ class Settings:
     hedge_floor_s: float = 0.004  # above a server's p99 without any way between
     hedge_rtts: tuple[float, float] = (1.5, 3.0)  # the least (and four variations), the most
     hedge_refresh_s: float = 0.03  # a refresh waits for the leader as well
+    late_floor_s: float = 0.02  # a probe is not called late sooner: our own loop may be busy
     hedge_share: float = 0.1  # of all questions, while no server is known to be silent
     hedge_burst: float = 5.0
     # A server that was passed over is asked behind the others for a while, longer each time.
@@ -49,6 +50,7 @@ class Settings:
     max_withdrawn: int = 4096  # remembered withdrawals: what a late push may not bring back
     revalidate_retry_s: float = 30.0  # between questions for a mapping past its TTL
     revalidate_spread_s: float = 5.0  # jitter, so that peers of one TTL are not asked at once
+    revalidate_per_s: float = 20.0  # of one agent: a thousand of them regain a server as one
 
     # Without authority: an answer of a server out of touch, or of our own cache, is used for so
     # long at most (configured), counted from when it was confirmed last.
@@ -93,12 +95,16 @@ class Settings:
     watch_s: float = 2.0  # between two readings of the data device while there are peers,
     watch_rest: float = 30.0  # or so many times what one took (10,000 peers: 0.1 to 0.2 s),
     watch_cap_s: float = 10.0  # but no longer than this
-    silent_s: float = 3.0  # we sent data and nothing at all came back
+    # We sent data and nothing at all came back, counted from the reading before: 2 s on average.
+    silent_s: float = 3.0
     probe_wait_s: float = 1.0  # beside 2 RTT: an answer to the probe inside the tunnel
     recovery_first_s: float = 0.25  # first repeated question for a peer that may have moved
     recovery_spread_s: float = 0.002  # for each peer, so that all are not asked for at once
     recovery_cap_s: float = 15.0
-    moves_per_s: float = 5.0  # a flapping interface is followed no faster
+    looks_per_s: float = 500.0  # questions for peers that are looked for, of all together
+    looks_burst: float = 200.0
+    moves_per_s: float = 5.0  # a flapping interface is followed no faster,
+    moves_burst: float = 2.0  # but a change in two steps (new address, old one) is, at once
 
     # A peer with several endpoints. From another than the first the way back is tried after this
     # (configured), doubled up to the cap; a try without an answer costs so long (beside 2 RTT).
@@ -107,9 +113,10 @@ class Settings:
     way_trial_s: float = 0.25
 
     # Registration and servers.
-    # Beside 4 RTT: then the next server is tried as well, which does no harm. A peer that moved
-    # together with us finds us only by what is registered: longer shows as silence.
-    register_first_s: float = 0.12
+    # Beside 4 RTT (a commit takes some between servers): then the next server is tried as well,
+    # which does no harm. One that does not even answer a probe is not given that long. A peer that
+    # moved together with us finds us only by what is registered: longer shows as silence.
+    register_first_s: float = 0.06
     register_cap_s: float = 5.0
     refresh_s: float = 60.0  # an unchanged register is repeated (or after a third of its TTL)
     repeat_spread_s: float = 2.0  # a register is repeated so soon after all servers were gone

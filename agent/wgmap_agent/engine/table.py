@@ -65,6 +65,32 @@ class Table:
             return Verdict.NEW
         return Verdict.RENEWED if known.key == claim.key else Verdict.MOVED
 
+    def disputes(self, prefix: IPNetwork, key: PublicKey, version: int) -> bool:
+        """Say whether a claim is stale here although the prefix is another key's, or nobody's."""
+        known = self._claims.get(prefix)
+        if known is not None and known.key == key:
+            return False
+        return self._is_stale(Claim(prefix, key, version, 0.0), known)
+
+    def foreign_inside(self, prefix: IPNetwork, key: PublicKey) -> tuple[IPNetwork, ...]:
+        """Return the prefixes inside this one that belong to other keys."""
+        longest = max(self._lengths[prefix.version], default=0)
+        if longest <= prefix.prefixlen:
+            return ()  # the usual case: hosts
+        return tuple(
+            claim.prefix
+            for claim in self._claims.values()
+            if claim.key != key
+            and claim.prefix.version == prefix.version
+            and claim.prefix.prefixlen > prefix.prefixlen
+            and claim.prefix.network_address in prefix
+        )
+
+    def is_from(self, prefix: IPNetwork, version: int) -> bool:
+        """Say whether a prefix is here with that version, or an older one."""
+        known = self._claims.get(prefix)
+        return known is not None and not (version and is_newer(known.version, version))
+
     def withdraw(self, prefix: IPNetwork, version: int) -> Claim | None:
         """Drop a prefix unless the table has a newer version; return what was dropped."""
         known = self._claims.get(prefix)

@@ -44,6 +44,8 @@ class Watch:
                 times.append(peer.check_at)
             if peer.recovery is not None:
                 times.append(peer.recovery.next_at)
+            elif peer.phase is Phase.UP and peer.activity.unanswered_since is not None:
+                times.append(self._plane.moves.suspect_at(peer.activity))
             if peer.way_back.since is not None:
                 times.append(peer.way_back.since + self._ways.trial_s())
         return min(times, default=None)
@@ -158,7 +160,7 @@ class Watch:
         verdict, peer.recovery = plane.moves.judge(
             now, plane.servers.rtt(), peer.activity, peer.recovery
         )
-        if peer.recovery is not None:
+        if not _is_settled(peer):
             plane.data.unsettle(peer)
         if verdict is Suspicion.PROBE:
             return plane.probe(peer)
@@ -242,4 +244,5 @@ class Watch:
 
 
 def _is_settled(peer: Peer) -> bool:
-    return peer.phase is Phase.UP and peer.recovery is None and peer.way_back.since is None
+    in_doubt = peer.recovery is not None or peer.activity.unanswered_since is not None
+    return peer.phase is Phase.UP and not in_doubt and peer.way_back.since is None

@@ -317,7 +317,7 @@ class _Agent:
         was = False
         while True:
             now = clock.now()
-            registered = self.engine.status(now).registered
+            registered = self.engine.is_registered(now)
             if registered != was:
                 log.info("registered" if registered else "not registered any more")
                 self.readiness.ready("registered" if registered else "not registered")
@@ -326,7 +326,7 @@ class _Agent:
                 self.readiness.alive()
                 told_at = now
             if now - noted_at >= walltime.NOTE_S:
-                self.store.note_wall(walltime.now())
+                await asyncio.to_thread(self.store.note_wall, walltime.now())  # disks may hang
                 noted_at = now
             await asyncio.sleep(WATCH_S if registered else REGISTERED_POLL_S)
 

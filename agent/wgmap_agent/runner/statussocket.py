@@ -86,10 +86,10 @@ class StatusSocket:
             return {"error": str(error), "code": int(error.exit_code)}
 
 
-def request(path: Path, question: Json) -> Json:
+def request(path: Path, question: Json, timeout_s: float = ANSWER_S) -> Json:
     """Ask a running agent; raises UnavailableError, or a WgmapError as the agent said."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(ANSWER_S)
+        client.settimeout(timeout_s)
         try:
             client.connect(str(path))
             client.sendall(json.dumps(question).encode() + b"\n")

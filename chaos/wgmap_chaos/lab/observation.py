@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from wgmap.errors import UnavailableError
-from wgmap_chaos.lab import shell
-from wgmap_chaos.lab.errors import LabError
+from wgmap.errors import UnavailableError, WgmapError
+from wgmap_agent.runner import statussocket
 from wgmap_chaos.lab.removal import (
     UAPI_ROOT,
     alive,
@@ -99,8 +98,10 @@ def _living(netns: str, pid: object) -> int | None:
 
 
 def agent_status(path: Path) -> Any | None:
-    """Return what ``wgmap-agent status --json`` says; None when the agent does not answer."""
-    argv = [shell.program("wgmap-agent"), "status", "--json", "--socket", str(path)]
-    with suppress(LabError, ValueError):
-        return json.loads(shell.run(argv, timeout_s=ASK_S))
+    """Return what ``wgmap-agent status --json`` says; None when the agent does not answer.
+
+    Asked on the socket: on a busy machine the program may take longer to start than is waited.
+    """
+    with suppress(WgmapError):
+        return statussocket.request(path, {"op": "status"}, ASK_S)
     return None

@@ -64,6 +64,11 @@ class PlainTunnel:
     ) -> None:
         self._close()
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The processes that carry the tunnel."""
+        return tuple(end.process.pid for end in self.ends if end.process is not None)
+
     def set_endpoints(self) -> None:
         """Tell both ends by hand where the other is, as an operator would after a move."""
         for end, other in zip(self.ends, reversed(self.ends), strict=True):

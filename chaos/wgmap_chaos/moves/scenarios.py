@@ -16,12 +16,13 @@ from wgmap_chaos.lab import inventory, observation
 from wgmap_chaos.lab.inventory import AgentEntry, ServerEntry
 from wgmap_chaos.moves.mover import Mover
 from wgmap_chaos.moves.plain import PlainTunnel
+from wgmap_chaos.priority import favour, of_lab
 from wgmap_chaos.programs import ProgramError, ask, run
 
 LAB_FILE = "lab.json"
 BEFORE_S = 0.4  # the flow before the move
 DEAD_S = 0.5  # a server is dead for so long when they move
-READY_S = 30.0
+READY_S = 90.0  # a server that was started again has to catch up, on a busy machine
 WGMAP_PORT, PLAIN_PORT = 7007, 7008
 
 
@@ -47,9 +48,12 @@ class Measured:
 class Ground:
     """A running lab, the agents that move and the tunnel beside."""
 
-    def __init__(self, directory: Path, *, window_s: float = 3.0) -> None:
+    def __init__(self, directory: Path, *, window_s: float = 3.0, favoured: bool = False) -> None:
+        """``favoured``: over other work of the machine, which is not to be measured along."""
         self.directory = directory
+        self.favoured = favoured
         self.window_s = window_s
+        self._led_by: ServerEntry | None = None
         first, second = self.lab.agents[:2]
         self.one, self.two = Mover(first), Mover(second)
 
@@ -65,8 +69,11 @@ class Ground:
     ) -> Measured:
         """Measure one move; ``family``: 0 for a flow over IPv4, 1 over IPv6."""
         await self.ready()
+        self._favour(plain)
         if plain is not None:
-            plain.set_endpoints()
+            await asyncio.to_thread(plain.set_endpoints)
+        if scenario.kills:  # found out before: whatever waits meanwhile would count as silence
+            self._led_by = await asyncio.to_thread(self.leader)
         flows = [self._flow(scenario, self.two.agent.eids[family], WGMAP_PORT)]
         if plain is not None:
             flows.append(self._flow(scenario, plain.ends[1].eids[family], PLAIN_PORT))
@@ -83,6 +90,11 @@ class Ground:
         if scenario.kills:
             await asyncio.to_thread(self._start_servers)
         return Measured(gaps[0], gaps[1] if plain is not None else None)
+
+    def _favour(self, plain: PlainTunnel | None) -> None:
+        """Give everything that is compared one priority; servers were started again meanwhile."""
+        if self.favoured:
+            favour([os.getpid(), *of_lab(self.lab), *(plain.pids if plain is not None else ())])
 
     def _flow(self, scenario: Scenario, eid: IPAddress, port: int) -> Flow:
         ends = (self.one.agent.netns, self.two.agent.netns)
@@ -108,7 +120,7 @@ class Ground:
         return all(_is_calm(agent) for agent in ends)
 
     def _start_servers(self) -> None:
-        run("wgmap-chaos", "lab", "start-servers", "--dir", str(self.directory), timeout_s=90)
+        run("wgmap-chaos", "lab", "start-servers", "--dir", str(self.directory), timeout_s=600)
 
     # ------------------------------------------------------------------------- what happens
 
@@ -126,15 +138,13 @@ class Ground:
 
     async def both_move_without_a_follower(self) -> None:
         """Kill a server that does not lead; a moment later both move."""
-        leader = self.leader()
-        kill(next(one for one in self.lab.servers if one.name != leader.name))
+        kill(next(one for one in self.lab.servers if one.name != self._leader().name))
         await asyncio.sleep(DEAD_S)
         await self.both_move()
 
     async def both_move_as_the_leader_dies(self) -> None:
         """Kill the leader at the moment at which both move."""
-        leader = await asyncio.to_thread(self.leader)
-        kill(leader)
+        kill(self._leader())
         await self.both_move()
 
     async def there_and_back(self) -> None:
@@ -142,6 +152,11 @@ class Ground:
         await self.one.move()
         await asyncio.sleep(0.5)
         await self.one.back()
+
+    def _leader(self) -> ServerEntry:
+        if self._led_by is None:
+            raise ProgramError("nobody asked who leads")
+        return self._led_by
 
     def leader(self) -> ServerEntry:
         """Return the server that leads; raises ProgramError."""

@@ -165,8 +165,9 @@ class ControlPeers:
 
     def _save(self, path: Path, state: DeviceState) -> None:
         endpoints = {key: p.endpoint for key, p in state.peers.items() if p.endpoint is not None}
-        # Right after a reboot the device knows less than the file.
-        endpoints = {**{k: e for k, e in self._written.items() if k in state.peers}, **endpoints}
+        # Right after a reboot the device knows less than the file, and has no peers yet.
+        kept = {k: e for k, e in self._written.items() if self._plan.wants(k)}
+        endpoints = {**kept, **endpoints}
         if endpoints == self._written:
             return
         try:

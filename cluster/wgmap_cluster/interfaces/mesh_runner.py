@@ -2,10 +2,12 @@
 
 import asyncio
 import errno
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, Mapping
 
 from wgmap import clock
 from wgmap.addresses import IPAddress, host_prefix
+from wgmap.log import Log
+from wgmap.net.changes import Change
 from wgmap.net.errors import NetworkError
 from wgmap.net.netlink import Network
 from wgmap.net.plan import Route
@@ -16,6 +18,8 @@ from wgmap_cluster.interfaces.mesh import MeshPlan, restated
 
 RETRY_S = 0.2
 MAX_FAILURES = 5
+SETTLE_S = 0.1
+_LOG = Log("interfaces.mesh")
 _GONE = {errno.ENODEV, errno.EBADF}
 
 
@@ -59,8 +63,30 @@ class MeshPeers:
             else:
                 failures = 0
 
+    async def follow(self, changes: AsyncIterable[Change]) -> None:
+        """Restate the tunnels after each change of this machine's addresses or routes.
+
+        Else WireGuard goes on sending from an address that is gone, for about 15 s: long enough
+        for the others to elect another leader. Raises NetworkError.
+        """
+        moved = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._restate_after(moved))
+            async for _ in changes:
+                moved.set()
+
+    async def _restate_after(self, moved: asyncio.Event) -> None:
+        while True:
+            await moved.wait()
+            await asyncio.sleep(SETTLE_S)  # one change is often told in several parts
+            moved.clear()
+            try:
+                await self.restate()
+            except DeviceError as error:  # whether the device is gone is for run() to say
+                _LOG.warning("tunnels not restated", error=error)
+
     async def restate(self) -> None:
-        """Set every peer's endpoint again, after our own addresses or routes have changed."""
+        """Set every peer's endpoint again, as it is."""
         peers = restated(await self._device.read())
         if peers:
             await self._device.configure(DeviceConfig(peers=peers))

@@ -96,6 +96,10 @@ class ControlPlan:
             self._saved.pop(peer.key, None)
             self._mark(peer.key)
 
+    def wants(self, key: PublicKey) -> bool:
+        """Say whether a peer of this key is enrolled."""
+        return key in self._wanted
+
     def key_of(self, address: IPv6Address) -> PublicKey | None:
         """Return the control key behind a control address."""
         return self._by_address.get(address)

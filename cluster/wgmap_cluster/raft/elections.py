@@ -47,6 +47,7 @@ class Elections:
         if self._won_question or self.transfer or not self._node.voters():
             self._won_question = False
             self._votes = set()
+            self._node.figures.elections_stood += 1
             return True
         if now() >= self._ask_again:
             self._ask()
@@ -54,6 +55,7 @@ class Elections:
 
     def _ask(self) -> None:
         node = self._node
+        node.figures.elections_asked += 1
         low = node.settings.election_min_s
         self._ask_again = now() + node.rng.uniform(0.5, 1.0) * low
         self._asked_term, self._granted = node.term + 1, set()

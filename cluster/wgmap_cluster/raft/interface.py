@@ -157,6 +157,15 @@ class ReplicatedLog(Protocol):
         """Return a glance at the log."""
         ...
 
+    def figures(self) -> dict[str, int]:
+        """Return numbers for people and metrics by name; empty while the log does not run.
+
+        The present state (``term``, ``leading``, ``first``, ``last``, ``commit``, ``applied``,
+        ``wal_bytes``, ``snapshot``, ``connected``, on the leader ``lag.NAME``) and what was
+        counted since the start (``syncs``, ``elections_won`` and so on: raft/figures.py).
+        """
+        ...
+
     def publish(self, note: bytes) -> None:
         """Set the small note (at most 1 KiB) that other servers see in their status().
 

@@ -27,6 +27,7 @@ from pysyncobj.transport import Transport
 from pysyncobj.version import VERSION
 
 from wgmap import clock
+from wgmap_cluster.raft.figures import Figures
 from wgmap_cluster.raft.interface import Role
 from wgmap_cluster.raft.messages import Message, RequestVote
 from wgmap_cluster.raft.settings import Settings
@@ -141,6 +142,7 @@ class Library(SyncObj):  # type: ignore[misc]
         self, name: str, others: set[str], wal: WriteAheadLog, settings: Settings, rng: Random
     ) -> None:
         self.name, self.wal, self.settings, self.rng = name, wal, settings, rng
+        self.figures = Figures()
         nodes = [Node(other) for other in sorted(others)]
         conf = SyncObjConf(
             autoTick=False,
@@ -274,6 +276,7 @@ class Library(SyncObj):  # type: ignore[misc]
 
     def lead(self) -> None:
         """Begin to lead: the library appends the empty entry of the term."""
+        self.figures.elections_won += 1
         self._SyncObj__onBecomeLeader()
 
     def postpone_election(self) -> None:

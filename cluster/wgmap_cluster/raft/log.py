@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 
-from wgmap_cluster.raft.codec import CodecError
 from wgmap_cluster.raft.disk import Disk, RealDisk
 from wgmap_cluster.raft.interface import (
     MAX_COMMAND_BYTES,
@@ -138,8 +137,6 @@ class RaftLog:
             failure = None
         except LogError as error:
             again, failure = False, error
-        except CodecError as error:
-            again, failure = False, LogError(f"another server sent {error}")
         finally:
             if failure is not None:
                 self._fail(failure)
@@ -185,14 +182,14 @@ class RaftLog:
         if own and cluster_id and own != cluster_id:
             log.error("%s belongs to another cluster, %s", name, cluster_id.hex())
             return False
-        if self._node is None or not self._node.admit(name, disk):
+        if self._node is None or not self._node.others.admit(name, disk):
             return False
         self._wake()
         return True
 
     def store(self) -> bytes:
         """See Events."""
-        return self._running().store() + self._cluster_id()
+        return self._running().others.store() + self._cluster_id()
 
     # What others call.
     async def propose(self, command: bytes, deadline_s: float = 1.5) -> Proposal:
@@ -234,8 +231,12 @@ class RaftLog:
         node = self._running()
         return LogStatus(
             node.role, node.leader, node.term, node.commit, node.applied, node.wal.last,
-            node.others_status(),
+            node.others.status(),
         )  # fmt: skip
+
+    def figures(self) -> dict[str, int]:
+        """See ReplicatedLog."""
+        return {} if self._node is None else self._node.figures_now()
 
     def publish(self, note: bytes) -> None:
         """See ReplicatedLog; over 1 KiB: ValueError."""
@@ -243,7 +244,7 @@ class RaftLog:
             msg = f"a note of {len(note)} bytes; at most {MAX_NOTE_BYTES}"
             raise ValueError(msg)
         if self._node is not None:
-            self._node.publish(note)
+            self._node.others.publish(note)
 
     def on_restored(self, callback: Callable[[], None]) -> None:
         """See ReplicatedLog."""

@@ -12,17 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Protocol
 
 from wgmap_cluster.raft import messages
-from wgmap_cluster.raft.codec import decode, encode
+from wgmap_cluster.raft.codec import CodecError, decode, encode
 from wgmap_cluster.raft.disk import Disk
 from wgmap_cluster.raft.elections import Elections
 from wgmap_cluster.raft.interface import (
     CannotApplyError,
     LogError,
     Member,
-    MemberStatus,
     Outcome,
     Proposal,
     RefusedError,
@@ -37,13 +35,15 @@ from wgmap_cluster.raft.membership import (
     Membership,
     pack_members,
 )
+from wgmap_cluster.raft.others import Others
 from wgmap_cluster.raft.proposals import Proposals
 from wgmap_cluster.raft.protocol import Following, Leading
 from wgmap_cluster.raft.reads import Reads
 from wgmap_cluster.raft.settings import Settings
 from wgmap_cluster.raft.snapshot import Background, SnapshotMeta, SnapshotStore, ThreadJob
 from wgmap_cluster.raft.succession import Succession
-from wgmap_cluster.raft.wal import OWN, Entry, WriteAheadLog
+from wgmap_cluster.raft.wal import Entry, WriteAheadLog
+from wgmap_cluster.raft.wire import Wire
 
 log = logging.getLogger(__name__)
 
@@ -57,30 +57,6 @@ class ApplyFailed:
     """The result of a command whose apply raised: a bug, recorded alike on every server."""
 
     kind: str
-
-
-class Wire(Protocol):
-    """Carries frames to other servers; unreliable, in order per connection."""
-
-    def send(self, name: str, frame: bytes) -> None:
-        """Send a frame, or drop it where there is no connection."""
-        ...
-
-    def connected(self, name: str) -> bool:
-        """Tell whether there is a connection."""
-        ...
-
-    def backlog(self, name: str) -> int:
-        """Return how many bytes wait to be sent."""
-        ...
-
-    def flush(self) -> None:
-        """Pass on to the system what send() collected."""
-        ...
-
-    def set_members(self, members: tuple[Member, ...]) -> None:
-        """Accept and seek connections with these servers and no other."""
-        ...
 
 
 class RaftNode(Library):
@@ -105,6 +81,7 @@ class RaftNode(Library):
         wal = WriteAheadLog(disk, state_dir / WAL_NAME)
         self.membership = self._load(wal, name, members)
         super().__init__(name, self.membership.others(), wal, settings, rng)
+        self.others = Others(self, self.membership, wire)
         self.elections = Elections(self)
         self.leading_side = Leading(self, self.elections, self.snapshots)
         self.following_side = Following(self, self.elections)
@@ -114,11 +91,10 @@ class RaftNode(Library):
         self.proposals.translate, self.proposals.appended = self._translate, self._on_appended
         self._inbox: list[tuple[str, bytes]] = []
         self._outbox: list[tuple[str, messages.Message]] = []
+        self._ahead: list[tuple[str, messages.Message]] = []
         self._told = (0, 0)  # commit and last index when entries were last sent
         self._was_leading = False
-        self._note, self._note_due = b"", 0.0
-        self._notes: dict[str, bytes] = {}
-        self._heard: dict[str, float] = {}
+        self._last_leader: str | None = None
         self._housekeeping_due = 0.0
         self._hint_due = 0.0
         self.applied = wal.first if self.snapshots.meta is None else self.snapshots.meta.index
@@ -165,8 +141,13 @@ class RaftNode(Library):
         self._inbox.append((name, frame))
 
     def send(self, name: str, message: messages.Message) -> None:
-        """Queue a message; it leaves after the sync of this tick."""
-        self._outbox.append((name, message))
+        """Queue a message; it leaves after the sync of this tick, a leader's entries before it.
+
+        Those promise nothing: this leader counts for them only once it has synced them (Raft
+        thesis, 10.2.1), so that its disk and the others' work at the same time.
+        """
+        queue = self._ahead if isinstance(message, messages.AppendEntries) else self._outbox
+        queue.append((name, message))
 
     def connection_changed(self, name: str) -> None:
         """Take note that a connection came or went."""
@@ -175,11 +156,13 @@ class RaftNode(Library):
             self.proposals.lost(name)
             if name == self.leader:
                 self.elections.lost_leader()
-        self._note_due = 0.0
+        self.others.tell_soon()
 
     def tick(self) -> bool:
         """Do what there is to do; True if the next tick should follow at once. Raises LogError."""
         self._handle_inbox()
+        if self.leading:
+            self.leading_side.count()
         self.library_tick()
         self._look_at_role()
         appended = self.proposals.dispatch()  # counted by this leader in the next tick, synced
@@ -187,7 +170,8 @@ class RaftNode(Library):
             self.send_entries()
         self._feed()
         self._housekeeping()
-        self.wal.sync()  # the point before which nothing leaves
+        self._send(self._ahead)
+        self._sync()  # the point before which nothing else leaves
         self._flush()
         return appended or self.commit > self.applied
 
@@ -196,8 +180,18 @@ class RaftNode(Library):
         known = {member.name for member in self.membership.connectable()}
         for name, frame in inbox:
             if name in known:
-                self._heard[name] = now()
-                self._handle(name, decode(frame))
+                self._take(name, frame)
+
+    def _take(self, name: str, frame: bytes) -> None:
+        try:
+            message = decode(frame)
+        except CodecError as error:  # its end of the connection is broken, not this server
+            log.warning("%s sent %s", name, error)
+            self.figures.frames_broken += 1
+            self._wire.drop(name, str(error))
+            return
+        self.others.heard(name)
+        self._handle(name, message)
 
     def _handle(self, name: str, message: messages.Message) -> None:  # noqa: C901, PLR0912
         match message:
@@ -230,16 +224,31 @@ class RaftNode(Library):
             case messages.ReadReply():
                 self.reads.on_reply(name, message)
             case messages.Note():
-                self._notes[name] = message.data
+                self.others.noted(name, message.data)
 
     def _flush(self) -> None:
-        outbox, self._outbox = self._outbox, []
-        for name, message in outbox:
-            self._wire.send(name, encode(message))
-        self._wire.flush()
+        self._send(self._outbox)
         ended, self.proposals.ended = self.proposals.ended, []
         for done, proposal in ended:
+            self.figures.ended(proposal.outcome)
             done(proposal)
+
+    def _sync(self) -> None:
+        begun = now()
+        if self.wal.sync():
+            self.figures.synced(now() - begun)
+
+    def _send(self, queue: list[tuple[str, messages.Message]]) -> None:
+        if not queue:
+            return
+        frames: dict[int, bytes] = {}  # several get one and the same message
+        for name, message in queue:
+            frame = frames.get(id(message))
+            if frame is None:
+                frame = frames[id(message)] = encode(message)
+            self._wire.send(name, frame)
+        queue.clear()
+        self._wire.flush()
 
     def _has_news(self) -> bool:
         """Tell whether entries or a commit wait that the followers have not been sent."""
@@ -249,6 +258,9 @@ class RaftNode(Library):
         if self._was_leading and not self.leading:
             self.leading_side.stop_leading()
         self._was_leading = self.leading
+        if self.leader != self._last_leader:
+            self._last_leader = self.leader
+            self.figures.leader_changes += 1
         self.succession.tick()
 
     def _housekeeping(self) -> None:
@@ -259,9 +271,7 @@ class RaftNode(Library):
         self.proposals.expire()
         if self.membership.forget_learner(leading=self.leading):
             self._set_members()
-        if time >= self._note_due:
-            self._note_due = time + self.settings.note_interval_s
-            self._send_note()
+        self.others.tell(time)
         if time >= self._hint_due:
             self._hint_due = time + _HINT_S
             self.wal.flush_commit()
@@ -328,6 +338,7 @@ class RaftNode(Library):
     def compact(self) -> None:
         """See Library: take a snapshot when enough was applied, cut the log when it is written."""
         if self.snapshots.poll():
+            self.figures.snapshots_written += 1
             self._cut()
         meta, settings = self.snapshots.meta, self.settings
         fresh = self.applied - (meta.index if meta is not None else 1)
@@ -379,6 +390,7 @@ class RaftNode(Library):
         self.membership.replace_base(meta.members, meta.index)
         self._set_members()
         self.proposals.skipped(meta.index)
+        self.figures.snapshots_installed += 1
         self.following_side.reply_install(name, message, message.total, done=True)
         self._restored()
 
@@ -389,7 +401,7 @@ class RaftNode(Library):
         self.set_voters(self.membership.others())
         self.elections.member = any(m.name == self.name for m in self.membership.members)
         self._set_learner()
-        self._forget_stores()
+        self.others.forget_stores()
         self._wire.set_members(self.membership.connectable())
 
     def _set_learner(self) -> None:
@@ -420,51 +432,23 @@ class RaftNode(Library):
         """As leader, have ``target`` or whoever fits lead; see Succession.begin."""
         return self.succession.begin(target)
 
-    def store(self) -> bytes:
-        """Return the identity of this server's disk."""
-        return self.wal.image.stores[OWN]
-
-    def admit(self, name: str, store: bytes) -> bool:
-        """Tell whether ``name`` may connect: a server whose disk was wiped must be added anew.
-
-        It has forgotten what it acknowledged and whom it voted for; in its old place it could
-        help to elect a leader without entries that are committed.
-        """
-        stores = self.wal.image.stores
-        if stores.get(name, store) != store:
-            log.error("%s came back with another disk; remove it, then add it", name)
-            return False
-        if name not in stores:
-            self.wal.set_stores({**stores, name: store})
-        return True
-
-    def _forget_stores(self) -> None:
-        known = {member.name for member in self.membership.connectable()}
-        stores = {name: store for name, store in self.wal.image.stores.items() if name in known}
-        if stores.keys() != self.wal.image.stores.keys() - {OWN}:
-            self.wal.set_stores(stores)
-
-    # Notes and status.
-    def publish(self, note: bytes) -> None:
-        """Set the note; sent with the next housekeeping if it is new."""
-        if note != self._note:
-            self._note, self._note_due = note, 0.0
-
-    def _send_note(self) -> None:
-        for name in self.membership.others():
-            if self._wire.connected(name):
-                self.send(name, messages.Note(self._note))
-
-    def others_status(self) -> dict[str, MemberStatus]:
-        """Return what is known of the other servers."""
-        time = now()
-        return {name: self._member_status(name, time) for name in sorted(self.membership.others())}
-
-    def _member_status(self, name: str, time: float) -> MemberStatus:
-        heard = self._heard.get(name)
-        since = None if heard is None else time - heard
-        note = self._notes.get(name, b"")
-        return MemberStatus(name, self._wire.connected(name), note, since)
+    # Figures.
+    def figures_now(self) -> dict[str, int]:
+        """Return the counts, and where the log stands; ``lag.NAME``: entries that NAME lacks."""
+        wal, meta = self.wal, self.snapshots.meta
+        figures = {
+            "term": self.term,
+            "leading": int(self.leading),
+            "first": wal.first,
+            "last": wal.last,
+            "commit": self.commit,
+            "applied": self.applied,
+            "wal_bytes": wal.size,
+            "snapshot": 0 if meta is None else meta.index,
+            "connected": sum(self._wire.connected(name) for name in self.membership.others()),
+        }
+        lags = self.leading_side.lags() if self.leading else {}
+        return figures | self.figures.named() | {f"lag.{name}": lag for name, lag in lags.items()}
 
     def close(self) -> None:
         """Sync, end all proposals and close the files."""
@@ -476,6 +460,7 @@ class RaftNode(Library):
         self.wal.sync()
         self.wal.close()
         self._outbox.clear()
+        self._ahead.clear()
         self._flush()
 
     def abandon(self) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from wgmap_cluster.raft.interface import Outcome, Proposal, RefusedError
 from wgmap_cluster.raft.library import Library, now
+from wgmap_cluster.raft.membership import REGULAR
 from wgmap_cluster.raft.messages import Propose, Proposed
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 Done = Callable[[Proposal], None]
 _MESSAGE_BYTES = 512 * 1024
+NO_QUORUM = "the leader has no quorum"
 
 
 @dataclass(slots=True)
@@ -36,6 +38,7 @@ class Proposals:
         self._node = node
         self._pending: dict[int, _Pending] = {}
         self._queue: deque[int] = deque()
+        self._remote: list[tuple[str, Propose]] = []  # of this tick
         self._appended: dict[int, list[int]] = {}  # index -> requests waiting for it
         self._next_id = node.rng.getrandbits(48) << 14  # unique to this incarnation (P5)
         self.translate: Callable[[bytes], bytes] = lambda command: command
@@ -59,36 +62,47 @@ class Proposals:
             leader = node.reachable_leader()
             if leader is not None:
                 self._forward(leader)
-        if not self._queue or not node.leading or now() < self.hold_until:
-            return False
+        last = node.wal.last
+        for name, message in self._take_remote():
+            self._append_remote(name, message)
+        if node.leading and now() >= self.hold_until:
+            self._append_own()
+        return node.wal.last > last
+
+    def _append_own(self) -> None:
+        room, name, term = self._room(), self._node.name, self._node.term
         while self._queue:
-            self._append_own(self._queue.popleft())
-        return True
+            request = self._queue.popleft()
+            pending = self._pending.get(request)
+            if pending is None:
+                continue
+            if room <= 0:
+                self._end(request, Proposal(Outcome.NOT_APPLIED, reason=NO_QUORUM))
+                continue
+            try:
+                index = self._append(pending.command)
+            except RefusedError as error:
+                self._end(request, Proposal(Outcome.NOT_APPLIED, reason=str(error)))
+                continue
+            room -= 1
+            pending.asked, pending.term = name, term
+            self._appended.setdefault(index, []).append(request)
 
-    def _append_own(self, request: int) -> None:
-        pending = self._pending.get(request)
-        if pending is None:
-            return
-        if self._full():
-            self._end(request, Proposal(Outcome.NOT_APPLIED, reason="the leader has no quorum"))
-            return
-        try:
-            index = self._append(pending.command)
-        except RefusedError as error:
-            self._end(request, Proposal(Outcome.NOT_APPLIED, reason=str(error)))
-            return
-        pending.asked, pending.term = self._node.name, self._node.term
-        self._appended.setdefault(index, []).append(request)
-
-    def _full(self) -> bool:
-        backlog = self._node.wal.last - self._node.commit
-        return backlog >= self._node.settings.uncommitted_limit
+    def _room(self) -> int:
+        """Return how many entries may be appended before some are committed."""
+        node = self._node
+        return node.settings.uncommitted_limit - (node.wal.last - node.commit)
 
     def _append(self, command: bytes) -> int:
-        entry = (self.translate(command), self._node.wal.last + 1, self._node.term)
-        self._node.wal.append(entry)
-        self.appended(entry)
-        return entry[1]
+        wal, regular = self._node.wal, command[:1] == REGULAR
+        if not regular:
+            command = self.translate(command)
+        index = wal.last + 1
+        entry = (command, index, self._node.term)
+        wal.append(entry)
+        if not regular:
+            self.appended(entry)
+        return index
 
     def _forward(self, leader: str) -> None:
         items: list[tuple[int, bytes]] = []
@@ -108,13 +122,20 @@ class Proposals:
             self._node.send(leader, Propose(self._node.term, tuple(items)))
 
     def on_propose(self, name: str, message: Propose) -> None:
-        """Append what another server sends, if this one leads."""
+        """Take what another server sends; it is appended with this server's own."""
+        self._remote.append((name, message))
+
+    def _take_remote(self) -> list[tuple[str, Propose]]:
+        remote, self._remote = self._remote, []
+        return remote
+
+    def _append_remote(self, name: str, message: Propose) -> None:
+        """Append what another server sent, if this one leads."""
         node = self._node
         leads = node.leading and node.term == message.term and now() >= self.hold_until
-        if not leads or self._full():
-            reason = "the leader has no quorum" if leads else ""
+        if not leads or self._room() <= 0:
             refused = tuple((request, 0) for request, _ in message.items)
-            node.send(name, Proposed(node.term, refused, reason))
+            node.send(name, Proposed(node.term, refused, NO_QUORUM if leads else ""))
             return
         placed, reason = list[tuple[int, int]](), ""
         for request, command in message.items:

@@ -44,6 +44,26 @@ class Leading:
         self._rounds: dict[str, tuple[int, int]] = {}  # per server: (term, round) last answered
         self._rewound: dict[str, int] = {}  # per server: round of the last step back
         self._transfers: dict[str, _Transfer] = {}
+        self._built_for: tuple[int, ...] = ()  # what _built holds is of this state
+        self._built: dict[tuple[int, bool], tuple[AppendEntries, int]] = {}
+
+    def count(self) -> None:
+        """Commit what a quorum has on its disks; this leader has there what it has synced.
+
+        By counting only up to an entry of its own term, with what is before it (Raft, 5.4.2).
+        """
+        core = self._node
+        voters = core.voters()
+        held = [index for node, index in core.match_index.items() if node.id in voters]
+        held = sorted([*held, core.wal.synced], reverse=True)
+        index = held[len(held) // 2]
+        if core.wal.term_at(index) == core.term:
+            core.raise_commit(index)
+
+    def lags(self) -> dict[str, int]:
+        """Return how many entries each of the others is not known to have."""
+        last = self._node.wal.last
+        return {str(node.id): last - index for node, index in self._node.match_index.items()}
 
     def targets(self) -> list[Any]:
         """Return the nodes that get entries: the voters, and a server that is being added."""
@@ -96,30 +116,48 @@ class Leading:
         self._end_transfer(name)
         first = True
         while first or (room > 0 and core.next_index[node] <= core.wal.last):
-            entries = self._batch(core.next_index[node]) if room > 0 else []
-            self._send_entries(node, name, entries)
-            room -= sum(len(entry[0]) + _ENTRY_OVERHEAD for entry in entries) + _ENTRY_OVERHEAD
+            room -= self._send_entries(node, name, room)
             first = False
 
-    def _batch(self, start: int) -> list[Entry]:
+    def _batch(self, start: int) -> tuple[list[Entry], int]:
         """Return whole entries up to the batch size, always one if there is one (P11)."""
-        wal, size, result = self._node.wal, 0, list[Entry]()
+        wal, limit = self._node.wal, self._node.settings.batch_bytes
+        size, result = 0, list[Entry]()
         for entry in wal.slice(start, min(start + 2000, wal.last + 1)):
-            size += len(entry[0]) + _ENTRY_OVERHEAD
-            if result and size > self._node.settings.batch_bytes:
+            more = len(entry[0]) + _ENTRY_OVERHEAD
+            if result and size + more > limit:
                 break
+            size += more
             result.append(entry)
-        return result
+        return result, size
 
-    def _send_entries(self, node: Any, name: str, entries: list[Entry]) -> None:
+    def _send_entries(self, node: Any, name: str, room: int) -> int:
+        """Send one message; return its size."""
         core = self._node
-        previous = core.next_index[node] - 1
-        previous_term = core.wal.term_at(previous)
-        if previous_term is None:
-            raise AssertionError(f"{name} is to get entries after {previous}")
-        head = (core.term, self.round, previous, previous_term, core.commit)
-        core.send(name, AppendEntries(*head, tuple(entries)))
-        core.next_index[node] += len(entries)
+        message, size = self._message(core.next_index[node] - 1, empty=room <= 0)
+        core.send(name, message)
+        core.next_index[node] += len(message.entries)
+        return size
+
+    def _message(self, previous: int, *, empty: bool) -> tuple[AppendEntries, int]:
+        """Return the message of what follows, with its size; one object for all who get the same.
+
+        So it is encoded once.
+        """
+        core = self._node
+        term = core.wal.term_at(previous)
+        if term is None:
+            raise AssertionError(f"somebody is to get entries after {previous}")
+        state = (core.term, self.round, core.commit, core.wal.last)
+        if state != self._built_for:
+            self._built_for, self._built = state, {}
+        built = self._built.get((previous, empty))
+        if built is None:
+            entries, size = ([], 0) if empty else self._batch(previous + 1)
+            head = (core.term, self.round, previous, term, core.commit)
+            built = AppendEntries(*head, tuple(entries)), size + _ENTRY_OVERHEAD
+            self._built[previous, empty] = built
+        return built
 
     def on_reply(self, name: str, message: AppendReply) -> None:
         """Count an acknowledgement, if it is of this term (P6)."""
@@ -203,6 +241,7 @@ class Leading:
         if message.done:
             core.match_index[node] = max(core.match_index[node], message.last_index)
             core.next_index[node] = max(core.next_index[node], message.last_index + 1)
+            core.figures.snapshots_sent += name in self._transfers
             self._end_transfer(name)
             self.hungry.add(name)
             return
@@ -266,21 +305,22 @@ class Following:
 
     def _merge(self, entries: tuple[Entry, ...]) -> bool:
         """Add what is new; truncate only where an entry conflicts (P1)."""
-        wal, truncated = self._node.wal, False
-        for entry in entries:
-            index, term = entry[1], entry[2]
-            if index <= wal.last:
-                if index <= wal.first or wal.term_at(index) == term:
-                    continue
-                if index <= self._node.commit:
-                    raise ContradictionError(
-                        f"{wal.path}: the leader wants to replace entry {index},"
-                        f" which is committed here (up to {self._node.commit})"
-                    )
-                wal.truncate(index)
-                truncated = True
-            wal.append(entry)
-        return truncated
+        wal = self._node.wal
+        for position, (_, index, term) in enumerate(entries):
+            if index > wal.last:
+                wal.append(*entries[position:])
+                return False
+            if index <= wal.first or wal.term_at(index) == term:
+                continue
+            if index <= self._node.commit:
+                raise ContradictionError(
+                    f"{wal.path}: the leader wants to replace entry {index},"
+                    f" which is committed here (up to {self._node.commit})"
+                )
+            wal.truncate(index)
+            wal.append(*entries[position:])
+            return True
+        return False
 
     def _reply(self, name: str, message: AppendEntries, *, success: bool, at: int) -> None:
         self._node.send(name, AppendReply(message.term, message.round, success, at))

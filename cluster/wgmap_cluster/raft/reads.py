@@ -57,6 +57,7 @@ class Reads:
     def add(self, deadline: float, done: Done) -> None:
         """Have ``done`` called when everything committed before now is applied here."""
         if len(self._waiting) + len(self._confirmed) >= self._node.settings.pending_limit:
+            self._node.figures.reads_refused += 1
             done(None)
             return
         self._waiting.append(_Read(deadline, done))
@@ -136,6 +137,7 @@ class Reads:
             self._confirmed = [item for item in self._confirmed if item[0] > applied]
         for _, read in ready:
             read.done(applied)
+        self._node.figures.reads_confirmed += len(ready)
 
     def _expire(self) -> None:
         time, leader = now(), self._node.leader
@@ -160,9 +162,11 @@ class Reads:
         for read in reads:
             read.done(None)
 
-    @staticmethod
-    def _unexpired(reads: list[_Read], time: float) -> list[_Read]:
-        for read in reads:
-            if read.deadline < time:
-                read.done(None)
+    def _unexpired(self, reads: list[_Read], time: float) -> list[_Read]:
+        late = [read for read in reads if read.deadline < time]
+        if not late:
+            return reads
+        for read in late:
+            read.done(None)
+        self._node.figures.reads_refused += len(late)
         return [read for read in reads if read.deadline >= time]

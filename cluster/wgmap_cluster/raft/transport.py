@@ -4,7 +4,13 @@ In place of the library's transport, which listens on every address, has no time
 connects, stops accepting for ever after one error, keeps reading replaced sockets and serves
 commands to anyone. Here the port is bound to the mesh address and device, a connection belongs to a
 configured server only (its address must be that server's), and nothing but frames of the log comes
-over it. Frame: length u32, little-endian, then the bytes. The first frame each way is a hello.
+over it. Frame: length u32, little-endian, then the bytes. The first frame each way is a hello:
+
+    ["wgmap-raft", [oldest, newest version of the messages], own name, other's name, store, ...]
+
+Two servers talk where these ranges meet, so that servers can be upgraded one by one: whoever adds
+or changes a message raises NEWEST, and sends it only to those who read it; OLDEST follows when no
+server that is upgraded from is older. What a later version adds behind the store is passed by.
 
 Bounded: a server that does not read loses its connection at four windows of backlog; at most 16
 connections wait for their hello, more are closed at once.
@@ -30,7 +36,7 @@ log = logging.getLogger(__name__)
 
 _LENGTH = struct.Struct("<I")
 _HELLO = "wgmap-raft"
-_VERSION = 1
+OLDEST, NEWEST = 1, 1
 _MAX_UNKNOWN = 16
 _HELLO_BYTES = 1024
 _ADDRESS_WAIT_S, _ADDRESS_RETRY_S = 5.0, 0.1
@@ -260,6 +266,12 @@ class MeshTransport:
         """See Wire."""
         return name in self._connections
 
+    def drop(self, name: str, reason: str) -> None:
+        """See Wire; it is dialled again after a while."""
+        connection = self._connections.get(name)
+        if connection is not None:
+            connection.abort(reason)
+
     def backlog(self, name: str) -> int:
         """See Wire."""
         connection = self._connections.get(name)
@@ -318,7 +330,8 @@ class MeshTransport:
         return connection
 
     def _hello(self, to: str) -> bytes:
-        return bytes(msgpack.packb([_HELLO, _VERSION, self._own.name, to, self._events.store()]))
+        head = [_HELLO, [OLDEST, NEWEST], self._own.name, to]
+        return bytes(msgpack.packb([*head, self._events.store()]))
 
     # From connections.
     def on_made(self, connection: _Connection) -> None:
@@ -361,16 +374,28 @@ class MeshTransport:
     def _greeted(self, connection: _Connection, frame: bytes) -> str | None:
         """Return who greets, None where it is none of the servers, or not from its address."""
         try:
-            word, version, name, to, store = msgpack.unpackb(frame)
+            word, versions, name, to, store, *_ = msgpack.unpackb(frame)
         except (ValueError, TypeError, msgpack.UnpackException):
             return None
         member = self._members.get(name) if isinstance(name, str) else None
-        if member is None or (word, version, to) != (_HELLO, _VERSION, self._own.name):
+        if member is None or (word, to) != (_HELLO, self._own.name):
+            return None
+        if not _meets(versions):
+            log.error("%s speaks versions %r; this server %d to %d", name, versions, OLDEST, NEWEST)
             return None
         remote = ipaddress.ip_address(connection.remote().partition("%")[0])
         expected = (parse_address(member).address, connection.dialled or name)
         admitted = (remote, name) == expected and isinstance(store, bytes)
         return name if admitted and self._events.admit(name, store) else None
+
+
+def _meets(versions: object) -> bool:
+    """Tell whether there is a version that both ends read."""
+    match versions:
+        case [int(oldest), int(newest)]:
+            return oldest <= NEWEST and newest >= OLDEST
+        case _:
+            return False
 
 
 class NoTransport:
@@ -394,6 +419,9 @@ class NoTransport:
     def connected(self, name: str) -> bool:  # noqa: ARG002
         """See Wire."""
         return False
+
+    def drop(self, name: str, reason: str) -> None:
+        """See Wire."""
 
     def backlog(self, name: str) -> int:  # noqa: ARG002
         """See Wire."""

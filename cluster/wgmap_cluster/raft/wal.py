@@ -35,6 +35,7 @@ _FILE = struct.Struct("<8sIQ")
 _BATCH = struct.Struct("<4sIQII")
 _RECORD = struct.Struct("<BI")
 _PAIR = struct.Struct("<QQ")
+_ENTRY_HEAD = struct.Struct("<BIQQ")  # a record's head and the two numbers of an entry
 _MAGIC, _VERSION, _BATCH_MAGIC = b"wgmapwal", 1, b"WGB1"
 _BASE, _ENTRY, _TRUNCATE, _TERM, _COMMIT, _STORES = 1, 2, 3, 4, 5, 6
 OWN = ""  # the key of this server's own store among the stores
@@ -45,8 +46,10 @@ def _record(kind: int, body: bytes) -> bytes:
     return _RECORD.pack(kind, len(body)) + body
 
 
-def _entry_record(entry: Entry) -> bytes:
-    return _record(_ENTRY, _PAIR.pack(entry[1], entry[2]) + entry[0])
+def _entry_head(entry: Entry) -> bytes:
+    """Return the record of an entry up to its command, which is the rest of it."""
+    command, index, term = entry
+    return _ENTRY_HEAD.pack(_ENTRY, _PAIR.size + len(command), index, term)
 
 
 def _batch(offset: int, nonce: int, payload: bytes) -> bytes:
@@ -198,6 +201,7 @@ class WriteAheadLog:
         self._buffer: list[bytes] = []
         self._file: OutFile | None = None
         self._commit_written = 0
+        self.synced = 0  # index up to which entries are durable
         if data is None:
             self.image = LogImage(path)
             self.image.commit = 1
@@ -206,6 +210,7 @@ class WriteAheadLog:
             self.size = 0
         else:
             self.image = LogImage.parse(path, data)
+            self.synced = self.image.last
             self._reopen()
 
     def _reopen(self) -> None:
@@ -252,18 +257,23 @@ class WriteAheadLog:
         return self.entries[start - first : stop - first]
 
     # Changes; durable after sync.
-    def append(self, entry: Entry) -> None:
-        """Add the entry that follows the last one."""
-        if entry[1] != self.last + 1:
-            raise AssertionError(f"entry {entry[1]} after {self.last}")
-        self.entries.append(entry)
-        self._buffer.append(_entry_record(entry))
+    def append(self, *entries: Entry) -> None:
+        """Add entries that follow the last one."""
+        held, buffer = self.image.entries, self._buffer
+        following = held[-1][1] + 1
+        for entry in entries:
+            if entry[1] != following:
+                raise AssertionError(f"entry {entry[1]} after {following - 1}")
+            held.append(entry)
+            buffer += (_entry_head(entry), entry[0])
+            following += 1
 
     def truncate(self, index: int) -> None:
         """Remove the entries from ``index`` on, which must not be committed."""
         if index <= self.commit:
             raise AssertionError(f"truncation at {index}, committed {self.commit}")
         del self.entries[index - self.first :]
+        self.synced = min(self.synced, index - 1)
         self._buffer.append(_record(_TRUNCATE, index.to_bytes(8, "little")))
 
     def set_term(self, term: int, vote: str | None) -> None:
@@ -288,13 +298,13 @@ class WriteAheadLog:
         if self._commit_written != self.commit:
             self._buffer.append(b"")
 
-    def sync(self) -> None:
-        """Make all changes durable: one write, one fdatasync."""
+    def sync(self) -> bool:
+        """Make all changes durable: one write, one fdatasync. True if there were any."""
         if not self._buffer:
-            return
+            return False
         if self.fresh and self._file is None:
             self._rewrite(self.entries)
-            return
+            return True
         if self._commit_written != self.commit:
             self._buffer.append(_record(_COMMIT, self.commit.to_bytes(8, "little")))
         data = _batch(self.size, self.image.nonce, b"".join(self._buffer))
@@ -304,6 +314,8 @@ class WriteAheadLog:
         self._buffer.clear()
         self._commit_written = self.commit
         self.size += len(data)
+        self.synced = self.last
+        return True
 
     # Compaction.
     def compact(self, index: int) -> None:
@@ -332,6 +344,7 @@ class WriteAheadLog:
         file.close()
         self._disk.replace(temporary, self.path)
         self._commit_written = self.commit
+        self.synced = self.last
         self._file = self._disk.append(self.path)
 
     def _file_blocks(self, entries: list[Entry]) -> Iterator[bytes]:
@@ -343,7 +356,8 @@ class WriteAheadLog:
         ]
         yield self._framed(head)
         for start in range(1, len(entries), 1000):
-            yield self._framed(map(_entry_record, entries[start : start + 1000]))
+            some = entries[start : start + 1000]
+            yield self._framed(part for entry in some for part in (_entry_head(entry), entry[0]))
         yield self._framed([_record(_COMMIT, self.commit.to_bytes(8, "little"))])
 
     def _framed(self, records: Iterable[bytes]) -> bytes:

@@ -26,7 +26,7 @@ from wgmap_cluster.fsm.packing import pack_rows
 from wgmap_cluster.fsm.results import Done, Reason
 from wgmap_cluster.fsm.rows import Meta
 from wgmap_cluster.raft.interface import Proposal, ReplicatedLog
-from wgmap_cluster.replica.upgrades import NotAllReadError
+from wgmap_cluster.replica.proposing import NotReadByAllError
 from wgmap_cluster.supervisor import keys
 
 MAX_BACKUPS = 2  # at one time: each holds a copy of the tables while its reader is slow
@@ -100,7 +100,7 @@ class Archive:
         detail = "without the servers' keys" if seal_to is None else keys_of
         try:
             await self._do(Note("backup", self._name, detail, origin))
-        except NotAllReadError as error:
+        except NotReadByAllError as error:
             # While servers are upgraded, or one is down, a backup is wanted more than its row.
             _LOG.warning(
                 "a backup is not in the audit trail", operator=origin.operator, reason=error

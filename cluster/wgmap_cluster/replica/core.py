@@ -7,6 +7,7 @@ from typing import Any
 
 from wgmap_cluster.fsm.machine import Machine
 from wgmap_cluster.raft.interface import ReplicatedLog
+from wgmap_cluster.replica.proposing import Proposer
 
 
 class Counters(Counter[str]):
@@ -19,12 +20,13 @@ class Counters(Counter[str]):
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """The state machine, the log that drives it, and where tasks and counts go.
+    """The state machine, the log that drives it, its only way in, and where tasks and counts go.
 
     A task that fails ends the replica: its supervisor starts it anew from the log.
     """
 
     machine: Machine
     log: ReplicatedLog
+    proposer: Proposer
     spawn: Callable[[Coroutine[Any, Any, None]], object]
     counters: Counters = field(default_factory=Counters)

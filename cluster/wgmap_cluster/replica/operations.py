@@ -22,7 +22,6 @@ from wgmap.errors import (
     WgmapError,
 )
 from wgmap_cluster.config import ServerConfig
-from wgmap_cluster.fsm import commands
 from wgmap_cluster.fsm.commands import (
     Command,
     CommandError,
@@ -44,13 +43,13 @@ from wgmap_cluster.raft.interface import (
     Proposal,
     Role,
 )
-from wgmap_cluster.replica import agent_config
+from wgmap_cluster.replica import agent_config, views
 from wgmap_cluster.replica.archive import Archive
 from wgmap_cluster.replica.events import EventHub
 from wgmap_cluster.replica.notes import ServerNote
+from wgmap_cluster.replica.proposing import Proposer
 from wgmap_cluster.replica.requests import Enrolment, PeerChange, enrol_command, set_command
 from wgmap_cluster.replica.servers import Servers
-from wgmap_cluster.replica.upgrades import require_all_read
 from wgmap_cluster.replica.views import (
     AddedView,
     AuditView,
@@ -109,16 +108,17 @@ class Operations:
         state_dir: Path | None = None,
         *,
         config: ServerConfig | None = None,
-        counters: Callable[[], CountersView] = lambda: {"replica": {}, "responders": []},
+        counters: Callable[[], CountersView] = views.no_counters,
     ) -> None:
         """Act for server ``name``; ``note`` returns what it publishes about itself.
 
         ``state_dir`` is where its keys lie; without it they cannot be put in a backup. Without
-        ``config`` no server can be added.
+        ``config`` no server can be added. ``counters``: see StatusView.
         """
         self._name = name
         self._machine = machine
         self._log = log
+        self._proposer = Proposer(name, log)
         self._note = note
         self._staleness_s = staleness_s
         self.counters = counters
@@ -274,6 +274,7 @@ class Operations:
             "revocation": state.revocation,
             "mappings": counts.mappings,
             "restoring": Meta.RESTORING in state.meta,
+            "counters": views.flat(self.counters()),
         }
 
     async def resolve(self, instance: int, eid: IPAddress | IPNetwork) -> ResolveView:
@@ -297,15 +298,10 @@ class Operations:
     # How.
 
     async def _do(self, command: Command) -> tuple[Done, Proposal]:
-        version = commands.version_of(command)
-        if version > 1:
-            others = self._log.status().others
-            require_all_read(version, self._name, self._log.members(), others)
         try:
-            data = commands.encode(command)
+            proposal = await self._proposer.propose(command)
         except CommandError as error:
             raise ConfigError(str(error)) from error
-        proposal = await self._log.propose(data)
         if proposal.outcome is not Outcome.APPLIED:
             raise UnavailableError(_why_not(proposal))
         return _done(proposal.result), proposal

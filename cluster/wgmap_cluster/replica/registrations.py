@@ -13,7 +13,6 @@ from wgmap.addresses import IPAddress
 from wgmap.log import Log
 from wgmap.wg.device import DeviceError
 from wgmap_cluster.feed import Answer, Forward, Source
-from wgmap_cluster.fsm.commands import encode
 from wgmap_cluster.fsm.registration import classify, is_in_force
 from wgmap_cluster.fsm.results import Applied, Refused, Registered, Taken
 from wgmap_cluster.raft.interface import Outcome
@@ -28,6 +27,7 @@ from wgmap_cluster.replica.admission import (
 )
 from wgmap_cluster.replica.core import Core
 from wgmap_cluster.replica.notify import answer
+from wgmap_cluster.replica.proposing import NotReadByAllError
 
 MAX_IN_FLIGHT = 4096  # peers whose register is being committed; more: dropped and counted
 PROPOSAL_S = 1.5
@@ -176,18 +176,25 @@ class Registrar:
         lane = self._lanes[key]
         try:
             while True:
-                proposal = await self._core.log.propose(
-                    encode(lane.current.admitted.command), PROPOSAL_S
-                )
-                if proposal.outcome is Outcome.APPLIED:
-                    self._applied(lane.current, proposal.result)
-                else:
-                    self._counters.count("register.not_committed")
+                await self._commit(lane)
                 if lane.waiting is None:
                     return
                 lane.current, lane.waiting = lane.waiting, None
         finally:
             del self._lanes[key]
+
+    async def _commit(self, lane: Lane) -> None:
+        command = lane.current.admitted.command
+        try:
+            proposal = await self._core.proposer.propose(command, PROPOSAL_S)
+        except NotReadByAllError as error:
+            self._counters.count("register.needs_upgrade")
+            _LOG.warning("a register cannot be committed", reason=error)
+            return
+        if proposal.outcome is Outcome.APPLIED:
+            self._applied(lane.current, proposal.result)
+        else:
+            self._counters.count("register.not_committed")
 
     def _applied(self, job: Job, result: object) -> None:
         assert isinstance(result, Applied)

@@ -13,7 +13,7 @@ from wgmap.clock import now
 from wgmap.log import Log
 from wgmap_cluster.config import ServerConfig
 from wgmap_cluster.feed import SOCKET_NAME, FeedServer
-from wgmap_cluster.fsm.commands import Command, encode
+from wgmap_cluster.fsm.commands import Command
 from wgmap_cluster.fsm.machine import Machine
 from wgmap_cluster.fsm.results import Applied, Refused
 from wgmap_cluster.raft.interface import ClusterLog, Outcome, Role
@@ -25,6 +25,7 @@ from wgmap_cluster.replica.founding import bootstrap_command
 from wgmap_cluster.replica.lease import LeaseKeeper
 from wgmap_cluster.replica.notes import ServerNote
 from wgmap_cluster.replica.operations import Operations
+from wgmap_cluster.replica.proposing import NotReadByAllError, Proposer
 from wgmap_cluster.replica.registrations import Registrar
 from wgmap_cluster.replica.tunnels import Tunnels
 from wgmap_cluster.replica.views import CountersView
@@ -50,7 +51,7 @@ class Replica:
         self._tunnels = tunnels
         self.machine = machine
         self.log = log
-        self.core = Core(machine, log, self._spawn)
+        self.core = Core(machine, log, Proposer(config.server.name, log), self._spawn)
         self.lease = LeaseKeeper(log, config.server.staleness_s, self._granted)
         self.seen = seen.SeenBatch()
         self.registrar = Registrar(
@@ -84,8 +85,12 @@ class Replica:
         )
 
     def counters(self) -> CountersView:
-        """Return what was counted since the start: here, and by each responder (a second ago)."""
-        return {"replica": dict(self.core.counters), "responders": self.feeder.counted()}
+        """Return what was counted since the start; responders told it a second ago."""
+        return {
+            "replica": dict(self.core.counters),
+            "log": self.log.figures(),
+            "responders": self.feeder.counted(),
+        }
 
     async def run(self, *others: Part) -> None:
         """Open the log and serve, with ``others`` beside; raises LogError, OSError, groups."""
@@ -178,7 +183,11 @@ class Replica:
                     self.seen.put_back(batch.peers)
 
     async def _propose(self, command: Command) -> bool:
-        proposal = await self.log.propose(encode(command))
+        try:
+            proposal = await self.core.proposer.propose(command)
+        except NotReadByAllError:
+            self.core.counters.count("housekeeping.needs_upgrade")
+            return False
         if proposal.outcome is not Outcome.APPLIED:
             self.core.counters.count("housekeeping.not_committed")
             return False

@@ -3,12 +3,14 @@
 The supervisor makes the interfaces before it starts a replica; here they are only opened.
 """
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
 from wgmap.addresses import IPAddress
 from wgmap.errors import ConfigError
+from wgmap.net.changes import Change
 from wgmap.net.netlink import Network
 from wgmap.wg import probe
 from wgmap.wg.device import Device, DeviceError
@@ -93,17 +95,29 @@ class Protected:
 class Mesh:
     """The peers of the mesh interface follow the table of servers."""
 
-    def __init__(self, peers: MeshPeers, machine: Machine, config: ServerConfig) -> None:
-        """Follow the machine; until there is a table, the configuration names the servers."""
+    def __init__(
+        self,
+        peers: MeshPeers,
+        machine: Machine,
+        config: ServerConfig,
+        changes: AsyncIterable[Change],
+    ) -> None:
+        """Follow the machine; until there is a table, the configuration names the servers.
+
+        ``changes`` are those of this machine's addresses and routes.
+        """
         self._peers = peers
+        self._changes = changes
         self._machine = machine
         peers.update({each.name: server_row(config, each) for each in config.bootstrap.server})
         machine.listen(self._applied)
         machine.listen_restored(self._update)
 
     async def run(self) -> None:
-        """Keep the tunnels; raises DeviceError, NetworkError."""
-        await self._peers.run()
+        """Keep the tunnels; raises groups of DeviceError, NetworkError."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._peers.run())
+            tasks.create_task(self._peers.follow(self._changes))
 
     def _applied(self, _index: int, applied: Applied) -> None:
         if any(change.table is Table.SERVERS for change in applied.changes):
@@ -131,7 +145,8 @@ async def opened(
             device = await _device(stack, config, config.mesh.interface)
             own = _own(config)
             peers = MeshPeers(device, network, own.mesh_key, own.mesh_address)
-            mesh = Mesh(peers, machine, config)
+            changes = stack.enter_context(network.changes())
+            mesh = Mesh(peers, machine, config, changes)
         yield tunnels, mesh
 
 

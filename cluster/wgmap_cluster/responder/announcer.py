@@ -139,11 +139,14 @@ class Announcer:
         """Tell those whom a batch of changes concerns."""
         for old, new in effects.renamed.items():
             self._subscriptions.rename(old, new)
-        for place, row in effects.withdrawn:
-            self._withdrawals.add(row.peer, place, withdrawn(place, row), now)
         for place, peer in effects.appeared:
             self._withdrawals.over(place)
             self._tell_few(peer, self._misses.take(place, now))
+        for place, row in effects.withdrawn:
+            # Those who held it of one peer must hear that, also where another one has it by now.
+            there = self._follower.tables.mapping(place)
+            if there is None or there.peer != row.peer:
+                self._withdrawals.add(row.peer, place, withdrawn(place, row), now)
         for agent in effects.gone:
             self._pushes.forget_agent(agent)
         told = {row.peer for row in effects.revoked.values()}

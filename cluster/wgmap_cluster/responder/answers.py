@@ -144,9 +144,13 @@ def plain(record: Record) -> Record:
 
 
 def withdrawn(place: Place, row: MappingRow) -> Record:
-    """Return the withdrawal of a mapping: TTL 0. Its key is not revoked: it may come back."""
+    """Return the withdrawal of a mapping: TTL 0. Its key is not revoked: it may come back.
+
+    With the key that it was of, for who holds parts of it only: they go by that.
+    """
     eid = Eid(prefix_from_bytes(place.prefix), place.instance)
-    return Record(eid, (), 0, authoritative=True, version=row.version)
+    at = tuple(_locator(each, row.key, LocatorForm.WGMAP) for each in row.locators[:1] if row.key)
+    return Record(eid, at, 0, authoritative=True, version=row.version)
 
 
 def revocation(row: RevocationRow) -> list[Record]:

@@ -4,6 +4,9 @@ A lookup is what somebody's packets wait for. A register that says something new
 packets will need. An unchanged register and a refresh are repeated by themselves, and what they
 would bring is (nearly always) known. A small share goes to the later classes even in a flood that
 does not end, so that nobody who lives expires by it.
+
+Within a class the sources take turns: who sends a thousand at once waits for its own, and whoever
+sends one waits for one of each at most.
 """
 
 from collections import Counter, OrderedDict, deque
@@ -14,6 +17,7 @@ from typing import NamedTuple
 from wgmap_cluster.feed import Source
 
 MOST = 4096  # datagrams of a class; when it is full the newest is shed and counted
+MOST_EACH = 512  # of these from one source, which so takes nobody's place
 MAX_KNOWN = 1 << 17  # sources whose last register is remembered; the oldest makes room
 SHARE = 16  # of so many datagrams that are served one is of a later class that waits
 _NONCE = slice(4, 12)
@@ -36,14 +40,48 @@ class Waiting(NamedTuple):
     source: Source
 
 
+class Turns:
+    """Datagrams of one class: each source has its own, and they take turns."""
+
+    def __init__(self, most: int, most_each: int) -> None:
+        self._most = most
+        self._most_each = most_each
+        self._sources: OrderedDict[str, deque[Waiting]] = OrderedDict()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, waiting: Waiting) -> bool:
+        """Take a datagram in; False where it does not fit."""
+        address = waiting.source[0]
+        own = self._sources.get(address)
+        if self._count >= self._most or (own is not None and len(own) >= self._most_each):
+            return False
+        if own is None:
+            own = self._sources[address] = deque()
+        own.append(waiting)
+        self._count += 1
+        return True
+
+    def take(self) -> Waiting:
+        """Take the first of the source whose turn it is; KeyError where there is none."""
+        address, own = self._sources.popitem(last=False)
+        taken = own.popleft()
+        if own:
+            self._sources[address] = own
+        self._count -= 1
+        return taken
+
+
 class Backlog:
     """Datagrams in the order in which they are to be served; bounded."""
 
     def __init__(self, counters: Counter[str], most: int = MOST) -> None:
         """Shed datagrams are counted as ``shed.<class>``."""
         self._counters = counters
-        self._most = most
-        self._queues: dict[Rank, deque[Waiting]] = {rank: deque() for rank in Rank}
+        most_each = min(MOST_EACH, most)
+        self._queues = {rank: Turns(most, most_each) for rank in Rank}
         self._acknowledged: OrderedDict[str, bytes] = OrderedDict()  # source -> last nonce
         self._turn = 0
         self._shares = 0
@@ -54,11 +92,8 @@ class Backlog:
     def add(self, data: bytes, source: Source) -> None:
         """Take a datagram in, or shed it."""
         rank = self.rank(data, source[0])
-        queue = self._queues[rank]
-        if len(queue) >= self._most:
+        if not self._queues[rank].add(Waiting(data, source)):
             self._counters[f"shed.{rank.value}"] += 1
-        else:
-            queue.append(Waiting(data, source))
 
     def take(self, most: int) -> Iterator[Waiting]:
         """Take out at most so many, those first that cannot wait."""
@@ -66,7 +101,7 @@ class Backlog:
             queue = self._next()
             if queue is None:
                 return
-            yield queue.popleft()
+            yield queue.take()
 
     def rank(self, data: bytes, source: str) -> Rank:
         """Say of which class a datagram is, by its first bytes."""
@@ -85,7 +120,7 @@ class Backlog:
         if len(self._acknowledged) > MAX_KNOWN:
             self._acknowledged.popitem(last=False)
 
-    def _next(self) -> deque[Waiting] | None:
+    def _next(self) -> Turns | None:
         waiting = [queue for queue in self._queues.values() if queue]
         if not waiting:
             return None

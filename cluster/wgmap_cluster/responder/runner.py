@@ -23,7 +23,7 @@ COLLECT_EVERY_S = 10.0
 # Reading is much faster than serving: so a flood is sorted (and shed) here and not in the kernel's
 # buffer, which knows no classes.
 READ_A_TURN = 256
-SERVE_A_TURN = 64
+SERVE_A_TURN = 16  # then what came meanwhile is read: it may be of a source whose turn is next
 _LOG = Log("responder")
 
 

@@ -164,8 +164,10 @@ def test_an_agent_that_starts_again_keeps_the_tunnels_to_servers_that_it_learnt(
     learnt = shown(four, four.file.servers[0])["ms4"]["control_key"]
     assert learnt not in agent.config.read_text()
     before = wait_until(lambda: control_peers(four, agent).get(learnt), "it heard the server")
-    assert agent.pids["agent"] is not None
-    os.kill(agent.pids["agent"], signal.SIGKILL)
+    pid = agent.pids["agent"]
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not removal.alive(pid), "it is dead", GONE_S)
     four.chaos("start-agents", agent.name)
     # A peer that was taken away and added again would count from nothing.
     assert control_peers(four, agent)[learnt] >= before

@@ -17,8 +17,10 @@ from support.eventually import eventually
 from support.netns import PATIENCE, Namespace, Netbed, netbed
 from support.wire import wire
 from wgmap.addresses import Endpoint, IPAddress
+from wgmap.net.changes import ChangeListener
 from wgmap.net.netlink import Network
 from wgmap.wg.device import Backend, Device, DeviceConfig, PeerConfig
+from wgmap.wg.kernel import KernelBackend
 from wgmap.wg.keys import PrivateKey
 from wgmap_chaos.lab.relay import Quality, RelayControl
 from wgmap_cluster.config import MeshSection
@@ -45,7 +47,9 @@ class Server:
     backend: Backend
     device: Device | None = None
     peers: MeshPeers | None = None
+    changes: ChangeListener | None = None
     task: asyncio.Task[None] | None = None
+    follows: bool = True
 
     @property
     def row(self) -> ServerRow:
@@ -64,7 +68,16 @@ class Server:
             self.device = await ensure(self.backend, self.network, self.spec)
         self.peers = MeshPeers(self.device, self.network, self.spec.key.public, self.spec.address)
         self.peers.update(table)
-        self.task = asyncio.create_task(self.peers.run())
+        with self.namespace.entered():
+            self.changes = self.network.changes()
+        self.task = asyncio.create_task(self._run(self.peers, self.changes))
+
+    async def _run(self, peers: MeshPeers, changes: ChangeListener) -> None:
+        with changes:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(peers.run())
+                if self.follows:
+                    tasks.create_task(peers.follow(changes))
 
     async def stop(self) -> None:
         """Stop the daemon; the tunnel stays."""
@@ -222,6 +235,23 @@ async def test_crossed_initiations_are_kicked_by_the_lower_key(mesh: Mesh) -> No
     assert await mesh.low.answers(mesh.high, 2)
     for device in devices:
         await device.close()
+
+
+@pytest.mark.parametrize("follows", [True, False])
+async def test_a_server_whose_address_changes_goes_on_sending(mesh: Mesh, follows: bool) -> None:
+    """wireguard-go alone goes on from the address that is gone; the other follows what it hears."""
+    if not follows and isinstance(mesh.low.backend, KernelBackend):
+        pytest.skip("the kernel's WireGuard notices by itself")
+    mesh.low.follows = follows
+    for one in (mesh.low, mesh.high):
+        await one.start(mesh.table)
+    await within(8, mesh.stands)
+    assert await mesh.low.answers(mesh.high, 5)
+    port = mesh.low.namespace.run("ip", "-o", "-4", "route", "get", "192.0.2.2").split("dev ")[1]
+    port = port.split()[0]
+    mesh.low.namespace.run("ip", "address", "add", "192.0.2.77/24", "dev", port)
+    mesh.low.namespace.run("ip", "address", "delete", "192.0.2.1/24", "dev", port)
+    assert await mesh.low.answers(mesh.high, 5 if follows else 3) == follows
 
 
 async def test_a_server_that_leaves_the_table_is_cut_off(mesh: Mesh) -> None:

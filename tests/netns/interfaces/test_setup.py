@@ -146,7 +146,7 @@ async def test_an_agent_reaches_the_server_and_nothing_behind_it(
     await network.forbid_forwarding(spec.interface)
     assert not reaches("2001:db8:6::2")
     # A rule names its interface and outlives it; the next one of ours takes it away.
-    server.ip("link", "add", "gone0", "type", "dummy")
+    server.ip("link", "add", "gone0", "type", "veth", "peer", "name", "gone1")
     await network.forbid_forwarding("gone0")
     assert "iif gone0" in server.ip("rule")
     server.ip("link", "del", "gone0")

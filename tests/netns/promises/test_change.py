@@ -2,6 +2,7 @@
 
 import ipaddress
 import json
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -15,10 +16,11 @@ from wgmap.addresses import IPAddress, IPNetwork
 from wgmap.clock import now
 from wgmap.lisp.messages import Locator
 from wgmap.wg.keys import PublicKey
-from wgmap_chaos.lab import removal
+from wgmap_chaos.lab import observation, removal
 from wgmap_chaos.lab.inventory import AgentEntry, ServerEntry
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.timeout(240)]
+_LOG = logging.getLogger(__name__)
 AS_THE_LAB = ("--endpoint-allow", "192.0.2.0/24", "--endpoint-allow", "2001:db8:6::/64")
 AT_ONCE_S = 2.0  # on a machine that others use as well; 50 ms when it is quiet
 
@@ -121,6 +123,62 @@ def test_a_new_responder_is_noticed_and_its_pushes_come(lab: Lab, base: int) -> 
             assert voice.register(lab.file.servers[number % 3], datagram) is not None
         last = str(PublicKey(key(13)))
         wait_until(lambda: owner(lab, holder, eid) == last, "the last of them is pushed", 10)
+
+
+def kill_whole(lab: Lab, server: ServerEntry) -> None:
+    """Kill a server's processes, the supervisor first: nothing is started again."""
+    found = observation.server_pids(server.netns, server.state_dir)
+    pids = [pid for pid in (found[role] for role in observation.SERVER_ROLES) if pid is not None]
+    assert len(pids) == 3
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not any(map(removal.alive, pids)), f"{server.name} is dead")
+
+
+def preferred(lab: Lab, agent: AgentEntry) -> ServerEntry:
+    """Return the server that an agent asks first."""
+
+    def name() -> str | None:
+        servers = (lab.agent_status(agent) or {}).get("servers", [])
+        return next((one["name"] for one in servers if one["preferred"]), None)
+
+    return lab.file.server(wait_until(name, f"{agent.name} prefers a server"))
+
+
+def test_a_change_is_pushed_at_once_when_the_server_that_was_asked_has_just_died(
+    lab: Lab, base: int
+) -> None:
+    holder, moved = lab.file.agents[0], lab.file.agent("a4")
+    eid, new = str(moved.eids[0]), str(PublicKey(key(60)))
+    before = counters(lab, holder).get("request.second", 0)
+    lab.forget(holder, moved)
+    asked = preferred(lab, holder)
+    assert lab.ping(holder, moved) is not None
+    wait_until(
+        lambda: counters(lab, holder).get("request.second", 0) > before, "a second one is asked"
+    )
+    assert preferred(lab, holder) == asked
+    with silenced(lab, "a4"), Voice(moved) as voice:
+        asked_again = counters(lab, holder).get("mapping.revalidated", 0)
+        try:
+            kill_whole(lab, asked)
+            datagram = voice.register_bytes(base + 60, locator(moved, 60))
+            others = [one for one in lab.file.servers if one != asked]
+            # Where it led the others must elect; the change is there when it is acknowledged.
+            wait_until(
+                lambda: any(voice.register(one, datagram, wait_s=0.5) for one in others),
+                "the other two take the register",
+            )
+            began = now()
+            wait_until(lambda: owner(lab, holder, eid) == new, "a1 has the new key", AT_ONCE_S)
+            _LOG.info("pushed by the second server within %.0f ms", 1e3 * (now() - began))
+            # It was told: it has not asked again, as it does once the dead server is missed.
+            assert counters(lab, holder).get("mapping.revalidated", 0) == asked_again
+        finally:
+            lab.chaos("start-servers", asked.name)
+            wait_until(
+                lambda: all(one["fresh"] for one in lab.status()["servers"]), "all are fresh", 30
+            )
 
 
 def test_a_more_specific_mapping_moves_its_part_without_a_hole(lab: Lab, base: int) -> None:

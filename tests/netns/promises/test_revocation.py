@@ -139,10 +139,9 @@ def assert_confirmed_by_all(lab: Lab, name: str) -> None:
 def cut_off(lab: Lab, server: ServerEntry) -> Iterator[None]:
     """Let a server reach no other one, but all agents."""
     table = "rvk"
-    rules = (
-        f"table inet {table} {{ chain i {{ type filter hook input priority 0;"
-        f' iifname "{server.mesh_interface}" drop; }} }}'
-    )
+    rules = f"add table inet {table}; "
+    rules += f"add chain inet {table} x {{ type filter hook input priority 0; }}; "
+    rules += f"add rule inet {table} x iifname {server.mesh_interface} drop"
     lab.run(server.netns, "nft", rules)
     try:
         yield

@@ -102,11 +102,12 @@ def test_a_rebooted_peer_is_found_again(delay: float) -> None:
     """It has lost its session and its peers; nobody tells us."""
     lab = connected(delay)
     first, second = lab.hosts
+    lab.world.run(3)  # no question of the contact itself tells it of us any more
     second.reboot()
     took = outage(lab, first, second, seconds=20)
-    assert took < 12, lab.story()  # WireGuard alone: 15 s, and then nobody who knows us
-    asked = ("peer.looked_for", "mapping.revalidated")
-    assert sum(counter(first, name) for name in asked) >= 1
+    assert took < 5 + 16 * delay, lab.story()  # WireGuard alone: 15 s, and then nobody who knows us
+    assert counter(first, "peer.looked_for") >= 1
+    assert counter(first, "mapping.revalidated") == 0
 
 
 def test_an_agents_restart_loses_no_packet() -> None:
@@ -117,7 +118,7 @@ def test_an_agents_restart_loses_no_packet() -> None:
     first.stop()
     lab.world.run(0.5)
     first.start()
-    lab.world.run(3)
+    lab.world.run(1 + lab.settings.revalidate_spread_s)
     assert set(first.app.answered) == set(first.app.sent)
     assert counter(first, "peer.adopted") == 1
     assert counter(first, "mapping.revalidated") == 1
@@ -301,6 +302,7 @@ def test_unchanged_registers_repeat_the_same_nonce() -> None:
     lab.world.run(600)
     assert lab.log.nonces[first.control_address] == nonce
     assert counter(first, "register.sent") >= 10
+    assert counter(first, "servers.asked") == 1  # it was answered, for a quarter of an hour
 
 
 def test_a_cluster_is_replaced_under_its_agents_one_server_after_another() -> None:

@@ -151,5 +151,5 @@ def test_five_percent_loss_never_shows_the_stall(delay: float) -> None:
         if seed % 3 == 0:
             lab.world.after(0.01, partial(second.ping_every, 0.1, first.eid, 100))
         took.append(lab.first_answer(first))
-        assert took[-1] < 2 + 4 * delay, lab.story()
+        assert took[-1] < 2, lab.story()
     assert sorted(took)[-3] <= 1 + 8 * delay  # two losses in one contact are another matter

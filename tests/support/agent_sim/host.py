@@ -36,6 +36,8 @@ from wgmap_agent.engine.types import (
 
 DATA_PORT, CONTROL_PORT = 51820, 51822
 READ_S = 0.001  # what a reading of a device takes
+LAN, FLEET = ipaddress.IPv4Address("192.0.2.10"), ipaddress.IPv4Address("198.18.0.0")
+SMALL = 80  # so many agents have their addresses beside the servers'
 ECHO, ANSWER = b"\x08", b"\x00"
 
 
@@ -76,12 +78,14 @@ class Host:
     ) -> None:
         self.world, self.number, self.name = world, number, f"a{number}"
         self.settings, self.servers = settings, servers
-        self.eid = ipaddress.ip_address(f"10.66.{number}.1")
+        low, high = number % 256, number // 256  # for fleets: 10.66.0.2 comes after 10.66.255.1
+        self.eid = ipaddress.ip_address(f"10.66.{low}.{1 + high}")
         self.prefixes = prefixes or (ipaddress.ip_network(self.eid),)
         self.control_address = IPv6Address(f"fd77:676d:6170::a:{number}")
-        self.underlay: tuple[IPAddress, ...] = (ipaddress.ip_address(f"192.0.2.{10 + number}"),)
-        self.data_key = PublicKey(bytes((number, 0)) + bytes(30))
-        self.control_key = PublicKey(bytes((number, 1)) + bytes(30))
+        first = FLEET if number > SMALL else LAN
+        self.underlay: tuple[IPAddress, ...] = (first + number,)
+        self.data_key = PublicKey(bytes((low, 0, high)) + bytes(29))
+        self.control_key = PublicKey(bytes((low, 1, high)) + bytes(29))
         self.saved = SavedState()
         self.cache = SaveCache((), None)
         self.app = Application()

@@ -91,8 +91,10 @@ class Lab:
         self.settings = settings or Settings()
         infos = tuple(server_info(number) for number in range(1, servers + 1))
         self.servers = [ServerHost(self.world, info, self.log) for info in infos]
+        self.log.servers = server_set(self.servers)
         for one in self.servers:
             one.server.peers = [o.server for o in self.servers if o is not one]
+        self.log.servers = server_set(self.servers)
         self.hosts = [Host(self.world, n, infos, self.settings) for n in range(1, agents + 1)]
         for host in self.hosts:
             self.enrol(host)

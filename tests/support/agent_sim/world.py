@@ -70,6 +70,7 @@ class World:
         self.loss = 0.0
         self.faults: list[Fault] = []
         self.log: list[str] = []
+        self.logging = True  # off for fleets
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         self._bound: dict[Endpoint, tuple[str, Receiver]] = {}
@@ -111,7 +112,8 @@ class World:
 
     def note(self, text: str) -> None:
         """Write a line into the log that a failing test shows."""
-        self.log.append(f"{self.now * 1e3:9.1f} ms  {text}")
+        if self.logging:
+            self.log.append(f"{self.now * 1e3:9.1f} ms  {text}")
 
     def run(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
         """Run for so long, or until something holds; returns whether it held."""

@@ -11,12 +11,14 @@ import msgpack
 from support.raftsim.checks import Checks, ViolationError
 from support.raftsim.network import Network
 from support.simdisk import PowerLossError, SimDisk
-from wgmap_cluster.raft import library
+from wgmap_cluster.raft import library, messages
+from wgmap_cluster.raft.codec import decode
 from wgmap_cluster.raft.interface import LogError, Member, Outcome, Proposal, RefusedError
 from wgmap_cluster.raft.membership import REGULAR, Change
-from wgmap_cluster.raft.node import RaftNode
+from wgmap_cluster.raft.node import WAL_NAME, RaftNode
 from wgmap_cluster.raft.settings import Settings
 from wgmap_cluster.raft.snapshot import Job
+from wgmap_cluster.raft.wal import LogImage
 
 SETTINGS = Settings(
     snapshot_entries=30,
@@ -28,6 +30,7 @@ SETTINGS = Settings(
     install_timeout_s=3.0,
 )
 DEADLINE_S = 1.5
+WAL = Path("/") / WAL_NAME
 
 
 class Machine:
@@ -78,15 +81,20 @@ class Server:
     busy_since: float = 0.0  # up and not paused since
     deadlines: dict[bytes, float] = field(default_factory=dict)
 
+    def durable(self) -> LogImage | None:
+        """Return what its log is after a loss of power now, None if it has none."""
+        inode = self.disk.files.get(WAL)
+        if inode is None or not inode.synced:
+            return None
+        return LogImage.parse(WAL, bytes(inode.data[: inode.synced]))
+
 
 class _Wire:
     def __init__(self, world: "World", name: str) -> None:
         self._world, self._network, self._name = world, world.network, name
 
     def send(self, name: str, frame: bytes) -> None:
-        node = self._world.servers[self._name].node
-        unsynced = node is not None and bool(node.wal._buffer)
-        self._world.checks.require(not unsynced, f"{self._name} sends what it has not synced")
+        self._world.require_durable(self._name, decode(frame))
         self._network.send(self._name, name, frame)
 
     def flush(self) -> None:
@@ -97,6 +105,9 @@ class _Wire:
 
     def backlog(self, name: str) -> int:
         return self._network.backlog(self._name, name)
+
+    def drop(self, name: str, reason: str) -> None:
+        raise ViolationError(f"{self._name} does not understand {name}: {reason}")
 
     def set_members(self, members: tuple[Member, ...]) -> None:
         self._network.set_members(self._name, members)
@@ -116,6 +127,7 @@ class World:
         self.network = Network(self.rng, names, self._changed, self._deliver, unruly=seed % 2 == 1)
         self.network.seed = seed
         self.sequence = 0
+        self._proven: dict[str, int] = {}  # per server: the term that it was seen to lead by right
         for server in self.servers.values():
             self._start(server)
 
@@ -140,6 +152,44 @@ class World:
     def active(self) -> list[Server]:
         return [server for server in self.up() if server.paused_until <= self.time]
 
+    # What is on disk.
+    def require_durable(self, name: str, message: messages.Message) -> None:
+        """Nothing may leave that is not on disk, but a leader's entries in a term that is.
+
+        Its own vote for itself in that term must be, or a later term: after a crash it must not
+        lead that one again.
+        """
+        server = self.servers[name]
+        if server.node is None:
+            return
+        if not isinstance(message, messages.AppendEntries):
+            text = f"{name} sends {type(message).__name__} before it has synced"
+            self.checks.require(not server.node.wal._buffer, text)
+        elif self._proven.get(name) != message.term:
+            image = server.durable()
+            led = None if image is None else (image.term, image.vote)
+            text = f"{name} leads term {message.term}, on its disk is {led}"
+            right = led is not None and (led[0] > message.term or led == (message.term, name))
+            self.checks.require(right, text)
+            self._proven[name] = message.term
+
+    def _require_on_quorum(self, node: RaftNode, voters: set[str]) -> None:
+        """What a leader commits is on the disks of a quorum, itself counted as any other.
+
+        ``voters`` were those before the step; in it the set may have changed, after the count.
+        """
+        index, term = node.commit, node.wal.term_at(node.commit)
+        held = {name for name in self.servers if self._holds(name, index, term)}
+        sets = [names | {node.name} for names in (voters, node.voters())]
+        text = f"{node.name} commits {index} of term {term}, which only {sorted(held)} have on disk"
+        self.checks.require(any(len(held & names) * 2 > len(names) for names in sets), text)
+
+    def _holds(self, name: str, index: int, term: int | None) -> bool:
+        image = self.servers[name].durable()
+        if image is None or not image.entries or index > image.last:
+            return False
+        return index < image.first or image.entries[index - image.first][2] == term
+
     # From the network.
     def _changed(self, server: str, other: str) -> None:
         node = self.servers[server].node
@@ -156,6 +206,7 @@ class World:
     def _crash(self, server: Server) -> None:
         self.checks.count("crashes")
         server.node = None
+        self._proven.pop(server.name, None)
         server.back_at = self.time + self.rng.choice((0.0, self.rng.uniform(0.05, 1.5)))
         server.disk.crash(self.rng)
         self.network.crash(server.name)
@@ -287,7 +338,7 @@ class World:
             return
         self.network.deliver_to(server.name)
         node = server.node
-        before = (node.term, node.commit, node.applied)
+        before, voters = (node.term, node.commit, node.applied), node.voters()
         try:
             for _ in range(3):
                 if not node.tick():
@@ -296,6 +347,8 @@ class World:
             self._crash(server)
             return
         self.checks.on_step(node, before)
+        if node.leading and node.commit > before[1]:
+            self._require_on_quorum(node, voters)
         self._check_deadlines(server)
 
     def _check_deadlines(self, server: Server) -> None:

@@ -361,8 +361,9 @@ def test_addresses_that_did_not_change_only_cure_the_stale_source() -> None:
     both = [RefreshEndpoints(Tunnel.CONTROL), RefreshEndpoints(Tunnel.DATA)]
     assert engine.addresses_changed(1.0, UNDERLAY) == both
     moved = engine.addresses_changed(2.0, (ipaddress.ip_address("192.0.2.99"),))
-    assert moved[:2] == both
-    assert kinds(moved[2:]) == ["Save", "Send"]
+    assert moved[:1] + moved[-1:] == both
+    assert kinds(moved[1:-1]) == ["Save", *4 * ["Send"]]  # the register, and a probe to each server
+    assert {one.server for one in moved if isinstance(one, Send)} == {"ms1", "ms2", "ms3"}
 
 
 def test_a_failed_route_is_tried_again_and_the_failure_is_told() -> None:

@@ -270,7 +270,8 @@ async def test_a_backup_comes_back_in_an_empty_cluster(cluster: Cluster, tmp_pat
         assert state.peers["a1"] == old.peers["a1"]._replace(limit=0, revision=1)
         assert state.registrations["a1"].nonce == 1
         assert {row.version for row in state.mappings.values()} == {1025}
-        assert [row.action for row in state.audit.values()] == ["bootstrap", "enrol", "restore"]
+        actions = [row.action for row in state.audit.values()]
+        assert actions == ["bootstrap", "enrol", "backup", "restore"]
         again = await wgmap(other, "restore", str(file))
         check_refused(again, 1, "from this very backup")
     check_refused(await wgmap(cluster, "restore", str(file)), 1, "it has peers")

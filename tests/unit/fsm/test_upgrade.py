@@ -11,7 +11,7 @@ from wgmap_cluster.fsm.machine import Machine
 from wgmap_cluster.fsm.results import Reason, Refused
 from wgmap_cluster.raft.interface import CannotApplyError, Member, MemberStatus
 from wgmap_cluster.replica.notes import ServerNote
-from wgmap_cluster.replica.upgrades import require_all_read
+from wgmap_cluster.replica.proposing import require_all_read
 
 NEW = msgpack.packb([commands.VERSION + 1, 99, "what a later version means by it"])
 

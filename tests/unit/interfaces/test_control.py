@@ -287,6 +287,16 @@ class TestAfterReboot:
             await eventually(lambda: rebooted.peers[key(1)].keepalive_s == 0)
             assert rebooted.peers[key(1)].endpoint == Endpoint(HOME, 51822)
 
+    async def test_a_second_reboot_soon_after_finds_the_endpoints_as_well(
+        self, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "control-endpoints"
+        where = {key(1): Endpoint(HOME, 51822)}
+        saved.save(path, {**where, key(9): Endpoint(HOME, 51999)})  # that one was revoked since
+        async with running(MemoryDevice(), path, {"a": row(1)}) as peers:
+            await peers.settled()
+        assert saved.load(path) == where
+
     async def test_a_restarted_daemon_calls_nobody(self, tmp_path: Path) -> None:
         path = tmp_path / "control-endpoints"
         saved.save(path, {key(1): Endpoint(HOME, 51822)})

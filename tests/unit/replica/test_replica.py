@@ -17,11 +17,12 @@ from wgmap.config import parse
 from wgmap.wg.device import DeviceConfig, PeerConfig
 from wgmap.wg.keys import PublicKey
 from wgmap_cluster.config import ServerConfig
-from wgmap_cluster.feed import SOCKET_NAME
+from wgmap_cluster.feed import SOCKET_NAME, ResponderNote
 from wgmap_cluster.fsm import commands
 from wgmap_cluster.fsm.machine import Machine
 from wgmap_cluster.fsm.rows import Table
 from wgmap_cluster.interfaces.control import ControlPeers
+from wgmap_cluster.raft.interface import Member
 from wgmap_cluster.replica import replica as module
 from wgmap_cluster.replica import seen
 from wgmap_cluster.replica.replica import Replica
@@ -148,6 +149,40 @@ async def test_who_was_seen_is_told_to_the_log_even_if_it_takes_two_tries(
         await eventually(lambda: whole.replica.core.counters["housekeeping.not_committed"] > 0)
         whole.log.quorum = True
         await eventually(lambda: whole.machine.state.registrations["a1"].seen == 50.0)
+
+
+async def test_housekeeping_proposes_nothing_that_another_server_does_not_read_yet(
+    whole: Whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seen, "PERIOD_S", 0.02)
+    monkeypatch.setattr(commands, "VERSION", 2)
+    monkeypatch.setitem(commands.SINCE, commands.Op.SEEN, 2)
+    whole.before(bootstrap(), enrol("a1", 1, "10.66.1.0/24"), register(1, 1, "10.66.1.0/24"))
+    whole.before(commands.Advance(50.0))
+    whole.log.servers["ms2"] = Member("ms2", "[fd00::2]:4343")  # its note has never come
+    async with whole.running():
+        await eventually(whole.replica.lease.fresh)
+        proposed = len(whole.log.commands)
+        whole.replica.seen.add("a1")
+        await eventually(lambda: whole.replica.core.counters["housekeeping.needs_upgrade"] > 1)
+        assert len(whole.log.commands) == proposed
+        del whole.log.servers["ms2"]
+        await eventually(lambda: whole.machine.state.registrations["a1"].seen == 50.0)
+
+
+async def test_status_has_the_numbers_of_replica_log_and_responders(whole: Whole) -> None:
+    whole.before(bootstrap())
+    async with whole.running():
+        client = await Client.attach(whole.directory / SOCKET_NAME)
+        client.connection.send(ResponderNote({"index": 1, "request.received": 7}))
+        operations = whole.replica.operations()
+        await eventually(lambda: "responder.request.received" in operations.status()["counters"])
+        whole.replica.core.counters.count("register.received", 3)
+        counters = operations.status()["counters"]
+        assert counters["responder.request.received"] == 7
+        assert counters["register.received"] == 3
+        assert counters["log.commit"] == len(whole.log.commands) > 0
+        await client.close()
 
 
 async def test_the_leader_moves_the_clock_and_ends_registrations(

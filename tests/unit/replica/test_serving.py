@@ -28,12 +28,14 @@ from wgmap.lisp.messages import (
 )
 from wgmap_cluster.feed import FeedServer, Lease
 from wgmap_cluster.fsm import commands
-from wgmap_cluster.fsm.commands import Command, Enrol, Revoke, SetPeer
+from wgmap_cluster.fsm.commands import Command, Enrol, Op, Revoke, SetPeer
 from wgmap_cluster.fsm.machine import Machine
 from wgmap_cluster.fsm.rows import FEED_TABLES, Table
+from wgmap_cluster.raft.interface import Member
 from wgmap_cluster.replica import feeding
 from wgmap_cluster.replica.core import Core
 from wgmap_cluster.replica.feeding import Feeder
+from wgmap_cluster.replica.proposing import Proposer
 from wgmap_cluster.replica.registrations import Registrar
 
 OUTER = ipaddress.ip_address("192.0.2.11")
@@ -57,7 +59,7 @@ class Bench:
         self.path = path
         self.machine = Machine()
         self.log = MemoryLog(self.machine)
-        self.core = Core(self.machine, self.log, spawn)
+        self.core = Core(self.machine, self.log, Proposer("ms1", self.log), spawn)
         self.fresh = True
         self.seen: list[str] = []
         self.registrar = Registrar(
@@ -160,6 +162,21 @@ async def test_without_a_quorum_nothing_is_acknowledged(bench: Bench, client: Cl
     await ignored(bench, client, register(1, "10.66.1.0/24"), A1)
     assert bench.counted()["register.not_committed"] == 1
     assert not await client.barrier(77)
+
+
+async def test_a_register_that_another_server_does_not_read_yet_is_not_proposed(
+    bench: Bench, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would stop that server; its agent hears nothing and tries again."""
+    monkeypatch.setattr(commands, "VERSION", 2)
+    monkeypatch.setitem(commands.SINCE, Op.REGISTER, 2)
+    proposed = len(bench.log.commands)
+    bench.log.servers["ms2"] = Member("ms2", "[fd00::2]:4343")  # its note has never come
+    await ignored(bench, client, register(1, "10.66.1.0/24"), A1)
+    assert bench.counted()["register.needs_upgrade"] == 1
+    assert len(bench.log.commands) == proposed
+    del bench.log.servers["ms2"]
+    assert (await client.register(register(2, "10.66.1.0/24"), A1)).nonce == 2
 
 
 async def test_an_unchanged_register_is_no_log_entry_and_counts_as_seen(

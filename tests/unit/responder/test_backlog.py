@@ -5,7 +5,7 @@ from collections import Counter
 from support.tables import request
 from wgmap.lisp.codec import encode
 from wgmap.lisp.messages import MapNotify, MapNotifyAck, MapRegister
-from wgmap_cluster.responder.backlog import SHARE, Backlog, Rank
+from wgmap_cluster.responder.backlog import MOST_EACH, SHARE, Backlog, Rank
 
 A1, A2 = ("fd77:676d:6170::1", 4342), ("fd77:676d:6170::2", 4342)
 LOOKUP = request("10.66.2.1/32")
@@ -54,6 +54,36 @@ def test_what_does_not_fit_is_shed_by_its_class_alone_and_counted() -> None:
         waiting.add(data, A1)
     assert counters == {"shed.lookup": 1, "shed.register": 2, "shed.repetition": 3}
     assert len(waiting) == 6
+
+
+def test_the_sources_of_a_class_take_turns() -> None:
+    waiting, _ = backlog(most=1000)
+    for _ in range(100):
+        waiting.add(LOOKUP, A1)
+    for _ in range(2):
+        waiting.add(LOOKUP, A2)
+    served = [each.source for each in waiting.take(6)]
+    assert served == [A1, A2, A1, A2, A1, A1]
+    waiting.add(LOOKUP, A2)
+    assert [each.source for each in waiting.take(2)] == [A1, A2]
+    assert len(waiting) == 95
+
+
+def test_a_register_waits_for_no_lookup_of_the_same_source_beyond_its_class() -> None:
+    waiting, _ = backlog(most=1000)
+    for data in (register(5), LOOKUP, register(6), LOOKUP):
+        waiting.add(data, A1)
+    assert [each.data for each in waiting.take(9)] == [LOOKUP, LOOKUP, register(5), register(6)]
+
+
+def test_one_source_fills_no_class() -> None:
+    waiting, counters = backlog(most=2 * MOST_EACH)
+    for _ in range(5 * MOST_EACH):
+        waiting.add(LOOKUP, A1)
+    assert counters == {"shed.lookup": 4 * MOST_EACH}
+    waiting.add(LOOKUP, A2)
+    assert len(waiting) == MOST_EACH + 1
+    assert [each.source for each in waiting.take(2)] == [A1, A2]
 
 
 def test_a_flood_of_lookups_leaves_a_share_to_both_later_classes() -> None:

@@ -167,12 +167,13 @@ def test_changes_in_pieces_are_told_when_their_index_is_complete() -> None:
     assert network.service.index == 9
 
 
-def test_a_withdrawal_has_ttl_0_and_no_key_and_goes_along_with_what_follows() -> None:
+def test_a_withdrawal_has_ttl_0_and_its_key_and_goes_along_with_what_follows() -> None:
     network = settled(mapped("a2", "fd66::2/128"))
     (push,) = told(network.change(unmapped("fd66::2/128")), "a1")
     gone, left = push.records
     assert (str(gone.eid.prefix), gone.ttl_min) == ("fd66::2/128", 0)
-    assert gone.locators == ()  # a revoked key would take the whole peer away, for good
+    # Whose it was, for those who hold parts of it. Not revoked: that would take the peer away.
+    assert [(at.key, at.key_revoked) for at in gone.locators] == [(key("a2"), False)]
     assert (str(left.eid.prefix), left.ttl_min) == ("10.66.2.1/32", 60)
     # Not acknowledged; the next change takes the push's place and must not lose it.
     (push,) = told(network.change(mapped("a2", "10.66.2.1/32", version=2)), "a1")
@@ -268,7 +269,7 @@ def test_a_revocation_is_pushed_to_all_agents_and_repeated_long() -> None:
         assert prefixes(push) == {"10.66.2.1/32", "10.66.2.0/24"}
         assert {record.ttl_min for record in push.records} == {0}
         keys = {(at.key, at.key_revoked) for r in push.records for at in r.locators}
-        assert keys == {(key("a2"), True)}
+        assert keys == {(key("a2"), True), (key("a2"), False)}, "revoked, and withdrawn"
     assert told(actions, "a2") == []
     assert len(told(network.tick(300), "a3")) == REVOCATION_ATTEMPTS - 1
     assert network.ask("a2", "10.66.1.1/32") == []

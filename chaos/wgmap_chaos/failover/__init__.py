@@ -1,0 +1,1 @@
+"""Servers that die, measured: what a first contact feels of it."""

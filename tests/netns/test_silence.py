@@ -1,0 +1,150 @@
+"""A peer that says nothing: first a probe inside the tunnel, then a question to the servers.
+
+Whatever would tell the agent by itself is dropped on its way in: all pushes, and all that the peer
+sends. So what cures the flow is the agent's own refresh, sent after a probe without an answer.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from support.lab import Lab, wait_until
+from support.reconfigure import restart
+from wgmap_chaos.contacts.faults import DATA_PORT
+from wgmap_chaos.flow import OneWayFlow
+from wgmap_chaos.lab.inventory import AgentEntry
+from wgmap_chaos.losses import Loss, losing
+from wgmap_chaos.moves.mover import Mover
+
+pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.timeout(180)]
+
+DELAYS_MS = (0, 20)
+NEVER = 1 << 20  # packets: more than a test sends
+MAP_NOTIFY = "meta l4proto udp udp dport 4342 @th,64,4 4"
+# Readings every 2 s, a silence of 3 s, a second for the probe's answer; and a busy machine.
+NOTICED_S = 20.0
+
+
+def counters(lab: Lab, agent: AgentEntry) -> dict[str, int]:
+    found: dict[str, int] = lab.agent_status(agent)["counters"]
+    return found
+
+
+@contextmanager
+def deaf(agent: AgentEntry) -> Iterator[None]:
+    """Let an agent hear no push and nothing of its data tunnels, but answers to questions."""
+    pushes = Loss(agent.netns, agent.control_interface, MAP_NOTIFY, NEVER)
+    data = Loss(agent.netns, agent.underlay_port, f"udp dport {DATA_PORT}", NEVER)
+    with losing(pushes, data):
+        yield
+
+
+def one_way(source: AgentEntry, target: AgentEntry) -> OneWayFlow:
+    return OneWayFlow(source.netns, target.netns, target.eids[0], linger_s=0.1)
+
+
+async def arrives_again(lab: Lab, flow: OneWayFlow, source: AgentEntry) -> None:
+    """Wait until packets come through again; then see what the sender did for it."""
+    record, before = flow.record, counters(lab, source)
+    known = len(record.echoed)
+    async with asyncio.timeout(NOTICED_S):
+        while len(record.echoed) <= known:  # noqa: ASYNC110  # counted by a callback
+            await asyncio.sleep(0.02)
+    after = counters(lab, source)
+    for name in ("peer.probed", "peer.looked_for"):
+        assert after[name] > before.get(name, 0), name
+
+
+@pytest.fixture
+def pair(lab: Lab) -> tuple[AgentEntry, AgentEntry]:
+    """Two agents with a tunnel that stands."""
+    source, target = lab.file.agents[2:4]
+    assert lab.ping(source, target) is not None
+    return source, target
+
+
+@pytest.mark.parametrize("delay_ms", DELAYS_MS)
+async def test_a_one_way_flow_is_probed_and_nobody_is_asked(
+    lab: Lab, pair: tuple[AgentEntry, AgentEntry], delay_ms: int
+) -> None:
+    source, target = pair
+    with lab.underlay(delay_ms=delay_ms):
+        before = counters(lab, source)
+        async with one_way(source, target) as flow:
+            known = before.get("peer.probed", 0)
+            await asyncio.to_thread(
+                wait_until,
+                lambda: counters(lab, source).get("peer.probed", 0) >= known + 2,
+                "it is probed twice",
+                NOTICED_S,
+            )
+        after = counters(lab, source)
+    seconds = len(flow.record.sent) / 100
+    grown = {name: after.get(name, 0) - before.get(name, 0) for name in (*before, *after)}
+    assert grown["peer.probed"] <= 1 + seconds  # no storm
+    assert not grown.get("peer.looked_for")
+    assert not grown.get("peer.kicked")
+    assert len(flow.record.echoed) >= len(flow.record.sent) - 5
+
+
+@pytest.mark.parametrize("delay_ms", DELAYS_MS)
+async def test_a_new_endpoint_that_nobody_told_of_is_found(
+    lab: Lab, pair: tuple[AgentEntry, AgentEntry], delay_ms: int
+) -> None:
+    source, target = pair
+    mover = Mover(target)
+    try:
+        with lab.underlay(delay_ms=delay_ms):
+            async with one_way(source, target) as flow:
+                with deaf(source):
+                    await mover.move()
+                    await arrives_again(lab, flow, source)
+    finally:
+        await mover.home()
+        wait_until(lambda: lab.ping(source, target, wait_s=1), "the tunnel stands again")
+
+
+@pytest.mark.parametrize("delay_ms", DELAYS_MS)
+async def test_a_new_key_that_nobody_told_of_is_found(
+    lab: Lab, pair: tuple[AgentEntry, AgentEntry], delay_ms: int
+) -> None:
+    """Its handshake must be heard, so only the pushes are dropped."""
+    source, target = pair
+    pushes = Loss(source.netns, source.control_interface, MAP_NOTIFY, NEVER)
+    with lab.underlay(delay_ms=delay_ms):
+        async with one_way(source, target) as flow:
+            with losing(pushes):
+                (target.state_dir / "data.key").unlink()
+                await asyncio.to_thread(restart, lab, [target.name])
+                await arrives_again(lab, flow, source)
+        keys = {peer["key"] for peer in lab.agent_status(source)["peers"]}
+        assert lab.resolve(target.eids[0])["key"] in keys
+
+
+@pytest.mark.parametrize("delay_ms", DELAYS_MS)
+async def test_a_withdrawal_that_nobody_told_of_is_found(
+    lab: Lab, pair: tuple[AgentEntry, AgentEntry], delay_ms: int
+) -> None:
+    source, target = pair
+    first, second = target.eids
+    gone = f"{first}/32"
+    try:
+        with lab.underlay(delay_ms=delay_ms):
+            async with one_way(source, target):
+                with deaf(source):
+                    lab.wgmap("peer", "set", target.name, "--prefix", f"{second}/128")
+                    await asyncio.to_thread(
+                        wait_until, lambda: gone not in eids(lab, source), "it is gone", NOTICED_S
+                    )
+        assert str(first) not in lab.run(source.netns, "ip", "route", "show", "proto", "87")
+    finally:
+        lab.wgmap("peer", "set", target.name, "--prefix", gone, "--prefix", f"{second}/128")
+        restart(lab, [target.name])
+        wait_until(lambda: lab.resolve(first)["found"], "it is registered again")
+        wait_until(lambda: lab.ping(source, target, wait_s=1), "the tunnel stands again")
+
+
+def eids(lab: Lab, agent: AgentEntry) -> set[str]:
+    return {eid for peer in lab.agent_status(agent)["peers"] for eid in peer["eids"]}

@@ -1,0 +1,311 @@
+"""Machines for a rollout: booted systemd containers on a bridge of their own, reached by ssh.
+
+Everything lies in one directory and in namespaces with one prefix; ``close`` removes all of it.
+The root file system is made once and kept in a cache outside of the tree.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+CACHE = Path(os.environ.get("WGMAP_ROLLOUT_CACHE", "/var/cache/wgmap-rollout"))
+PACKAGES = (
+    *("systemd-sysv", "dbus", "libpam-systemd", "python3", "python3-venv", "openssh-server"),
+    *("iproute2", "iputils-ping", "wireguard-go", "wireguard-tools", "nftables", "procps"),
+    *("ca-certificates", "kmod"),
+)
+NETWORK = "10.77.0"
+CONTROL_HOST = 1
+BOOT_S = 60.0
+REPOSITORY = Path(__file__).parents[2]
+
+
+class SiteError(Exception):
+    """The machines cannot be had, or a command on them failed."""
+
+
+def run(*command: object, check: bool = True, timeout_s: float = 120) -> str:
+    """Run a command and return what it printed; raises SiteError with both outputs."""
+    words = [str(word) for word in command]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=timeout_s, check=False)
+    if check and done.returncode:
+        raise SiteError(f"{' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+@dataclass
+class Machine:
+    """One container."""
+
+    name: str
+    address: str
+    netns: str
+    root: Path
+    scope: Path  # its control group
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+
+class Site:
+    """Containers, and the host that Ansible runs on."""
+
+    def __init__(self) -> None:
+        """Nothing is there yet; see ``open``."""
+        self.directory = Path(tempfile.mkdtemp(prefix="wgmap-rollout-"))
+        self.prefix = f"wr{os.getpid() % 100000}"
+        self.machines: dict[str, Machine] = {}
+        self.key = self.directory / "id_ed25519"
+
+    def __enter__(self) -> Self:
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- machines ----------------------------------------------------------------------------
+
+    def add(self, name: str, number: int) -> Machine:
+        """Make a machine with the address NETWORK.number, not booted."""
+        folder = self.directory / name
+        for part in ("upper", "work", "root"):
+            (folder / part).mkdir(parents=True)
+        machine = Machine(
+            name,
+            f"{NETWORK}.{number}",
+            f"{self.prefix}-{name}",
+            folder / "root",
+            Path("/sys/fs/cgroup") / f"{self.prefix}-{name}",
+        )
+        self.machines[name] = machine
+        self._mount(machine)
+        self._wire(machine, number)
+        return machine
+
+    def boot(self, names: Iterable[str] | None = None) -> None:
+        """Boot machines and wait until they take commands."""
+        chosen = [self.machines[name] for name in names or self.machines]
+        for machine in chosen:
+            machine.process = self._nspawn(machine)
+        for machine in chosen:
+            self._await_ssh(machine)
+
+    def kill(self, name: str) -> None:
+        """Take the power from a machine: everything on it ends at once."""
+        machine = self.machines[name]
+        if machine.process is None:
+            return
+        for pid in _descendants(machine.process.pid):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        machine.process.wait()
+        machine.process = None
+
+    def wipe(self, name: str) -> None:
+        """Give a machine that is off an empty disk, as a new one has."""
+        machine = self.machines[name]
+        run("umount", machine.root)
+        for part in ("upper", "work"):
+            shutil.rmtree(machine.root.parent / part)
+            (machine.root.parent / part).mkdir()
+        self._mount(machine)
+
+    def on(self, name: str, *command: str, check: bool = True, timeout_s: float = 60) -> str:
+        """Run a command on a machine, over ssh as root."""
+        words = [
+            *("ip", "netns", "exec", self.bridge, "ssh", "-i", self.key, *self._ssh_options()),
+            *(f"root@{self.machines[name].address}", "--", *command),
+        ]
+        return run(*words, check=check, timeout_s=timeout_s)
+
+    # -- Ansible -----------------------------------------------------------------------------
+
+    def play(self, name: str, *arguments: str, timeout_s: float = 900) -> "Recap":
+        """Run a playbook of the collection against the site's inventory."""
+        done = subprocess.run(
+            [
+                *("ip", "netns", "exec", self.bridge),
+                str(REPOSITORY / ".venv-rollout/bin/ansible-playbook"),
+                *("-i", str(self.directory / "inventory.yml")),
+                *(f"wgmap.rollout.{name}", *arguments),
+            ],
+            env=os.environ
+            | {
+                "ANSIBLE_COLLECTIONS_PATH": str(REPOSITORY / "build/ansible"),
+                "ANSIBLE_PRIVATE_KEY_FILE": str(self.key),
+                "ANSIBLE_SSH_ARGS": " ".join((*self._ssh_options(), "-o", "ControlPersist=60s")),
+                "ANSIBLE_HOST_KEY_CHECKING": "false",
+                "ANSIBLE_NOCOLOR": "1",
+                "ANSIBLE_PIPELINING": "true",
+                "ANSIBLE_FORKS": "10",
+            },
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        with (self.directory / "log").open("a") as log:
+            log.write(f"== {name} {arguments}\n{done.stdout}{done.stderr}")
+        return Recap(done.returncode, done.stdout + done.stderr)
+
+    def write_inventory(self, inventory: dict[str, Any]) -> None:
+        """Write the inventory (JSON is YAML)."""
+        (self.directory / "inventory.yml").write_text(json.dumps(inventory, indent=1))
+
+    # -- inside ------------------------------------------------------------------------------
+
+    @property
+    def bridge(self) -> str:
+        """The namespace of the bridge, where Ansible runs."""
+        return f"{self.prefix}-br"
+
+    def _open(self) -> None:
+        _make_base()
+        # As udev makes it; whoever runs the tests may have one for root alone.
+        os.mknod(self.directory / "tun", 0o666 | stat.S_IFCHR, os.makedev(10, 200))
+        (self.directory / "tun").chmod(0o666)
+        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key)
+        run("ip", "netns", "add", self.bridge)
+        inside = ("ip", "-n", self.bridge)
+        run(*inside, "link", "set", "lo", "up")
+        run(*inside, "link", "add", "br0", "type", "bridge")
+        run(*inside, "link", "set", "br0", "up")
+        run(*inside, "addr", "add", f"{NETWORK}.{CONTROL_HOST}/24", "dev", "br0")
+
+    def _mount(self, machine: Machine) -> None:
+        folder = machine.root.parent
+        layers = f"lowerdir={CACHE}/base,upperdir={folder}/upper,workdir={folder}/work"
+        run("mount", "-t", "overlay", "overlay", "-o", layers, machine.root)
+        (machine.root / "etc/hostname").write_text(f"{machine.name}\n")
+        ssh = machine.root / "root/.ssh"
+        ssh.mkdir(mode=0o700, exist_ok=True)
+        (ssh / "authorized_keys").write_text(self.key.with_suffix(".pub").read_text())
+
+    def _wire(self, machine: Machine, number: int) -> None:
+        run("ip", "netns", "add", machine.netns)
+        end = f"{self.prefix}v{number}"
+        run(
+            *("ip", "link", "add", end, "netns", self.bridge, "type", "veth"),
+            *("peer", "name", "eth0", "netns", machine.netns),
+        )
+        run("ip", "-n", self.bridge, "link", "set", end, "master", "br0", "up")
+        inside = ("ip", "-n", machine.netns)
+        run(*inside, "link", "set", "lo", "up")
+        run(*inside, "link", "set", "eth0", "up")
+        run(*inside, "addr", "add", f"{machine.address}/24", "dev", "eth0")
+
+    def _nspawn(self, machine: Machine) -> subprocess.Popen[bytes]:
+        script = (
+            "mount --make-rprivate / && umount -l /sys/fs/cgroup"
+            " && mount -t cgroup2 none /sys/fs/cgroup"
+            f" && mkdir -p {machine.scope} && echo $$ > {machine.scope}/cgroup.procs"
+            f" && exec systemd-nspawn -q -D {machine.root} -M {machine.netns} --boot"
+            " --register=no --keep-unit --capability=all"
+            f" --bind={self.directory}/tun:/dev/net/tun"
+            f" --network-namespace-path=/run/netns/{machine.netns} --resolv-conf=off"
+            " --timezone=off --link-journal=no --console=read-only"
+        )
+        log = (machine.root.parent / "console").open("ab")
+        return subprocess.Popen(
+            ["unshare", "-m", "bash", "-c", script],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+    def _await_ssh(self, machine: Machine) -> None:
+        end = time.monotonic() + BOOT_S
+        while True:
+            try:
+                self.on(machine.name, "true", timeout_s=10)
+            except (SiteError, subprocess.TimeoutExpired):
+                if time.monotonic() > end:
+                    console = (machine.root.parent / "console").read_text(errors="replace")
+                    raise SiteError(f"{machine.name} does not boot:\n{console[-3000:]}") from None
+                time.sleep(0.2)
+            else:
+                return
+
+    def _ssh_options(self) -> Sequence[str]:
+        return (
+            *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"),
+            *("-o", "LogLevel=ERROR", "-o", "ConnectTimeout=5", "-o", "ControlMaster=auto"),
+            *("-o", f"ControlPath={self.directory}/ssh-%h"),
+        )
+
+    def close(self) -> None:
+        """End everything and remove it."""
+        for name in self.machines:
+            self.kill(name)
+        for machine in self.machines.values():
+            run("umount", "-l", machine.root, check=False)
+            run("ip", "netns", "del", machine.netns, check=False)
+        for path in self.directory.glob("ssh-*"):
+            run("ssh", "-o", f"ControlPath={path}", "-O", "exit", "x", check=False)
+        run("ip", "netns", "del", self.bridge, check=False)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Recap:
+    """What a playbook ended with."""
+
+    code: int
+    output: str
+
+    def changed(self) -> dict[str, int]:
+        """Count what was changed, by host."""
+        _, _, recap = self.output.rpartition("PLAY RECAP")
+        counts = {}
+        for line in recap.splitlines()[1:]:
+            host, _, values = line.partition(":")
+            if "changed=" in values:
+                counts[host.strip()] = int(values.split("changed=")[1].split()[0])
+        return counts
+
+
+def _make_base() -> None:
+    """Make the root file system that all machines share, where it is not there yet."""
+    base, made = CACHE / "base", CACHE / f"made-{hash_of(PACKAGES)}"
+    if made.exists():
+        return
+    CACHE.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(base, ignore_errors=True)
+    run(
+        *("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}"),
+        *("bookworm", base),
+        timeout_s=600,
+    )
+    made.touch()
+
+
+def hash_of(words: Sequence[str]) -> str:
+    """Name a set of packages."""
+    return hashlib.sha256(" ".join(words).encode()).hexdigest()[:12]
+
+
+def _descendants(pid: int) -> list[int]:
+    found = [pid]
+    for one in found:
+        try:
+            children = Path(f"/proc/{one}/task/{one}/children").read_text()
+        except FileNotFoundError:
+            continue
+        found += [int(child) for child in children.split()]
+    return found
