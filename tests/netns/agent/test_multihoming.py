@@ -11,14 +11,15 @@ import pytest
 
 from support.agents import AgentHost, Sections, World, connect, make_agent, make_server, world
 from support.flows import exchange, flow
+from support.netns import PATIENCE
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
 
 # Agent 1 has them on one link, agent 2 on a second one beside its 192.0.2.12 and 2001:db8:6::c.
 NEAR = ("198.51.100.11/24", "2001:db8:7::b/64")
 FAR = ("198.51.100.12/24", "2001:db8:7::c/64")
-FAILOVER_S = 15.0  # silence, the probe inside the tunnel, two more ways on the dead link
-BACK_S = 20.0
+FAILOVER_S = 15.0 * PATIENCE  # silence, the probe inside the tunnel, two more ways on the dead link
+BACK_S = 20.0 * PATIENCE
 
 
 @dataclass

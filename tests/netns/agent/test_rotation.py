@@ -10,12 +10,13 @@ import pytest
 from support.agents import AgentHost
 from support.fleet import Fleet, fleet
 from support.flows import Flow, exchange, flow
+from support.netns import PATIENCE
 from wgmap_agent.runner import keys
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
 
 SILENCE_MOST = 20  # datagrams in a row, 100 a second: 200 ms
-OVER_S = 30.0
+OVER_S = 30.0 * PATIENCE
 
 
 async def contact(bed: Fleet) -> None:
@@ -76,7 +77,6 @@ async def test_an_established_flow_is_hardly_silent(tmp_path: Path, delay_ms: fl
                 await rotated(one, key)
                 await asyncio.sleep(0.5)
             assert data_peer(two) == key
-            print(f"lost in a row: {gap(there)} there, {gap(back)} back")  # noqa: T201
             assert gap(there) <= SILENCE_MOST
             assert gap(back) <= SILENCE_MOST
         for agent in (one, two):
@@ -85,7 +85,7 @@ async def test_an_established_flow_is_hardly_silent(tmp_path: Path, delay_ms: fl
             assert "peer.looked_for" not in counters
 
 
-STEPS_S = (0.0, 0.05, 0.15, 0.4)
+STEPS_S = (0.0, 0.15)
 
 
 @pytest.mark.parametrize("after_s", STEPS_S)
