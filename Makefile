@@ -27,12 +27,15 @@ demo: setup
 test: check
 	$(PYTEST) --durations=15
 
-# Coverage-guided; the fuzzer itself is installed only here. Finds stay in .fuzz/.
+# Coverage-guided, the codec and the reader of WireGuard's answers, each for FUZZ_SECONDS. The
+# fuzzer itself is installed only here. Finds stay in .fuzz/.
 fuzz: setup
 	.venv/bin/python -m pip install --quiet 'atheris>=3'
-	mkdir -p .fuzz/corpus
+	mkdir -p .fuzz/corpus .fuzz/uapi
 	PYTHONPATH=tests .venv/bin/python tests/fuzz/fuzz_codec.py -max_total_time=$(FUZZ_SECONDS) \
 		-max_len=2048 -artifact_prefix=.fuzz/ .fuzz/corpus tests/fuzz/corpus
+	PYTHONPATH=tests .venv/bin/python tests/fuzz/fuzz_uapi.py -max_total_time=$(FUZZ_SECONDS) \
+		-max_len=2048 -artifact_prefix=.fuzz/ .fuzz/uapi tests/fuzz/uapi
 
 # The kernel's WireGuard, in an emulated machine with the distribution's kernel (5 minutes).
 test-kernel: setup

@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -65,13 +65,15 @@ class Bench:
             self.nebula.close()
         await self.floor.close()
 
-    async def measure(self, delay_ms: float, contacts: int, nebula_contacts: int) -> None:
-        """Measure both families at one delay; the systems take turns."""
+    async def measure(
+        self, delay_ms: float, families: Sequence[int], contacts: int, nebula_contacts: int
+    ) -> None:
+        """Measure at one delay; the systems take turns."""
         self._delay_s = delay_ms / 1e3
         run("wgmap-chaos", "lab", "set", "--delay", f"{delay_ms}", "--dir", str(self._directory))
         favour(of_lab(self.lab))
         for number in range(-WARM_UP, contacts):
-            for family in (4, 6):
+            for family in families:
                 rows = [await self._floor(number, family), self._ours(number, family)]
                 if number < nebula_contacts and family == 4 and self.nebula is not None:
                     rows += self._nebula(self.nebula, number)
@@ -154,7 +156,7 @@ async def _measure(options: argparse.Namespace) -> list[Row]:
         try:
             await bench.open(nebula=options.nebula and is_there())
             for delay in options.delay:
-                await bench.measure(delay, options.contacts, options.nebula)
+                await bench.measure(delay, options.family, options.contacts, options.nebula)
         finally:
             await bench.close()
         return bench.rows
@@ -166,6 +168,7 @@ def main() -> int:
     parser.add_argument("--contacts", type=int, default=200, help="for each delay and family")
     parser.add_argument("--nebula", type=int, default=50, help="its contacts for each delay")
     parser.add_argument("--delay", type=float, nargs="+", default=[0.0, 20.0], metavar="MS")
+    parser.add_argument("--family", type=int, nargs="+", default=[4, 6], choices=[4, 6])
     parser.add_argument("--out", type=Path, default=Path("build/first-contact"))
     parser.add_argument("--document", type=Path, help="put the tables into its section as well")
     options = parser.parse_args()

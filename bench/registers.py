@@ -30,7 +30,7 @@ TURN_S = 0.01
 START_S = 120.0
 IMPORT_S = 1800.0
 LATE_S = 2.0  # an answer that takes longer counts as none
-OUTSTANDING = 2000  # first registers that wait for their answer
+OUTSTANDING = 256  # first registers that wait for their answer
 _TICKS = os.sysconf("SC_CLK_TCK")
 _TYPE_REPLY = 2
 

@@ -164,6 +164,7 @@ MUTANTS = (
         "protocol.py",
         "self._node.raise_commit(min(message.commit, matched))",
         "self._node.raise_commit(min(message.commit, self._node.wal.last))",
+        test="test_commit.py::test_a_follower_commits_only_what_is_known_to_match",
     ),
     Mutant(
         "drop the log behind a snapshot",

@@ -70,7 +70,7 @@ class Capture:
         self.close()
 
     def _drain(self, name: str, opened: socket.socket, offset: float) -> list[Seen]:
-        found = []
+        found: list[Seen] = []
         while True:
             try:
                 packet, ancillary, _, address = opened.recvmsg(_SNAP_BYTES, 64)

@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from contact.steps import STEPS
+from contact.steps import ROUTE, STEPS
 
 FLOOR, OURS, NEBULA = "floor", "wgmap", "nebula"
 COLOURS = {FLOOR: "tab:grey", OURS: "tab:blue", NEBULA: "tab:orange"}
@@ -37,7 +37,7 @@ def quantile(values: Sequence[float], part: float) -> float:
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """Write one line a contact; steps are in ms, empty where there are none."""
-    names = [name for name, _ in STEPS]
+    names = [name for name, _ in (*STEPS, ROUTE)]
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["delay_ms", "family", "system", "took_ms", "load", "requests", *names])
@@ -137,8 +137,10 @@ def _breakdown(rows: Sequence[Row], delay: float) -> str:
         return ""
     lines = [f"\nSteps at {delay:g} ms, both families ({len(whole)} contacts):\n"]
     lines += ["| step | what | p50 ms | p90 |", "|---|---|---|---|"]
-    for name, what in STEPS:
-        took = [row.steps[name] for row in whole]
+    for name, what in (*STEPS, ROUTE):
+        took = [row.steps[name] for row in whole if name in row.steps]
+        if not took:
+            continue
         lines.append(f"| {name} | {what} | {quantile(took, 0.5):.2f} | {quantile(took, 0.9):.2f} |")
     hedged = sum(row.requests > 1 for row in whole)
     lines.append(f"\nMore than one server was asked in {hedged} of {len(whole)} contacts.")

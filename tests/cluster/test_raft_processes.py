@@ -82,7 +82,7 @@ HITS, ATTEMPTS = 3, 15
 async def test_kill_9_in_the_middle_of(moment: str, tmp_path: Path) -> None:
     """Under way for a short while only: who comes too late tries again."""
     helper, figure = MOMENTS[moment]
-    small = {"chunk_bytes": 64, "window_bytes": 256} if moment == "install" else {}
+    small = {"chunk_bytes": 128, "window_bytes": 1024} if moment == "install" else {}
     hits = attempts = 0
     async with ProcessCluster(tmp_path, 3, **{**BUSY, **small}) as busy:
         victim = busy.servers[1]

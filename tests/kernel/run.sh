@@ -19,6 +19,8 @@ printf '%s\n' "$*" >"$out/command.sh"
 cat >"$out/init.sh" <<'INIT'
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
 ip link set lo up
+[ -e /dev/fd ] || ln -s /proc/self/fd /dev/fd
+[ -e /dev/stdin ] || ln -s /proc/self/fd/0 /dev/stdin
 hostname wgmap-kernel-test
 modprobe tun
 sh /out/command.sh >/out/log 2>&1 </dev/null

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from support.lab import Lab, wait_until
+from wgmap_agent.runner import statussocket
 from wgmap_chaos.flow import Flow, socket_in
+from wgmap_chaos.lab.errors import LabError
 from wgmap_chaos.lab.inventory import AgentEntry
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.timeout(180)]
@@ -22,11 +24,14 @@ _NUMBER = struct.Struct("!I")
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 
 
-def counters(lab: Lab, agent: AgentEntry) -> dict[str, int]:
-    status = lab.agent_status(agent)
-    assert status is not None
-    found: dict[str, int] = status["counters"]
+def counters(agent: AgentEntry) -> dict[str, int]:
+    found: dict[str, int] = statussocket.request(agent.socket, {"op": "status"})["counters"]
     return found
+
+
+def changed(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
+    """Return the counters that are others than before, by how much."""
+    return {k: n - before.get(k, 0) for k, n in after.items() if n != before.get(k, 0)}
 
 
 def burst(
@@ -39,7 +44,11 @@ def burst(
     """
     kind = (socket.AF_INET, socket.AF_INET6)[family]
     destination = (str(target.eids[family]), PORT)
-    held_before = counters(lab, source).get("held.packets", 0)
+
+    def states() -> tuple[dict[str, int], dict[str, int]]:
+        return counters(source), counters(target)
+
+    before = states()
     with socket_in(target.netns, kind) as receiver, socket_in(source.netns, kind) as sender:
         receiver.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 4 << 20)
         sender.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 4 << 20)
@@ -49,14 +58,19 @@ def burst(
         arrived: list[int] = []
 
         def held_came() -> int | None:
-            status = counters(lab, source)
-            held = status["held.packets"] - held_before
+            status = counters(source)
+            held = status.get("held.packets", 0) - before[0].get("held.packets", 0)
             with suppress(BlockingIOError):
                 while True:
                     arrived.append(*_NUMBER.unpack(receiver.recv(2000)[: _NUMBER.size]))
             return held if held and set(range(held)) <= set(arrived) else None
 
-        held = wait_until(held_came, "what is held arrives")
+        try:
+            held = wait_until(held_came, "what is held arrives")
+        except LabError as error:
+            changes = [changed(*pair) for pair in zip(before, states(), strict=True)]
+            missing = sorted(set(range(count)) - set(arrived))
+            pytest.fail(f"{error}; missing {missing}; source {changes[0]}; target {changes[1]}")
         return arrived, held
 
 
@@ -76,9 +90,9 @@ def test_more_are_dropped_and_counted(lab: Lab) -> None:
     source, target = lab.file.agents[:2]
     with lab.underlay(delay_ms=20):
         lab.forget(source, target)
-        before = counters(lab, source)
+        before = counters(source)
         arrived, held = burst(lab, source, target, 3 * HELD, 0)
-        after = counters(lab, source)
+        after = counters(source)
     assert held == HELD
     assert arrived[:HELD] == list(range(HELD))
     dropped = "held.dropped_destination_full"
@@ -103,20 +117,20 @@ async def test_a_scan_disturbs_nobody(lab: Lab) -> None:
     lab.forget(third, fourth)
     assert lab.ping(scanner, other) is not None
     pids = [scanner.pids["agent"], *(server.pids["responder"] for server in lab.file.servers)]
-    before, known = [memory_kb(pid) for pid in pids], counters(lab, scanner)
+    before, known = [memory_kb(pid) for pid in pids], counters(scanner)
     async with Flow(scanner.netns, other.netns, other.eids[0]) as flow:
         scanning = asyncio.create_task(asyncio.to_thread(scan, scanner))
         contact = await asyncio.to_thread(lab.ping, third, fourth)
         await scanning
         await asyncio.to_thread(
-            wait_until, lambda: counters(lab, scanner)["now.flows"] == 0, "the flows are over"
+            wait_until, lambda: counters(scanner)["now.flows"] == 0, "the flows are over"
         )
     assert flow.record.lost == 0
     assert contact is not None
     assert contact < 1000
     for pid, was in zip(pids, before, strict=True):
         assert memory_kb(pid) - was < GROWTH_KB
-    scanned = counters(lab, scanner)
+    scanned = counters(scanner)
     assert scanned["flow.opened"] - known.get("flow.opened", 0) <= SCANNED
     asked = scanned["request.asked"] - known.get("request.asked", 0)
     repeated = scanned.get("request.repeated", 0) - known.get("request.repeated", 0)

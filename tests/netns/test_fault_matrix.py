@@ -38,8 +38,7 @@ def check(contacts: Contacts, delay_ms: float, late_ms: float, fault: Fault) -> 
 @pytest.mark.parametrize("delay_ms", DELAYS_MS)
 @pytest.mark.parametrize("name", FAULTS)
 def test_no_fault_shows_the_retry(contacts: Contacts, delay_ms: float, name: str) -> None:
-    fault = FAULTS[name]
-    check(contacts, delay_ms, fault.late_ms, fault)
+    check(contacts, delay_ms, 0, FAULTS[name])
 
 
 @pytest.mark.parametrize("delay_ms", DELAYS_MS)
@@ -47,12 +46,12 @@ def test_no_fault_shows_the_retry(contacts: Contacts, delay_ms: float, name: str
 def test_a_late_push_is_made_good_at_once(
     contacts: Contacts, delay_ms: float, late_ms: float
 ) -> None:
-    """The initiation came before it, was dropped, and is answered by one of the pushed side."""
+    """The initiation came before it, was dropped, and is delivered again."""
     contacts.set(delay_ms, late_ms)
     made = contacts.make(Fault())
     puller, target = made.counters
     if late_ms > delay_ms:  # else the push still comes first: its way is one shorter
-        assert target.get("peer.came_early", 0) + target.get("peer.came_in_between", 0) == 1, made
+        assert target.get("peer.came_early", 0) == 1, made
     assert "peer.kicked" not in puller, made
     assert made.worst_ms <= limit_ms(delay_ms, late_ms, Fault()), made
 

@@ -45,9 +45,11 @@ def one_way(source: AgentEntry, target: AgentEntry) -> OneWayFlow:
     return OneWayFlow(source.netns, target.netns, target.eids[0], linger_s=0.1)
 
 
-async def arrives_again(lab: Lab, flow: OneWayFlow, source: AgentEntry) -> None:
+async def arrives_again(
+    lab: Lab, flow: OneWayFlow, source: AgentEntry, before: dict[str, int]
+) -> None:
     """Wait until packets come through again; then see what the sender did for it."""
-    record, before = flow.record, counters(lab, source)
+    record = flow.record
     known = len(record.echoed)
     async with asyncio.timeout(NOTICED_S):
         while len(record.echoed) <= known:  # noqa: ASYNC110  # counted by a callback
@@ -99,8 +101,9 @@ async def test_a_new_endpoint_that_nobody_told_of_is_found(
         with lab.underlay(delay_ms=delay_ms):
             async with one_way(source, target) as flow:
                 with deaf(source):
+                    before = counters(lab, source)
                     await mover.move()
-                    await arrives_again(lab, flow, source)
+                    await arrives_again(lab, flow, source, before)
     finally:
         await mover.home()
         wait_until(lambda: lab.ping(source, target, wait_s=1), "the tunnel stands again")
@@ -116,9 +119,10 @@ async def test_a_new_key_that_nobody_told_of_is_found(
     with lab.underlay(delay_ms=delay_ms):
         async with one_way(source, target) as flow:
             with losing(pushes):
+                before = counters(lab, source)
                 (target.state_dir / "data.key").unlink()
                 await asyncio.to_thread(restart, lab, [target.name])
-                await arrives_again(lab, flow, source)
+                await arrives_again(lab, flow, source, before)
         keys = {peer["key"] for peer in lab.agent_status(source)["peers"]}
         assert lab.resolve(target.eids[0])["key"] in keys
 

@@ -222,11 +222,12 @@ def set_delay(relay: RelayControl, delay_ms: float) -> None:
     relay.set(Quality(delay_ms / 2))
 
 
-def make_server(net: World, number: int) -> MapServer:
-    """Make a map server on the underlay."""
+def make_server(net: World, number: int, version: int = 4) -> MapServer:
+    """Make a map server on the underlay, reached over this IP version."""
     namespace = net.bed.namespace(f"s{number}")
     net.attach(namespace, f"s{number}", [f"192.0.2.{number}/24", f"2001:db8:6::{number}/64"])
-    endpoint = Endpoint(ipaddress.ip_address(f"192.0.2.{number}"), 51822)
+    address = f"192.0.2.{number}" if version == 4 else f"2001:db8:6::{number}"
+    endpoint = Endpoint(ipaddress.ip_address(address), 51822)
     return MapServer(net.bed, namespace, f"ms{number}", endpoint)
 
 

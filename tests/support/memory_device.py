@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+from collections.abc import Awaitable
 from dataclasses import replace
 
 from wgmap.wg.device import DeviceConfig, DeviceError, DeviceState, PeerConfig, PeerState
@@ -15,11 +16,22 @@ class MemoryDevice:
         self.peers = dict[bytes, PeerState]()
         self.log: list[DeviceConfig] = []
         self.reads = 0
+        self.slow = False
         self.read_s = 0.0
         self.refuses: int | None = None  # an errno
 
+    def begin(self, config: DeviceConfig) -> Awaitable[None] | None:
+        """Apply a difference at once, or later where it is ``slow``."""
+        if self.slow:
+            return self.configure(config)
+        self._configure(config)
+        return None
+
     async def configure(self, config: DeviceConfig) -> None:
         """Apply a difference."""
+        self._configure(config)
+
+    def _configure(self, config: DeviceConfig) -> None:
         if self.refuses is not None:
             raise DeviceError(self.name, self.refuses, "refused")
         self.log.append(config)

@@ -103,12 +103,20 @@ class ProcessCluster:
         self.sequence = 0
 
     async def __aenter__(self) -> Self:
-        for server in self.servers:
-            await server.start()
-        await self.ready()
+        try:
+            for server in self.servers:
+                await server.start()
+            await self.ready()
+        except BaseException:
+            await self.end()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.end()
+
+    async def end(self) -> None:
+        """Kill whoever runs."""
         for server in self.servers:
             if server.running:
                 await server.kill()

@@ -7,9 +7,12 @@ from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine.counters import Counters
 from wgmap_agent.engine.flows import Event, Flow, State, Step
 from wgmap_agent.engine.holding import Holding
+from wgmap_agent.engine.outlet import Outlet
 from wgmap_agent.engine.packets import is_within
 from wgmap_agent.engine.settings import Settings
 from wgmap_agent.engine.types import Action, Inject, Refusal, Refuse
+
+_ANEW = (Event.KICKED, Event.RELEASED)  # another handshake begins
 
 
 class FirstContact:
@@ -19,6 +22,7 @@ class FirstContact:
         self._settings = settings
         self._counters = counters
         self._flows: dict[IPAddress, Flow] = {}  # in the order of their start
+        self._outlets: dict[PublicKey, Outlet] = {}  # of peers with flows
         self.holding = Holding(settings, counters)
 
     def __len__(self) -> int:
@@ -39,7 +43,8 @@ class FirstContact:
 
     def of(self, key: PublicKey) -> tuple[Flow, ...]:
         """Return the flows that wait for this peer's tunnel."""
-        return tuple(flow for flow in self._flows.values() if flow.key == key)
+        outlet = self._outlets.get(key)
+        return () if outlet is None else tuple(outlet.flows.values())
 
     def open(self, now: float, destination: IPAddress) -> Flow | None:
         """Make a flow; None where there are too many."""
@@ -50,7 +55,15 @@ class FirstContact:
         self._counters.add("flow.opened")
         return flow
 
-    def packet(self, flow: Flow, packet: bytes, event: Event) -> list[Action]:
+    def assign(self, flow: Flow, key: PublicKey) -> None:
+        """Let a flow wait for the tunnel of this peer, and of no other any more."""
+        self._unassign(flow)
+        flow.key = key
+        if key not in self._outlets:
+            self._outlets[key] = Outlet(self._settings)
+        self._outlets[key].flows[flow.destination] = flow
+
+    def packet(self, now: float, flow: Flow, packet: bytes, event: Event) -> list[Action]:
         """Take a packet into a flow.
 
         One that there is no room for is not sent either: WireGuard stages 128 packets before a
@@ -58,20 +71,58 @@ class FirstContact:
         """
         step = flow.on(event)
         held = self.holding.hold(flow.destination, packet)
-        return [Inject((packet,))] if held and step is Step.HOLD_AND_SEND else []
+        outlet = None if flow.key is None else self._outlets[flow.key]
+        if outlet is None or step is not Step.HOLD_AND_SEND:
+            return []
+        if not held:
+            outlet.overflowed = outlet.opened
+            return []
+        outlet.add(flow.destination, (packet,))
+        return _inject(outlet.take(now))
 
-    def on(self, flow: Flow, event: Event, refusal: Refusal = Refusal.UNREACHABLE) -> list[Action]:
+    def on(
+        self, now: float, flow: Flow, event: Event, refusal: Refusal = Refusal.UNREACHABLE
+    ) -> list[Action]:
         """Let something happen to a flow; returns what becomes of its packets."""
         step = flow.on(event)
-        actions = self._do(flow, step, refusal)
+        actions = self._do(now, flow, step, refusal)
         if flow.state is State.GONE:
             self.holding.take(flow.destination)
             self._flows.pop(flow.destination, None)
+            self._unassign(flow)
         return actions
 
-    def all_of(self, key: PublicKey, event: Event) -> list[Action]:
+    def all_of(self, now: float, key: PublicKey, event: Event) -> list[Action]:
         """Let the same happen to every flow of a peer."""
-        return [action for flow in self.of(key) for action in self.on(flow, event)]
+        outlet = self._outlets.get(key)
+        if outlet is None:
+            return []
+        if event in _ANEW:
+            outlet.close()
+        if event is Event.STANDS:
+            outlet.open(now)
+        actions = [action for flow in self.of(key) for action in self.on(now, flow, event)]
+        return actions + self._settle(now, outlet)
+
+    def answered(self, now: float, key: PublicKey) -> None:
+        """Let portions follow one another for a peer: its handshake is answered."""
+        if (outlet := self._outlets.get(key)) is not None:
+            outlet.open(now)
+
+    def is_out(self, key: PublicKey) -> bool:
+        """Say whether all that is held for a peer was handed over, or no more can be held."""
+        outlet = self._outlets.get(key)
+        return outlet is None or not len(outlet) or outlet.overflowed
+
+    def portions(self, now: float) -> tuple[list[Action], list[PublicKey]]:
+        """Hand over the portions whose time has come; returns the keys of their peers as well."""
+        keys = [key for key, one in self._outlets.items() if one.is_due(now)]
+        actions: list[Action] = []
+        for key in keys:
+            outlet = self._outlets[key]
+            actions += _inject(outlet.take(now))
+            actions += self._settle(now, outlet)
+        return actions, keys
 
     def expire(self, now: float) -> list[Action]:
         """Give up what is held for too long."""
@@ -80,20 +131,23 @@ class FirstContact:
             if flow.started + self._settings.hold_s > now:
                 break  # in the order of their start
             self._counters.add("flow.expired")
-            actions += self.on(flow, Event.GAVE_UP)
+            actions += self.on(now, flow, Event.GAVE_UP)
         return actions
 
     def deadline(self) -> float | None:
-        """Return when ``expire`` has something to do."""
+        """Return when ``expire`` or ``portions`` has something to do."""
         first = next(iter(self._flows.values()), None)
-        return None if first is None else first.started + self._settings.hold_s
+        if first is None:
+            return None
+        times = [one.next_at for one in self._outlets.values() if one.next_at is not None]
+        return min([first.started + self._settings.hold_s, *times])
 
-    def _do(self, flow: Flow, step: Step, refusal: Refusal) -> list[Action]:
+    def _do(self, now: float, flow: Flow, step: Step, refusal: Refusal) -> list[Action]:
         packets = self.holding.packets(flow.destination)
         if not packets or step in (Step.NOTHING, Step.HOLD):
             return []
-        if step in (Step.SEND_COPIES, Step.SEND_ALL):
-            return [Inject(packets)]
+        if step in (Step.SEND_COPIES, Step.SEND_REST):
+            return self._send(now, flow, packets if step is Step.SEND_COPIES else ())
         if step is Step.REFUSE:
             self._counters.add("held.refused", len(packets))
             told = packets[: self._settings.refusals_per_flow]
@@ -101,3 +155,31 @@ class FirstContact:
         if step is Step.DROP:
             self._counters.add("held.dropped_too_old", len(packets))
         return []
+
+    def _send(self, now: float, flow: Flow, anew: tuple[bytes, ...]) -> list[Action]:
+        assert flow.key is not None, "a flow is sent to a peer"
+        outlet = self._outlets[flow.key]
+        if anew:
+            outlet.drop(flow.destination)
+            outlet.add(flow.destination, anew)
+        return _inject(outlet.take(now))
+
+    def _settle(self, now: float, outlet: Outlet) -> list[Action]:
+        """End the flows of a peer that stands once all of theirs is out."""
+        if len(outlet):
+            return []
+        flows = tuple(outlet.flows.values())
+        return [action for flow in flows for action in self.on(now, flow, Event.OUT)]
+
+    def _unassign(self, flow: Flow) -> None:
+        outlet = None if flow.key is None else self._outlets.get(flow.key)
+        if outlet is None or flow.key is None:
+            return
+        outlet.drop(flow.destination)
+        outlet.flows.pop(flow.destination, None)
+        if not outlet.flows:
+            del self._outlets[flow.key]
+
+
+def _inject(packets: tuple[bytes, ...]) -> list[Action]:
+    return [Inject(packets)] if packets else []

@@ -34,10 +34,11 @@ class Installed:
         """Order them: first the peer, for packets that follow a route to none are lost.
 
         On the pushed side an initiation may be on the way, which is lost as well where its peer
-        is not there; what answers it needs the route only after a whole handshake.
+        is not there; what answers it needs the route only after a whole handshake. Where packets
+        wait the peer has no routes before it stands: until then they must come to us.
         """
         peer = [ConfigurePeers(Tunnel.DATA, tuple(self.configs))] if self.configs else []
-        if self.peer.held_back:
+        if not self.peer.routed:
             return [DeleteRoutes(tuple(self.moved)), *peer] if self.moved else [*peer]
         route = [AddRoutes(tuple(self.routes))] if self.routes else []
         return [*peer, *route]
@@ -191,6 +192,7 @@ class DataPeers:
         passive = role in (Role.PUSHED, Role.BOTH_SECOND)
         phase = Phase.PASSIVE if passive else Phase.TRYING
         peer = Peer(offer.key, offer.endpoint, role, phase, now, None, now)
+        peer.routed = role is Role.PUSHED
         peer.activity.reset(now)
         self.unsettle(peer)
         return peer

@@ -34,8 +34,7 @@ from wgmap_agent.engine.types import (
     ContactStep,
     Identity,
     Inject,
-    Refusal,
-    Refuse,
+    Redeliver,
     Stamp,
     Tunnel,
 )
@@ -78,63 +77,6 @@ class DataPlane:
         self.handshakes.use_key(key)
         self.reader.use_key(key)
 
-    # --------------------------------------------------------------------------------- packets
-
-    def packet(self, now: float, packet: bytes) -> list[Action]:
-        """Take in a packet from the TUN."""
-        header = packets.read(packet)
-        if header is None:
-            self.counters.add(f"packet.dropped_{packets.Drop.MALFORMED.value}")
-            return []
-        drop = packets.judge(header, self.identity.prefixes, self.identity.overlay)
-        if drop is not None:
-            self.counters.add(f"packet.dropped_{drop.value}")
-            return []
-        flow = self.contact.get(header.destination)
-        if flow is not None:
-            return self.contact.packet(flow, packet, Event.PACKET)
-        return self._first_packet(now, header.destination, packet)
-
-    def _first_packet(self, now: float, destination: IPAddress, packet: bytes) -> list[Action]:
-        claim = self.data.table.owner(destination)
-        if claim is not None:
-            return self._packet_to(now, self.data.peers[claim.key], destination, packet)
-        refusal = self.negative.get(now, destination)
-        if refusal is not None:
-            return self.refuse(now, packet, refusal)
-        flow = self.contact.open(now, destination)
-        if flow is None:
-            return self.refuse(now, packet, Refusal.UNREACHABLE)
-        actions = self.contact.packet(flow, packet, Event.PACKET)
-        actions += self.requests.ask(now, host_prefix(destination), recall=True)
-        flows = (destination,)
-        captured, asked = Stamp(flows, ContactStep.CAPTURED, now), Stamp(flows, ContactStep.ASKED)
-        return [captured, *actions, asked]
-
-    def _packet_to(
-        self, now: float, peer: Peer, destination: IPAddress, packet: bytes
-    ) -> list[Action]:
-        """Take in what came out of the TUN although its peer is installed (it was queued there)."""
-        flow = None if peer.phase is Phase.UP else self.contact.open(now, destination)
-        if flow is None:
-            self.counters.add("packet.late")
-            return [Inject((packet,))]
-        flow.key = peer.key
-        passive = peer.phase is Phase.PASSIVE
-        if passive:
-            peer.check_at = min(peer.fallback_at, now + self.handshakes.poll(self.servers.rtt()))
-        return self.contact.packet(
-            flow, packet, Event.PACKET_PASSIVE if passive else Event.PACKET_KNOWN
-        )
-
-    def refuse(self, now: float, packet: bytes, refusal: Refusal) -> list[Action]:
-        """Tell a sender, within the limit."""
-        if not self.negative.may_refuse(now):
-            self.counters.add("refusal.limited")
-            return []
-        self.counters.add("refusal.sent")
-        return [Refuse(packet, refusal)]
-
     # --------------------------------------------------------------------------------- answers
 
     def answer(self, now: float, answer: Answer) -> list[Action]:
@@ -148,7 +90,7 @@ class DataPlane:
                 actions += rotates or self._answered(now, offer, answer)
         if not reading.peers:
             actions += self._nothing(now, answer, reading)
-        return actions + self._unserved(answer.target)
+        return actions + self._unserved(now, answer.target)
 
     def _is_wanted(self, target: IPNetwork) -> bool:
         """Say whether a flow or an installed peer stands behind a question."""
@@ -161,7 +103,7 @@ class DataPlane:
         flows = self._flows_of(offer)
         role = Role.PULLER if flows or known is None else known.role
         installed = self.data.take_in(now, offer, role, wins=answer.refresh)
-        disputed = self._overruled() if answer.refresh else self._disputed(now, answer.target)
+        disputed = self._overruled(now) if answer.refresh else self._disputed(now, answer.target)
         if installed is None:
             return disputed
         self.stamp(installed)
@@ -173,7 +115,7 @@ class DataPlane:
             self.begin(now, installed.peer)
         else:
             actions += self._after_answer(now, installed)
-        actions += self.displaced(installed) + self._found(now, installed, offer)
+        actions += self.displaced(now, installed) + self._found(now, installed, offer)
         waiting = tuple(flow.destination for flow in flows)
         return stamped(now, actions, waiting) if waiting else actions
 
@@ -208,11 +150,11 @@ class DataPlane:
         if flow is None:
             return actions
         if record is None:
-            return actions + self.contact.on(flow, Event.GAVE_UP)
+            return actions + self.contact.on(now, flow, Event.GAVE_UP)
         refusal = self.negative.note(
             now, flow.destination, record, authoritative=answer.authoritative
         )
-        return actions + self.contact.on(flow, Event.NOT_FOUND, refusal)
+        return actions + self.contact.on(now, flow, Event.NOT_FOUND, refusal)
 
     def _gone(self, now: float, target: IPNetwork) -> list[Action]:
         """Drop a prefix that a server in touch with the quorum does not know any more."""
@@ -220,14 +162,14 @@ class DataPlane:
         known = self.data.table.get(target)
         if known is None:
             return []
-        return self._withdraw(known.prefix, known.version)
+        return self._withdraw(now, known.prefix, known.version)
 
-    def _unserved(self, target: IPNetwork) -> list[Action]:
+    def _unserved(self, now: float, target: IPNetwork) -> list[Action]:
         """End a flow whose answer was of no use (every record refused), so nothing is held."""
         flow = self.contact.get(target.network_address)
         if flow is None or flow.key is not None or self.requests.is_asking(target):
             return []
-        return self.contact.on(flow, Event.GAVE_UP)
+        return self.contact.on(now, flow, Event.GAVE_UP)
 
     # ---------------------------------------------------------------------------------- pushes
 
@@ -253,6 +195,7 @@ class DataPlane:
         self.trust(now, installed, records, confirmed=confirmed)
         second = installed.created and peer.role is Role.BOTH_SECOND
         peer.held_back = peer.held_back or followed or second
+        peer.routed = peer.routed and not followed
         actions = installed.actions() + disputed
         if installed.created:
             self.counters.add("push.new_peer")
@@ -260,10 +203,9 @@ class DataPlane:
             actions += self._missed(now, peer)
         else:
             actions += self._push_to_known(now, installed)
-        actions += self.displaced(installed)
+        actions += self.displaced(now, installed)
         if followed:
-            # It may not know us yet: our question tells it, and then we initiate. Until then
-            # there is no route, so that what is sent to it is held and not lost in a stall.
+            # It may not know us yet: our question tells it, and then we initiate.
             self.counters.add("peer.key_changed")
             actions += self.requests.ask(now, self.data.table.prefixes(peer.key)[0])
         return actions + self._found(now, installed, offer)
@@ -273,13 +215,13 @@ class DataPlane:
         changes = self.successors.take_in(now, offer, records)
         return [] if changes is None else [ConfigurePeers(Tunnel.DATA, changes)]
 
-    def initiation(self, now: float, source: Endpoint, at: float) -> list[Action]:
+    def initiation(self, now: float, source: Endpoint, at: float, packet: bytes) -> list[Action]:
         """Take in that an initiation came to the data port."""
-        self.arrivals.note(at, source)
+        self.arrivals.note(at, source, packet)
         for peer in reversed(self.data.unsettled.values()):
             if peer.since < at - self.settings.race_s:
                 break  # in the order of their installation
-            if peer.endpoint == source and peer.phase is Phase.PASSIVE:
+            if peer.endpoint == source:
                 return self._missed(now, peer)
         if not self.servers.all_silent(now):
             return []
@@ -310,19 +252,31 @@ class DataPlane:
         if peer.confirmed_at is not None and peer.records:
             self.cache.note(now, CachedPeer(peer.key, peer.records, peer.confirmed_at))
 
+    def response(self, now: float, source: Endpoint) -> list[Action]:
+        """Take in that a handshake response came to the data port.
+
+        Where initiations crossed it answers what is forgotten: then a reading has to tell.
+        A forged one makes the routes too early: what a kick then drops is not held by us.
+        """
+        key = self.arrivals.answered(source)
+        peer = None if key is None else self.data.peers.get(key)
+        if peer is None or peer.phase is not Phase.TRYING:
+            return []
+        if self.arrivals.since(peer.tried_at, source):
+            return []
+        peer.answered = True
+        self.contact.answered(now, peer.key)
+        return self.let_pass(peer)
+
     def _missed(self, now: float, peer: Peer) -> list[Action]:
-        """Initiate with a new peer whose own initiation came before the device had the peer."""
+        """Let the device have the initiation of a new peer that may have come before the peer."""
         came = self.arrivals.last(now, peer.endpoint)
         if came is None or peer.phase is not Phase.PASSIVE:
             return []
-        if came < peer.since - self.settings.certain_s:
+        at, packet = came
+        if at < peer.since:
             self.counters.add("peer.came_early")
-            return self.start(now, peer)
-        # The device may have handled it just before or just after: its counters tell.
-        self.counters.add("peer.came_in_between")
-        peer.fallback_at = min(peer.fallback_at, max(now, came + self.settings.race_s))
-        peer.check_at = peer.fallback_at
-        return []
+        return [Redeliver(packet, at)]
 
     def _disputed(self, now: float, target: IPNetwork | None = None) -> list[Action]:
         """Have a refresh tell whose a prefix is; ``target`` is what was asked for."""
@@ -371,6 +325,9 @@ class DataPlane:
 
     def begin(self, now: float, peer: Peer) -> None:
         """Set when the handshake of a peer that was just installed is judged first."""
+        peer.answered = False
+        if peer.phase is Phase.TRYING:
+            self.arrivals.await_answer(peer.endpoint, peer.key)
         waiting = peer.phase is Phase.PASSIVE and peer.role is Role.BOTH_SECOND
         self.handshakes.begin(now, self.servers.rtt(), peer, waiting=waiting)
 
@@ -383,15 +340,15 @@ class DataPlane:
         """Note that readings under way do not show a peer as it is now."""
         peer.changed_in = self.readings.number(Tunnel.DATA)
 
-    def displaced(self, installed: Installed) -> list[Action]:
+    def displaced(self, now: float, installed: Installed) -> list[Action]:
         """Move the flows of peers that lost their last prefix to its new owner."""
         actions: list[Action] = []
         event = Event.HELD_BACK if installed.peer.held_back else Event.KICKED
         for key in installed.displaced:
             self.counters.add("peer.displaced")
             for flow in self.contact.of(key):
-                flow.key = installed.peer.key
-                actions += self.contact.on(flow, event)
+                self.contact.assign(flow, installed.peer.key)
+                actions += self.contact.on(now, flow, event)
         return actions
 
     def _found(self, now: float, installed: Installed, offer: PeerOffer) -> list[Action]:
@@ -402,7 +359,7 @@ class DataPlane:
             claim = self.data.table.owner(flow.destination)
             if flow.key is not None or claim is None or claim.key != peer.key:
                 continue
-            flow.key = peer.key
+            self.contact.assign(flow, peer.key)
             self.requests.forget(host_prefix(flow.destination))
             actions += self._let_go(now, peer, flow)
         return actions
@@ -418,10 +375,10 @@ class DataPlane:
                 soon = now + self.handshakes.poll(self.servers.rtt())
                 peer.check_at = min(peer.fallback_at, soon)
         if peer.phase is Phase.PASSIVE:
-            return self.contact.on(flow, Event.FOUND_BOTH_PULL)
-        actions = self.contact.on(flow, Event.FOUND)
+            return self.contact.on(now, flow, Event.FOUND_BOTH_PULL)
+        actions = self.contact.on(now, flow, Event.FOUND)
         if peer.phase is Phase.UP:
-            actions += self.contact.on(flow, Event.STANDS)
+            actions += self.contact.all_of(now, peer.key, Event.STANDS)
         return actions
 
     def _withdrawals(self, now: float, reading: Reading) -> list[Action]:
@@ -434,19 +391,22 @@ class DataPlane:
                 actions.append(ConfigurePeers(Tunnel.DATA, gone))
             if key in self.data.peers:
                 self.counters.add("peer.revoked")
-                actions += self.remove(key)
+                actions += self.remove(now, key)
         for one in reading.withdrawn:
             self.cache.forget_prefix(now, one.prefix)
-            actions += self._withdraw(one.prefix, one.version)
+            actions += self._withdraw(now, one.prefix, one.version)
             for part in self.data.parts(one, reading):
-                actions += self._withdraw(part, one.version)
+                actions += self._withdraw(now, part, one.version)
         return actions
 
-    def _withdraw(self, prefix: IPNetwork, version: int) -> list[Action]:
-        return self._gone_without(prefix, partial(self.data.withdraw, prefix, version))
+    def _withdraw(self, now: float, prefix: IPNetwork, version: int) -> list[Action]:
+        return self._gone_without(now, prefix, partial(self.data.withdraw, prefix, version))
 
     def _gone_without(
-        self, prefix: IPNetwork, leave: Callable[[], tuple[PublicKey | None, list[Action]]]
+        self,
+        now: float,
+        prefix: IPNetwork,
+        leave: Callable[[], tuple[PublicKey | None, list[Action]]],
     ) -> list[Action]:
         """Let a prefix go, and end what waits for its peer's tunnel."""
         flows = [flow for flow in self.contact.within((prefix,)) if flow.key is not None]
@@ -454,32 +414,45 @@ class DataPlane:
         if not actions:
             return []
         for flow in flows:
-            actions += self.contact.on(flow, Event.PEER_GONE)
+            actions += self.contact.on(now, flow, Event.PEER_GONE)
         if gone is not None:
-            actions += self.contact.all_of(gone, Event.PEER_GONE)
+            actions += self.contact.all_of(now, gone, Event.PEER_GONE)
         return actions
 
-    def _overruled(self) -> list[Action]:
+    def _overruled(self, now: float) -> list[Action]:
         """Let go of what a refresh gave to others."""
         actions: list[Action] = []
         for prefix in self.data.take_overruled():
             self.counters.add("mapping.overruled")
-            actions += self._gone_without(prefix, partial(self.data.drop, prefix))
+            actions += self._gone_without(now, prefix, partial(self.data.drop, prefix))
         return actions
 
-    def remove(self, key: PublicKey) -> list[Action]:
+    def remove(self, now: float, key: PublicKey) -> list[Action]:
         """Remove a peer with its routes; what is held for it is refused."""
         peer = self.data.peers.get(key)
         if peer is not None:
             self.arrivals.forget(peer.endpoint)
-        return self.data.remove(key) + self.contact.all_of(key, Event.PEER_GONE)
+        return self.data.remove(key) + self.contact.all_of(now, key, Event.PEER_GONE)
 
-    def release(self, peer: Peer) -> list[Action]:
-        """Make the routes of a peer that was held back."""
-        if not peer.held_back:
+    def portions(self, now: float) -> list[Action]:
+        """Go on with what is held for peers whose handshake is answered."""
+        actions, keys = self.contact.portions(now)
+        peers = (peer for key in keys if (peer := self.data.peers.get(key)) is not None)
+        return actions + [action for peer in peers for action in self.let_pass(peer)]
+
+    def let_pass(self, peer: Peer, waited: tuple[IPAddress, ...] = ()) -> list[Action]:
+        """Make the routes of a peer once its packets need not come to us any more.
+
+        That is when its handshake is answered, for a kick would drop what we do not hold, and
+        what is held has left, so that nothing overtakes it. ``waited``: whose flows are over.
+        """
+        ready = (peer.answered or peer.phase is Phase.UP) and self.contact.is_out(peer.key)
+        if peer.routed or not ready:
             return []
-        peer.held_back = False
-        return [AddRoutes(self.data.table.prefixes(peer.key))]
+        peer.routed = True
+        waiting = waited or tuple(flow.destination for flow in self.contact.of(peer.key))
+        stamps = [Stamp(waiting, ContactStep.ROUTE)] if waiting else []
+        return [AddRoutes(self.data.table.prefixes(peer.key)), *stamps]
 
     def start(self, now: float, peer: Peer) -> list[Action]:
         """Initiate with a peer that is installed: by a keepalive, and by what is held for it."""
@@ -487,30 +460,30 @@ class DataPlane:
             peer.role = Role.PULLER
         elif peer.role is Role.PUSHED and self.contact.of(peer.key):
             peer.role = Role.BOTH_SECOND
-        peer.phase, peer.keepalive = Phase.TRYING, True
+        peer.phase, peer.keepalive, peer.held_back = Phase.TRYING, True, False
         peer.rx_mark = peer.state.rx_bytes if peer.state is not None else 0
         self.touched(peer)
-        self.handshakes.begin(now, self.servers.rtt(), peer, waiting=False)
+        self.begin(now, peer)
         change = PeerConfig(peer.key, keepalive_s=self.settings.keepalive_s, update_only=True)
-        actions = [*self.release(peer), ConfigurePeers(Tunnel.DATA, (change,))]
-        return actions + self.contact.all_of(peer.key, Event.RELEASED)
+        configure = ConfigurePeers(Tunnel.DATA, (change,))
+        return [configure, *self.contact.all_of(now, peer.key, Event.RELEASED)]
 
     def kick(self, now: float, peer: Peer, *, ask: bool) -> list[Action]:
         """Remove and add a peer in one request, then hand over again what is held for it."""
         peer.kicks += 1
         if peer.kicks > 1 and (peer.state is None or not peer.state.rx_bytes):
             self.next_way(peer)
-        peer.keepalive = True
+        peer.keepalive, peer.held_back = True, False
         peer.phase, peer.recovery, peer.rx_mark = Phase.TRYING, None, 0
         self.data.unsettle(peer)
         peer.activity.reset(now)
         self.touched(peer)
-        self.handshakes.begin(now, self.servers.rtt(), peer, waiting=False)
+        self.begin(now, peer)
         self.counters.add("peer.kicked")
         prefixes = self.data.table.prefixes(peer.key)
         change = kick(peer.key, peer.endpoint, prefixes, self.settings.keepalive_s)
-        actions = [ConfigurePeers(Tunnel.DATA, change), *self.release(peer)]
-        actions += self.contact.all_of(peer.key, Event.KICKED)
+        configure = ConfigurePeers(Tunnel.DATA, change)
+        actions = [configure, *self.contact.all_of(now, peer.key, Event.KICKED)]
         # Of everybody: the server that answered may not reach the peer, which then knows nothing.
         return actions + (self.requests.ask(now, prefixes[0], everybody=True) if ask else [])
 

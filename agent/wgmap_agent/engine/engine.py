@@ -11,7 +11,7 @@ from typing import assert_never
 
 from wgmap.addresses import Endpoint, IPAddress
 from wgmap.lisp import codec
-from wgmap.lisp.mark import Mark, marked
+from wgmap.lisp.mark import OF_REGISTER, Mark, marked
 from wgmap.lisp.messages import (
     CodecError,
     MapNotify,
@@ -22,6 +22,7 @@ from wgmap.lisp.messages import (
 from wgmap.wg.device import DeviceState
 from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine.cache import Cache
+from wgmap_agent.engine.capture import Capture
 from wgmap_agent.engine.control import ControlTunnels
 from wgmap_agent.engine.counters import Counters
 from wgmap_agent.engine.data_plane import DataPlane
@@ -93,6 +94,7 @@ class Engine:
         self._server_set = ServerSet(
             identity, self._servers, self._control, settings, rng, self.counters
         )
+        self._capture = Capture(self._plane)
         self._watch = Watch(self._plane)
         self._renewals = Renewals(self._plane)
         self._resolutions = Resolutions()
@@ -117,7 +119,7 @@ class Engine:
 
     def packet(self, now: float, packet: bytes) -> list[Action]:
         """Take in an IP packet from the TUN; bad ones are dropped and counted."""
-        return self._plane.packet(now, packet)
+        return self._capture.packet(now, packet)
 
     def datagram(self, now: float, source: IPv6Address, data: bytes) -> list[Action]:
         """Take in a datagram from port 4342 of ``source`` on the control interface.
@@ -138,12 +140,20 @@ class Engine:
             return []
         return self._message(now, server, message)
 
-    def initiation(self, now: float, source: Endpoint, at: float) -> list[Action]:
+    def initiation(self, now: float, source: Endpoint, at: float, packet: bytes) -> list[Action]:
         """Take in that ``source`` sent a handshake initiation to the data port, at ``at``.
 
-        Whose it is nobody knows, and it may be forged: it only makes us initiate sooner.
+        ``packet``: as it came, with its IP header. Whose it is nobody knows, and it may be forged:
+        WireGuard judges it, if it gets it again.
         """
-        return self._plane.initiation(now, source, at)
+        return self._plane.initiation(now, source, at, packet)
+
+    def response(self, now: float, source: Endpoint) -> list[Action]:
+        """Take in that ``source`` sent a handshake response to the data port.
+
+        It too may be forged: it only has packets go their way without us sooner.
+        """
+        return self._plane.response(now, source)
 
     def peers_read(
         self, now: float, tunnel: Tunnel, state: DeviceState, wall: float
@@ -199,6 +209,7 @@ class Engine:
         actions += repeated
         for answer in answers:
             actions += self._answered(now, answer)
+        actions += self._plane.portions(now)
         actions += self._plane.contact.expire(now)
         silent = self._servers.newly_silent(now)
         if silent:
@@ -243,7 +254,7 @@ class Engine:
         """Return what the last ``resolve`` of this EID brought; None: not answered yet."""
         return self._resolutions.get(eid)
 
-    def forget(self, eid: IPAddress) -> list[Action]:
+    def forget(self, now: float, eid: IPAddress) -> list[Action]:
         """Drop the data peer of an EID on behalf of an operator; empty where there is none.
 
         The next packet is a first contact. The other side keeps its own end until it is idle.
@@ -252,7 +263,7 @@ class Engine:
         if claim is None:
             return []
         self.counters.add("peer.forgotten")
-        return self._plane.remove(claim.key)
+        return self._plane.remove(now, claim.key)
 
     def is_registered(self, now: float) -> bool:
         """Say whether our mapping is acknowledged as it is now; cheap, whatever peers there are."""
@@ -317,7 +328,7 @@ class Engine:
         return actions
 
     def _notify(self, now: float, name: str, notify: MapNotify) -> list[Action]:
-        own = self._answers_register(name, notify)
+        own = self._answers_register(notify)
         if own:
             actions = self._registration.notify(now, name, notify)
             if actions is not None:
@@ -342,17 +353,18 @@ class Engine:
             self._announced = None
             self._renewals.all_soon(now)
 
-    def _answers_register(self, name: str, notify: MapNotify) -> bool:
+    def _answers_register(self, notify: MapNotify) -> bool:
         """Tell the answer to a register from a push.
 
         It is about our own prefixes, or, where a newer register stands that was made with other
-        ones (or with none that is left), it has our mark: no news has that.
+        ones (or with none that is left), it has the mark of a register. News have their own mark,
+        and a random nonce: taken for a register's that would be our counter from then on.
         """
-        if notify.records and all(map(self._plane.reader.is_own, notify.records)):
+        if notify.xtr is not None and Mark.of(notify.xtr).since == OF_REGISTER:
             return True
         revokes = any(one.key_revoked for record in notify.records for one in record.locators)
-        marked_by_us = notify.xtr is not None and Mark.of(notify.xtr) == self._servers.mark(name)
-        return marked_by_us and not revokes
+        is_own = self._plane.reader.is_own
+        return bool(notify.records) and all(map(is_own, notify.records)) and not revokes
 
     def _saved(self, actions: list[Action]) -> list[Action]:
         """Have what must be on disk saved beside what is to be done, if anything is."""

@@ -7,15 +7,17 @@ r"""First contact with a destination: the states of a flow and its transitions, 
               |    \                                  ^ |  ^  <-'
               |     \ FOUND_BOTH_PULL       RELEASED / |  | PACKET_KNOWN
               |      '---------> WAITING ------------'  |
-              |                   |  ^ PACKET_PASSIVE   | STANDS: forget
-              | NOT_FOUND,        |                     |
-              | GAVE_UP: refuse   | STANDS: send        |
-              v                   v                     v
-            (gone)              (gone)                (gone)
+              |                   |  ^ PACKET_PASSIVE   | STANDS
+              | NOT_FOUND,        | STANDS              v
+              | GAVE_UP: refuse   '---------------> PASSING --. PACKET: send
+              v                                       |    <--'
+            (gone)                                    v OUT: forget
+                                                    (gone)
 
 A flow that is gone has nothing held. WAITING is the higher key where both sides pulled each
 other at once: any packet that reaches the data device starts a handshake, and two initiations
-that cross destroy each other.
+that cross destroy each other. What is sent goes out in portions (``outlet``); copies are kept until
+the tunnel stands, because a kick drops what the device has.
 """
 
 from dataclasses import dataclass
@@ -32,6 +34,7 @@ class State(Enum):
     ASKING = auto()  # a Map-Request is out
     WAITING = auto()  # the peer is installed; it is its turn to initiate
     SENDING = auto()  # packets are handed to WireGuard, copies kept until the handshake stands
+    PASSING = auto()  # it stands; what is left of them goes out
     GONE = auto()
 
 
@@ -47,6 +50,7 @@ class Event(Enum):
     HELD_BACK = auto()  # the destination has another key, and does not know us yet
     KICKED = auto()  # the peer was removed and added: what it had staged is lost
     STANDS = auto()  # the handshake is complete
+    OUT = auto()  # all was handed over
     NOT_FOUND = auto()  # a negative answer
     GAVE_UP = auto()  # no answer, or the time that packets are held is over
     PEER_GONE = auto()  # the mapping was withdrawn or its peer removed
@@ -59,7 +63,7 @@ class Step(Enum):
     HOLD_AND_ASK = auto()  # keep it and send a Map-Request
     HOLD_AND_SEND = auto()  # keep a copy, hand it to WireGuard
     SEND_COPIES = auto()  # hand all to WireGuard, keep copies
-    SEND_ALL = auto()  # hand all to WireGuard, keep nothing
+    SEND_REST = auto()  # hand over what was not yet
     FORGET = auto()  # they were delivered
     REFUSE = auto()  # tell the senders
     DROP = auto()  # too old for telling anyone
@@ -78,15 +82,20 @@ TRANSITIONS: dict[tuple[State, Event], tuple[State, Step]] = {
     (State.WAITING, Event.PACKET): (State.WAITING, Step.HOLD),
     (State.WAITING, Event.RELEASED): (State.SENDING, Step.SEND_COPIES),
     (State.WAITING, Event.KICKED): (State.SENDING, Step.SEND_COPIES),
-    (State.WAITING, Event.STANDS): (State.GONE, Step.SEND_ALL),
+    (State.WAITING, Event.STANDS): (State.PASSING, Step.SEND_COPIES),
     (State.WAITING, Event.PEER_GONE): (State.GONE, Step.REFUSE),
     (State.WAITING, Event.GAVE_UP): (State.GONE, Step.DROP),
     (State.SENDING, Event.PACKET): (State.SENDING, Step.HOLD_AND_SEND),
     (State.SENDING, Event.HELD_BACK): (State.WAITING, Step.NOTHING),
     (State.SENDING, Event.KICKED): (State.SENDING, Step.SEND_COPIES),
-    (State.SENDING, Event.STANDS): (State.GONE, Step.FORGET),
+    (State.SENDING, Event.STANDS): (State.PASSING, Step.SEND_REST),
     (State.SENDING, Event.PEER_GONE): (State.GONE, Step.REFUSE),
     (State.SENDING, Event.GAVE_UP): (State.GONE, Step.DROP),
+    (State.PASSING, Event.PACKET): (State.PASSING, Step.HOLD_AND_SEND),
+    (State.PASSING, Event.KICKED): (State.SENDING, Step.SEND_COPIES),
+    (State.PASSING, Event.OUT): (State.GONE, Step.FORGET),
+    (State.PASSING, Event.PEER_GONE): (State.GONE, Step.REFUSE),
+    (State.PASSING, Event.GAVE_UP): (State.GONE, Step.DROP),
 }
 
 

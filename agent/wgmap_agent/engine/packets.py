@@ -113,6 +113,21 @@ def echo_request(source: IPAddress, destination: IPAddress, sequence: int) -> by
     return struct.pack("!IHBB", 6 << 28, len(icmp), 58, 64) + pseudo[:32] + icmp
 
 
+def summed(packet: bytes) -> bytes:
+    """Complete the checksum of a UDP packet: one captured may leave that to hardware.
+
+    RFC 768: none (0) will do over IPv4; RFC 8200, section 8.1: not over IPv6. There are no
+    extension headers. The header checksum of IPv4 is the kernel's.
+    """
+    start = (packet[0] & 0xF) * 4 if packet[0] >> 4 == 4 else 40
+    head, udp = packet[:start], packet[start:]
+    zero = udp[:6] + b"\0\0" + udp[8:]
+    if start != 40 or packet[0] >> 4 == 4:
+        return head + zero
+    pseudo = packet[8:40] + struct.pack("!II", len(udp), 17)
+    return head + udp[:6] + struct.pack("!H", _checksum(pseudo + zero) or 0xFFFF) + udp[8:]
+
+
 def _with_checksum(kind: bytes, body: bytes, pseudo: bytes) -> bytes:
     checksum = _checksum(pseudo + kind + b"\x00\x00" + body)
     return kind + struct.pack("!H", checksum) + body

@@ -54,8 +54,10 @@ class Peer:
     tried_at: float = 0.0  # when we initiated last
     kick_at: float = 0.0  # when an initiation that brought nothing at all counts as lost
     kicks: int = 0
-    held_back: bool = False  # no routes yet: what is sent to it must come to us, not initiate
+    routed: bool = False  # what is sent to it goes there without us, and no kick gives it back
+    held_back: bool = False  # it may not know us yet, or is to initiate: we must not
     rx_mark: int = 0  # what had come from it when we initiated
+    answered: bool = False  # a response came to our initiation
     graced: bool = False  # something came from it: it got more time
     keepalive: bool = False  # set by us to start a handshake: cleared once it stands
     changed_in: int = 0  # the reading of the device that came after its last change

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from wgmap.addresses import IPAddress
 from wgmap.lisp import codec
-from wgmap.lisp.mark import UNKNOWN, Mark, marked
+from wgmap.lisp.mark import OF_REGISTER, UNKNOWN, Mark, marked
 from wgmap.lisp.messages import Eid, Locator, MapNotify, MapRegister, Record
 from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine.counters import Counters
@@ -180,4 +180,5 @@ class Registration:
         self._next_at = now + self._timeout
         self._timeout = min(self._timeout * 1.5, self._settings.register_cap_s)
         self._counters.add("register.sent")
-        return [Send(name, marked(self._datagram, self._servers.mark(name)))]
+        mark = self._servers.mark(name)._replace(since=OF_REGISTER)
+        return [Send(name, marked(self._datagram, mark))]

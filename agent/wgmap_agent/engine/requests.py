@@ -144,7 +144,7 @@ class Requests:
             pending.unsure = ()
             return self._settle(pending, reply.records, authoritative=True, server=server)
         pending.out_of_touch.add(server)
-        return self._keep_unsure(now, pending, reply.records)
+        return self._keep_unsure(now, pending, server, reply.records)
 
     def _extra(self, now: float, server: str, reply: MapReply) -> Answer | None:
         """Take in an answer to a settled question: it counts where only unsure ones had come."""
@@ -262,7 +262,7 @@ class Requests:
         return [Answer(pending.target, records, authoritative=False, refresh=False, recalled=True)]
 
     def _keep_unsure(
-        self, now: float, pending: Pending, records: tuple[Record, ...]
+        self, now: float, pending: Pending, server: str, records: tuple[Record, ...]
     ) -> Answer | None:
         # A positive A=0 answer says more than a negative one.
         if not pending.unsure or any(record.locators for record in records):
@@ -273,16 +273,17 @@ class Requests:
             return self._settle(pending, pending.unsure, authoritative=False)
         if not everybody <= set(pending.asked):
             pending.others_at = now
-        better_by = self._better_by(now, pending, everybody - mute)
+        better_by = self._better_by(now, pending, server, everybody - mute)
         pending.unsure_at = min(better_by, pending.unsure_at or better_by)
         self._due.note(pending.nonce)
         return None
 
-    def _better_by(self, now: float, pending: Pending, servers: set[str]) -> float:
-        """Return until when a better answer is waited for.
+    def _better_by(self, now: float, pending: Pending, server: str, servers: set[str]) -> float:
+        """Return until when a better answer than this server's is waited for.
 
-        For a positive one no longer than these servers need: it is replaced where a better one
-        comes after all, and meanwhile the other side has been told of us, and waits.
+        For a positive one no longer than these servers need, or one as near as this: it is replaced
+        where a better one comes after all, and meanwhile the other side has been told of us, and
+        waits.
         """
         longest = now + self._settings.better_answer_s + 2 * self._servers.rtt()
         if not any(record.locators for record in pending.unsure):
@@ -292,7 +293,8 @@ class Requests:
             + max(self._servers.patience(name), self._settings.late_floor_s)
             for name in servers - pending.answered
         )
-        return min(longest, max(late))
+        near = now + max(self._servers.patience(server), self._settings.late_floor_s)
+        return min(longest, near, max(late))
 
     def _settle(
         self,

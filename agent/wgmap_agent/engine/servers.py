@@ -11,6 +11,9 @@ from wgmap_agent.engine.settings import Settings
 from wgmap_agent.engine.types import SavedState, ServerInfo, ServerStatus
 
 UNKNOWN_RTT_S = 0.1
+# One sample counts for so many times what was known, and this: an answer that waited for a
+# handshake or for a server's start says little of the way, and much of it would hold hedges up.
+OUTLIER_RTTS, OUTLIER_S = 3.0, 0.02
 
 
 class RoundTrip:
@@ -25,6 +28,7 @@ class RoundTrip:
         if self.smoothed is None:
             self.smoothed, self._variation = value, value / 2
             return
+        value = min(value, OUTLIER_RTTS * self.smoothed + OUTLIER_S)
         self._variation += (abs(self.smoothed - value) - self._variation) / 4
         self.smoothed += (value - self.smoothed) / 8
 

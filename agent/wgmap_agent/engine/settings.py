@@ -13,6 +13,10 @@ class Settings:
     # Held packets. WireGuard stages 128 packets a peer before a handshake: 100 always fit.
     held_per_destination: int = 100
     held_packets: int = 10_000  # of all destinations: 15 MB at an MTU of 1420
+    # So many leave for one peer at once, before its handshake and each time after it: a hundred
+    # full packets at once overflow the socket buffer of a receiver in user space.
+    portion: int = 16
+    portion_pause_s: float = 0.01  # a busy machine keeps a receiver waiting for several
     max_flows: int = 1024  # destinations in first contact; more are refused, not held
     hold_s: float = 15.0  # longer than every retry below: whatever is still held then is dropped
 
@@ -65,10 +69,8 @@ class Settings:
     # Handshakes. The puller initiates at once; the pushed side waits this long (and an RTT).
     fallback_s: float = 0.15
     fallback_jitter_s: float = 0.05
-    # An initiation that came this long before its peer was installed was dropped, and one that
-    # was handled shows in the device's counters this long after it came.
-    certain_s: float = 0.003
-    race_s: float = 0.01
+    # An initiation that came so long after its peer was decided on found it in the device.
+    race_s: float = 0.02
     # Beside kick_rtts: a tunnel that does not stand by then is kicked. Well after the fallback, or
     # the two would cross; and peers may be further away than the servers that the RTT is from.
     kick_s: float = 0.25

@@ -3,7 +3,6 @@
 from wgmap.addresses import IPAddress
 from wgmap_agent.engine.types import (
     Action,
-    AddRoutes,
     ConfigurePeers,
     ContactStep,
     Inject,
@@ -12,7 +11,6 @@ from wgmap_agent.engine.types import (
 
 _DONE_BY: dict[type[Action], ContactStep] = {
     ConfigurePeers: ContactStep.PEER,
-    AddRoutes: ContactStep.ROUTE,
     Inject: ContactStep.INJECTED,
 }
 

@@ -50,7 +50,7 @@ class Succession:
         confirmed = all(one.authoritative for one in successor.offer.prefixes)
         plane.trust(now, installed, successor.records, confirmed=confirmed)
         plane.begin(now, installed.peer)
-        return installed.actions() + plane.displaced(installed)
+        return installed.actions() + plane.displaced(now, installed)
 
     def _failed(self, now: float, key: PublicKey) -> list[Action]:
         """Take the new key as that of a peer whose old one is dead."""

@@ -41,8 +41,8 @@ class ContactStep(Enum):
     ASKED = "asked"  # the Map-Request is out
     ANSWERED = "answered"  # the Map-Reply was read
     PEER = "peer"  # WireGuard has the peer
-    ROUTE = "route"  # the kernel has the route
     INJECTED = "injected"  # the packet is WireGuard's
+    ROUTE = "route"  # the kernel has the route: packets go on without us
     STANDS = "stands"  # the handshake was complete, as the device says
 
 
@@ -129,9 +129,20 @@ class DeleteRoutes:
 
 @dataclass(frozen=True, slots=True)
 class Inject:
-    """Put captured IP packets on their way again; they follow the routes."""
+    """Put captured IP packets on their way again, into the data device: no route is needed."""
 
     packets: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Redeliver:
+    """Give this machine an underlay packet again that came too early for the data device.
+
+    Nothing is to be done where the device had all its peers when the packet came, ``at``.
+    """
+
+    packet: bytes
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +209,7 @@ Action: TypeAlias = (
     | AddRoutes
     | DeleteRoutes
     | Inject
+    | Redeliver
     | Refuse
     | ReadPeers
     | RefreshEndpoints

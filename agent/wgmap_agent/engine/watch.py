@@ -11,10 +11,18 @@ from wgmap_agent.engine.moves import Suspicion
 from wgmap_agent.engine.peers import Peer, Phase, Role
 from wgmap_agent.engine.succession import Succession
 from wgmap_agent.engine.table import Claim, Verdict
-from wgmap_agent.engine.types import Action, ConfigurePeers, ContactStep, Stamp, Tunnel
+from wgmap_agent.engine.types import (
+    Action,
+    ConfigurePeers,
+    ContactStep,
+    DeleteRoutes,
+    Stamp,
+    Tunnel,
+)
 from wgmap_agent.engine.ways import Ways
 
 KICK_AFTER_TRIES = 3  # questions and pokes before a session is taken for dead
+KICK_AFTER_ALL = 5  # and by the side that leaves the kick to the other, which may know no session
 
 
 class Watch:
@@ -124,7 +132,7 @@ class Watch:
             return plane.kick(now, peer, ask=True)
         if step is Step.GIVE_UP:
             plane.counters.add("peer.never_stood")
-            return plane.remove(peer.key)
+            return plane.remove(now, peer.key)
         return []
 
     def _stands(self, now: float, peer: Peer) -> list[Action]:
@@ -133,11 +141,12 @@ class Watch:
         peer.phase, peer.kicks = Phase.UP, 0
         peer.activity.heard_at = now
         plane.remember(now, peer)
+        peer.held_back = False
         waited = tuple(flow.destination for flow in plane.contact.of(peer.key))
-        released = [*plane.release(peer), *plane.contact.all_of(peer.key, Event.STANDS)]
+        passed = [*plane.contact.all_of(now, peer.key, Event.STANDS), *plane.let_pass(peer, waited)]
         if waited:
-            released.append(Stamp(waited, ContactStep.STANDS, peer.stood_at))
-        return released + self._clear_keepalive(peer)
+            passed.append(Stamp(waited, ContactStep.STANDS, peer.stood_at))
+        return passed + self._clear_keepalive(peer)
 
     def _clear_keepalive(self, peer: Peer) -> list[Action]:
         if not peer.keepalive:
@@ -153,10 +162,10 @@ class Watch:
         since = peer.unconfirmed_since
         if since is not None and now - since >= plane.settings.unconfirmed_s:
             plane.counters.add("peer.unconfirmed_removed")
-            return plane.remove(peer.key)
+            return plane.remove(now, peer.key)
         if now - peer.activity.data_at >= plane.identity.idle_s:
             plane.counters.add("peer.idle_removed")
-            return plane.remove(peer.key)
+            return plane.remove(now, peer.key)
         verdict, peer.recovery = plane.moves.judge(
             now, plane.servers.rtt(), peer.activity, peer.recovery
         )
@@ -175,9 +184,10 @@ class Watch:
         plane = self._plane
         recovery = peer.recovery
         plane.counters.add("peer.looked_for")
-        known = recovery is not None and recovery.answered and recovery.tries >= KICK_AFTER_TRIES
-        if known and self._kicks(peer):
+        enough = KICK_AFTER_TRIES if self._kicks(peer) else KICK_AFTER_ALL
+        if recovery is not None and recovery.answered and recovery.tries >= enough:
             peer.since = now
+            peer.role = Role.PULLER if peer.role is Role.PUSHED else peer.role
             return plane.kick(now, peer, ask=True)
         prefix = plane.data.table.prefixes(peer.key)[0]
         asked = plane.requests.ask(now, prefix, refresh=True)
@@ -206,7 +216,18 @@ class Watch:
                 plane.data.renew(peer, peer.renew_at)
                 routes += taken
                 plane.counters.add("peer.adopted")
-        return plane.adopt_routes(tuple(routes))
+        return plane.adopt_routes(tuple(routes)) + self._routes_left(state)
+
+    def _routes_left(self, state: DeviceState) -> list[Action]:
+        """Delete the routes of a former run whose prefix is nobody's any more: it was withdrawn."""
+        table, overlay = self._plane.data.table, self._plane.identity.overlay
+        left = tuple(
+            prefix
+            for one in state.peers.values()
+            for prefix in one.allowed_ips
+            if table.get(prefix) is None and any(is_inside(prefix, wide) for wide in overlay)
+        )
+        return [DeleteRoutes(left)] if left else []
 
     def _claim(self, now: float, key: PublicKey, prefix: IPNetwork) -> bool:
         verdict = self._plane.data.table.offer(Claim(prefix, key, 0, now))
@@ -233,6 +254,7 @@ class Watch:
             since=now,
             check_at=None if stood else now,
             renew_at=now + spread,
+            routed=True,  # adopt_routes
             keepalive=bool(state.keepalive_s),
         )
         peer.changed_in = plane.readings.number(Tunnel.DATA) - 1

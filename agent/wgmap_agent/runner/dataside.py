@@ -53,7 +53,7 @@ class DataSide:
         await half.routes.adopt(state)
         directory = self._config.agent.state_dir
         if keys.has_next(directory):
-            await pair.begin(await self.open_next(keys.make_next(directory)))
+            await pair.rotate_to(await self.open_next(keys.make_next(directory)))
         return pair
 
     async def open_next(self, key: PrivateKey) -> Half:

@@ -9,10 +9,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, assert_never
 
+from wgmap import clock
 from wgmap.addresses import Endpoint, IPAddress, IPNetwork
 from wgmap.errors import WgmapError
 from wgmap.log import Log
 from wgmap.wg.device import Device, DeviceConfig, PeerConfig
+from wgmap_agent.engine.packets import summed
 from wgmap_agent.engine.types import (
     Action,
     AddRoutes,
@@ -20,6 +22,7 @@ from wgmap_agent.engine.types import (
     DeleteRoutes,
     Inject,
     ReadPeers,
+    Redeliver,
     RefreshEndpoints,
     Refusal,
     Refuse,
@@ -41,7 +44,9 @@ PEERS_A_REQUEST = 500  # endpoints set again at once: bounds the size of one req
 log = Log("agent.executor")
 
 _Waiting: TypeAlias = ConfigurePeers | AddRoutes | DeleteRoutes | RefreshEndpoints
-_Prompt: TypeAlias = Send | Inject | Refuse | ReadPeers | Save | SaveCache | Stamp | UseServers
+_Prompt: TypeAlias = (
+    Send | Inject | Redeliver | Refuse | ReadPeers | Save | SaveCache | Stamp | UseServers
+)
 _WAITING = (ConfigurePeers, AddRoutes, DeleteRoutes, RefreshEndpoints)
 
 
@@ -97,18 +102,31 @@ class Executor:
     def __init__(self, hands: Hands, failed: Callable[[Action, WgmapError], None]) -> None:
         self._hands = hands
         self._failed = failed
+        self._begun: tuple[Action, Awaitable[None]] | None = None
+        self._configured_at = float("-inf")  # when the data device had all its peers
         self.counters: Counter[str] = Counter()
 
     def begin(self, actions: list[Action]) -> list[Action]:
-        """Execute the first ones that need no waiting; return the others."""
+        """Execute the first ones that need no waiting; return the others, to be executed next."""
         for number, action in enumerate(actions):
-            if isinstance(action, _WAITING):
-                return actions[number:]
             try:
-                self._at_once(action)
+                if not self._begin(action):
+                    return actions[number:]
             except WgmapError as error:
                 self._report(action, error)
         return []
+
+    def _begin(self, action: Action) -> bool:
+        """Execute one where that needs no waiting; a change of peers may have begun even so."""
+        if isinstance(action, ConfigurePeers):
+            rest = self._hands.devices[action.tunnel].begin(DeviceConfig(peers=action.peers))
+            self._begun = None if rest is None else (action, rest)
+            self._note_configured(action)
+            return rest is None
+        if isinstance(action, _WAITING):
+            return False
+        self._at_once(action)
+        return True
 
     async def execute(self, actions: Sequence[Action]) -> None:
         """Execute one list in its order; never raises for what a device or the kernel refuses."""
@@ -116,10 +134,15 @@ class Executor:
             try:
                 if isinstance(action, _WAITING):
                     await self._waiting(action)
+                    self._note_configured(action)
                 else:
                     self._at_once(action)
             except WgmapError as error:
                 self._report(action, error)
+
+    def _note_configured(self, action: Action) -> None:
+        if isinstance(action, ConfigurePeers) and action.tunnel is Tunnel.DATA:
+            self._configured_at = clock.now()
 
     def _report(self, action: Action, error: WgmapError) -> None:
         self.counters["execute.failed"] += 1
@@ -129,6 +152,9 @@ class Executor:
     def _waiting(self, action: _Waiting) -> Awaitable[None]:
         hands = self._hands
         match action:
+            case ConfigurePeers() if self._begun is not None and self._begun[0] is action:
+                begun, self._begun = self._begun[1], None
+                return begun
             case ConfigurePeers():
                 config = DeviceConfig(peers=action.peers)
                 return hands.devices[action.tunnel].configure(config)
@@ -147,6 +173,8 @@ class Executor:
                 self._send(action)
             case Inject():
                 self._inject(action.packets)
+            case Redeliver():
+                self._redeliver(action)
             case Refuse():
                 self._refuse(action.packet, action.refusal, action.mtu)
             case ReadPeers():
@@ -177,6 +205,14 @@ class Executor:
             self.counters[f"inject.{name}"] += number
         for packet in result.too_big:
             self._refuse(packet, Refusal.TOO_BIG, self._hands.data_mtu)
+
+    def _redeliver(self, action: Redeliver) -> None:
+        """Let the kernel deliver a packet again: to an address of its own it goes by no wire."""
+        if action.at > self._configured_at:
+            return
+        result = self._hands.local.send((summed(action.packet),))
+        self.counters["redeliver.sent"] += result.sent
+        self.counters["redeliver.failed"] += 1 - result.sent
 
     def _refuse(self, packet: bytes, refusal: Refusal, mtu: int) -> None:
         about = icmp.header(packet)

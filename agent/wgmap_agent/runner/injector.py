@@ -1,4 +1,4 @@
-"""Captured packets go on their way again, through raw sockets.
+"""Captured packets go on their way again, and answers to their senders leave.
 
 Never through the TUN: the kernel would take what it reads there as received from outside, drop
 IPv4 with a local source as martian, and forwarded packets by strict rp_filter.
@@ -13,6 +13,7 @@ from wgmap_agent.runner import icmp
 
 SEND_BUFFER = 4 << 20  # bytes; a destination has at most 100 packets in hand
 _SO_SNDBUFFORCE = 32
+_ETH_P = {4: 0x0800, 6: 0x86DD}  # EtherType by IP version
 
 
 @dataclass(slots=True)
@@ -23,18 +24,58 @@ class Injected:
     too_big: list[bytes] = field(default_factory=list)  # over the MTU of the way out
     failed: dict[str, int] = field(default_factory=dict)  # name of the errno -> packets
 
+    def count(self, packet: bytes, error: OSError) -> None:
+        """Note a packet that was not sent."""
+        if error.errno == errno.EMSGSIZE:
+            self.too_big.append(packet)
+            return
+        name = errno.errorcode.get(error.errno or 0, str(error.errno))
+        self.failed[name] = self.failed.get(name, 0) + 1
+
 
 class Injector:
-    """Sends whole IP packets as they are, of both families, from any source address.
+    """Puts whole IP packets of both families into one device, as if a route had sent them there.
 
-    With ``device`` they leave through this device only. So a packet whose route is missing,
-    or has gone again, is dropped there rather than routed back into the TUN for ever.
+    No route is needed: the first packets of a flow leave before there is one. And none leads a
+    packet back into the TUN. They passed the kernel's packet filter on their way to the TUN.
     """
 
-    def __init__(self, device: str | None = None) -> None:
-        """Open the sockets; needs CAP_NET_RAW. Raises OSError (no such device)."""
-        self._v4 = _raw_socket(socket.AF_INET, device)
-        self._v6 = _raw_socket(socket.AF_INET6, device)
+    def __init__(self, device: str) -> None:
+        """Open the socket; needs CAP_NET_RAW. Raises OSError."""
+        self._device = device
+        # Protocol 0: it receives nothing.
+        self._socket = _roomy(socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0))
+
+    def send(self, packets: tuple[bytes, ...]) -> Injected:
+        """Send packets in their order; never blocks and never raises OSError."""
+        result = Injected()
+        for packet in packets:
+            try:
+                self._socket.sendto(packet, (self._device, _ETH_P[packet[0] >> 4]))
+            except OSError as error:
+                result.count(packet, error)
+            else:
+                result.sent += 1
+        return result
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Sender:
+    """Sends whole IP packets of both families, from any source address, where routes lead."""
+
+    def __init__(self) -> None:
+        """Open the sockets; needs CAP_NET_RAW. Raises OSError."""
+        self._v4 = _raw_socket(socket.AF_INET)
+        self._v6 = _raw_socket(socket.AF_INET6)
 
     def send(self, packets: tuple[bytes, ...]) -> Injected:
         """Send packets in their order; never blocks and never raises OSError."""
@@ -43,7 +84,7 @@ class Injector:
             try:
                 self._send(packet)
             except OSError as error:
-                _count(result, packet, error)
+                result.count(packet, error)
             else:
                 result.sent += 1
         return result
@@ -69,22 +110,15 @@ class Injector:
             self._v6.sendto(packet, (str(about.destination), 0, 0, 0))
 
 
-def _raw_socket(family: socket.AddressFamily, device: str | None) -> socket.socket:
-    raw = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
+def _raw_socket(family: socket.AddressFamily) -> socket.socket:
+    return _roomy(socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW))
+
+
+def _roomy(one: socket.socket) -> socket.socket:
     try:
-        raw.setblocking(False)
-        raw.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, SEND_BUFFER)
-        if device is not None:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode() + b"\0")
+        one.setblocking(False)
+        one.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, SEND_BUFFER)
     except OSError:
-        raw.close()
+        one.close()
         raise
-    return raw
-
-
-def _count(result: Injected, packet: bytes, error: OSError) -> None:
-    if error.errno == errno.EMSGSIZE:
-        result.too_big.append(packet)
-        return
-    name = errno.errorcode.get(error.errno or 0, str(error.errno))
-    result.failed[name] = result.failed.get(name, 0) + 1
+    return one

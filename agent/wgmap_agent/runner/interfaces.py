@@ -16,7 +16,7 @@ from wgmap.net import plan, sysctl
 from wgmap.net.errors import NetworkError
 from wgmap.net.netlink import Network
 from wgmap.net.plan import IPInterface, Route, Rule
-from wgmap.net.rtnetlink import SCOPE_UNIVERSE
+from wgmap.net.rtnetlink import SCOPE_LINK, SCOPE_UNIVERSE
 from wgmap.wg.device import Backend, Device, DeviceConfig, DeviceState, PeerConfig
 from wgmap.wg.keys import PrivateKey, PublicKey
 from wgmap.wg.userspace import exists
@@ -28,6 +28,8 @@ Place: TypeAlias = tuple[str, int]  # a data interface and its port
 # A peer may own a prefix of the overlay's own length: its route then goes before the TUN's.
 TUN_METRIC = 4342
 RULES = 4342  # priority of our policy rules: before the main table
+# RFC 7600, section 4.8: an address that stands for none. Of link scope no source is chosen from it.
+DUMMY = ipaddress.IPv4Interface("192.0.0.8/32")
 
 
 class Sources:
@@ -135,6 +137,7 @@ async def open_data(
     )
     await device.configure(change)
     await _bring_up(network, interface, config.tun.mtu)
+    await _accept_before_routed(network, interface)
     return device, state
 
 
@@ -223,6 +226,22 @@ async def _set_addresses(network: Network, interface: str, wanted: Iterable[IPIn
         await network.add_address(interface, address)
     for address in change.delete:
         await network.delete_address(interface, address)
+
+
+async def _accept_before_routed(network: Network, interface: str) -> None:
+    """Loosen a reverse path filter: a peer's packets may come before its routes are there.
+
+    The loose one lets through what there is any way back for, and the overlay is routed to the
+    TUN. But on an interface without an address it is as strict as the strict one, hence the dummy.
+    Who may send from which address is WireGuard's to check, and it does.
+    Where /proc/sys cannot be written (a container) some of the first replies may be dropped.
+    """
+    with contextlib.suppress(NetworkError):
+        modes = [sysctl.read("net", "ipv4", "conf", n, "rp_filter") for n in ("all", interface)]
+        if max(modes) == "0":
+            return
+        await network.add_address(interface, DUMMY, SCOPE_LINK)
+        sysctl.write("net", "ipv4", "conf", interface, "rp_filter", value=2)
 
 
 def _no_link_local(interface: str) -> None:

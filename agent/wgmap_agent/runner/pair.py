@@ -7,7 +7,7 @@ place; what it must be able to do on the other device (endpoint, prefixes, remov
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from wgmap.addresses import IPNetwork
@@ -70,6 +70,12 @@ class Pair:
             if new:
                 await self._next.device.configure(DeviceConfig(peers=tuple(new)))
 
+    def begin(self, config: DeviceConfig) -> Awaitable[None] | None:
+        """Apply changes without a turn of the loop where that is possible; raises DeviceError."""
+        if self._next is None and not self._turn.locked():
+            return self._current.device.begin(config)
+        return self.configure(config)
+
     async def read(self) -> DeviceState:
         """Read every peer where its place is; raises DeviceError."""
         async with self._turn:
@@ -110,7 +116,7 @@ class Pair:
 
     # -------------------------------------------------------------------------------- a rotation
 
-    async def begin(self, half: Half) -> int:
+    async def rotate_to(self, half: Half) -> int:
         """Have a second half with every peer of the first; returns how many are on the first.
 
         One that has peers already is of a rotation that was interrupted: a peer whose routes go

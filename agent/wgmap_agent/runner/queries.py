@@ -104,7 +104,7 @@ class Queries:
 
     async def forget(self, eid: IPAddress) -> Json:
         """Drop the data tunnel to an EID; it is gone from the device when this returns."""
-        actions = self._engine.forget(eid)
+        actions = self._engine.forget(clock.now(), eid)
         self._pump.take(actions)
         await self._pump.idle()
         return {"eid": str(eid), "found": bool(actions)}

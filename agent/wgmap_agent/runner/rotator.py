@@ -91,7 +91,7 @@ class Rotator:
         self._rotation = Rotation(self._grace_s)
         try:
             if not self._pair.rotating:
-                peers = await self._pair.begin(await self._data.open_next(new))
+                peers = await self._pair.rotate_to(await self._data.open_next(new))
                 log.info("the data key rotates", key=new.public, peers=peers)
                 self._steps.count("rotation.begun", 1)
             self._steps.announce(new.public, self._data.next_port)

@@ -38,11 +38,11 @@ from wgmap_agent.runner.contacts import Contacts
 from wgmap_agent.runner.controlsocket import ControlSocket, Datagram
 from wgmap_agent.runner.dataside import DataSide
 from wgmap_agent.runner.executor import Executor, Hands, SourceFinder
-from wgmap_agent.runner.initiations import Initiation, Initiations
-from wgmap_agent.runner.injector import Injector
+from wgmap_agent.runner.injector import Sender
 from wgmap_agent.runner.links import Links
 from wgmap_agent.runner.lost import InterfaceLostError, Presence, is_lost
 from wgmap_agent.runner.measures import Measures
+from wgmap_agent.runner.overheard import Handshake, Overheard
 from wgmap_agent.runner.pump import Pump
 from wgmap_agent.runner.queries import Queries
 from wgmap_agent.runner.readiness import Readiness
@@ -192,9 +192,7 @@ class _Agent:
         self.executor = self._executor(stack, devices)
         self.pump.add(tun, self.engine.packet)
         self.pump.add(self.control, self._datagram)
-        self.initiations = [
-            stack.enter_context(Initiations(port)) for _, port in config.data.places
-        ]
+        self.overheard = [stack.enter_context(Overheard(port)) for _, port in config.data.places]
         self.links = Links(self.network, config)
         self.links.towards(tuple(one.endpoint for one in self.who.servers))
         self.rotator = Rotator(config, self.data, self.pair, self._rotation_steps())
@@ -218,7 +216,7 @@ class _Agent:
             routes=self.pair,
             control=self.control,
             data=self.pair,
-            local=stack.enter_context(Injector()),
+            local=stack.enter_context(Sender()),
             source_for=SourceFinder(config.agent.prefixes),
             read_peers=reader.want,
             save=self.saver,
@@ -246,8 +244,8 @@ class _Agent:
             with self.network.changes() as changes, ending(self.pump.stop):
                 underlay = await self.links.underlay()
                 self.pump.take(self.engine.start(clock.now(), underlay))
-                for initiations in self.initiations:
-                    initiations.start(self._initiation)
+                for overheard in self.overheard:
+                    overheard.start(self._handshake)
                 async with _background(
                     self.pump,
                     self.links.watch(changes, present.check, self._moved),
@@ -295,9 +293,12 @@ class _Agent:
     def _announce(self, key: PublicKey, port: int) -> None:
         self.pump.take(self.engine.rotate(clock.now(), key, port))
 
-    def _initiation(self, one: Initiation) -> None:
-        self.rotator.hurry()
-        self.pump.take(self.engine.initiation(clock.now(), one.source, one.at))
+    def _handshake(self, one: Handshake) -> None:
+        if one.is_response:
+            self.pump.take(self.engine.response(clock.now(), one.source))
+        else:
+            self.rotator.hurry()
+            self.pump.take(self.engine.initiation(clock.now(), one.source, one.at, one.packet))
 
     def _failed(self, action: Action, error: WgmapError) -> None:
         if is_lost(error):

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -21,6 +22,7 @@ from wgmap_chaos.losses import losing
 LIMIT_S = 1.0  # beside four round trips: what the worst first reply may take
 GIVE_UP_S = 12.0
 PING_EVERY_S = 0.1
+SETTLE_S = 0.05  # beside four delays: what a contact has led to is over
 TAKEN_S = 2.0  # within this a fault must have taken what it is for
 _REPLY = re.compile(rb"icmp_seq=(\d+) .*time=([\d.]+) ms")
 
@@ -60,12 +62,14 @@ class Contacts:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.lab: Inventory = inventory.read(topology.paths(directory).inventory)
+        self._settle_s = SETTLE_S
 
     def set(self, delay_ms: float, late_ms: float = 0.0, loss_percent: float = 0.0) -> None:
         """Set the underlay: delay one way; how late pushes come; loss. Raises LabError.
 
         Whatever a server sends to the second agent comes late: it is always the target.
         """
+        self._settle_s = SETTLE_S + (4 * delay_ms + late_ms) / 1e3
         target = self.lab.agents[1].name
         for server in self.lab.servers:
             commands.divert(self.directory, server.name, target, late_ms)
@@ -74,7 +78,7 @@ class Contacts:
     def make(self, fault: Fault) -> Contact:
         """Let the first two agents meet for the first time; raises LabError."""
         puller, target = self.lab.agents[:2]
-        forget(puller, target)
+        self._part(puller, target)
         before = [_counters(one) for one in (puller, target)]
         pair = Pair(self.lab, puller, target)
         with losing(*fault.losses(pair)) as losses:
@@ -101,7 +105,7 @@ class Contacts:
         With ``new_key`` it makes another data key; the puller then has a tunnel to the old one.
         """
         puller, target = self.lab.agents[:2]
-        forget(puller, target)
+        self._part(puller, target)
         if new_key and first_answer_ms(puller, target) is None:
             raise LabError("no tunnel to the old key")
         self._end(target)
@@ -111,6 +115,17 @@ class Contacts:
         target = self.lab.agents[1]
         Deadline(10.0).wait(lambda: _is_registered(target), lambda: f"{target.name} registered")
         return first_answer_ms(puller, target)
+
+    def _part(self, puller: AgentEntry, target: AgentEntry) -> None:
+        """Make strangers of two agents, also where a push of the last contact is on its way.
+
+        Each agent asks a second server for a peer a second after the first, and that pushes too.
+        """
+        forget(puller, target)
+        for agent in (puller, target):
+            Deadline(10.0).wait(lambda a=agent: _is_calm(a), lambda: "no question is out")  # type: ignore[misc]
+        time.sleep(self._settle_s)
+        forget(puller, target)
 
     def _end(self, agent: AgentEntry) -> None:
         pid = agent.pids["agent"]
@@ -153,6 +168,10 @@ def _counters(agent: AgentEntry) -> dict[str, int]:
 
 def _difference(old: dict[str, int], new: dict[str, int]) -> dict[str, int]:
     return {name: value - old.get(name, 0) for name, value in new.items() if value != old.get(name)}
+
+
+def _is_calm(agent: AgentEntry) -> bool:
+    return _counters(agent)["now.requests"] == 0
 
 
 def _is_registered(agent: AgentEntry) -> bool:

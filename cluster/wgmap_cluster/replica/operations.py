@@ -43,7 +43,7 @@ from wgmap_cluster.raft.interface import (
     Proposal,
     Role,
 )
-from wgmap_cluster.replica import agent_config, views
+from wgmap_cluster.replica import agent_config
 from wgmap_cluster.replica.archive import Archive
 from wgmap_cluster.replica.events import EventHub
 from wgmap_cluster.replica.notes import ServerNote
@@ -69,6 +69,7 @@ from wgmap_cluster.replica.views import (
     lisp_auth_name,
     locator_views,
     mapping_view,
+    no_counters,
     peer_view,
     prefix_texts,
     revocation_view,
@@ -108,7 +109,7 @@ class Operations:
         state_dir: Path | None = None,
         *,
         config: ServerConfig | None = None,
-        counters: Callable[[], CountersView] = views.no_counters,
+        counters: Callable[[], CountersView] = no_counters,
     ) -> None:
         """Act for server ``name``; ``note`` returns what it publishes about itself.
 
@@ -274,7 +275,6 @@ class Operations:
             "revocation": state.revocation,
             "mappings": counts.mappings,
             "restoring": Meta.RESTORING in state.meta,
-            "counters": views.flat(self.counters()),
         }
 
     async def resolve(self, instance: int, eid: IPAddress | IPNetwork) -> ResolveView:

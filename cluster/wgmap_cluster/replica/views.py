@@ -2,7 +2,6 @@
 
 import base64
 import ipaddress
-from collections import Counter
 from collections.abc import Iterable
 from typing import TypedDict
 
@@ -122,15 +121,6 @@ def no_counters() -> CountersView:
     return {"replica": {}, "log": {}, "responders": []}
 
 
-def flat(view: CountersView) -> dict[str, int]:
-    """Return one table of counters by name: those of all responders added up."""
-    total = Counter(view["replica"])
-    total.update({f"log.{name}": number for name, number in view["log"].items()})
-    for responder in view["responders"]:
-        total.update({f"responder.{name}": n for name, n in responder.items() if name != "index"})
-    return dict(sorted(total.items()))
-
-
 class InstanceView(TypedDict):
     """A virtual network in ``wgmap instance list``."""
 
@@ -209,7 +199,6 @@ class StatusView(TypedDict):
     revocation: int  # number of the last one; 0: none yet
     mappings: int
     restoring: bool  # a backup is being restored: nobody can register
-    counters: dict[str, int]  # of the server that was asked; docs/operations.md names them
 
 
 class ResolveView(TypedDict):

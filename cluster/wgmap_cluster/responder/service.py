@@ -165,7 +165,9 @@ class Service:
             return [forward]
         self._heard.add(peer, now)
         marked = data[0] & _REGISTER_I and data[12:16] == _UNAUTHENTICATED
-        mark = data[-MARK_BYTES:] if marked and len(data) >= 16 + MARK_BYTES else b""
+        mark = b""
+        if marked and len(data) >= 16 + MARK_BYTES:
+            mark = Mark.decode(data[-MARK_BYTES:])._replace(since=0).encode()
         return [forward, *self._announcer.compare(peer, mark, now)]
 
     def _request(self, asked: Asked, now: float) -> list[Action]:

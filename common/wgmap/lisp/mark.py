@@ -9,7 +9,9 @@ carry what both must compare now and then::
               32 bits  ``number``: ... up to this one
 
 An agent writes the server's incarnation as it knows it, 0, and the number of the last revocation
-that it knows. To other decoders both are identifiers without a meaning.
+that it knows. In a Map-Register the 0 is all ones: RFC 9301 has the answer repeat the field, and no
+news have that, so an agent tells the two apart. To other decoders both are identifiers without a
+meaning.
 """
 
 from typing import NamedTuple, Self
@@ -18,6 +20,7 @@ from wgmap.lisp.messages import XtrId
 
 MARK_BYTES = 24
 UNKNOWN = bytes(16)  # no incarnation
+OF_REGISTER = 0xFFFF_FFFF  # ``since`` in a Map-Register and in its answer
 NOTHING_HELD = 0xFFFF_FFFF  # the number of an agent that holds no mapping: nothing to drop
 
 

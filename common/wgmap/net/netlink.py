@@ -186,11 +186,14 @@ class Network:
 
     # Addresses
 
-    async def add_address(self, interface: str, address: IPInterface) -> None:
+    async def add_address(
+        self, interface: str, address: IPInterface, scope: int = SCOPE_UNIVERSE
+    ) -> None:
         """Add an address; no error when it is there. IPv6: usable at once (nodad)."""
         flags = {"flags": IFA_F_NODAD} if address.version == 6 else {}
         with _errors(f"add {address} to {interface}", {errno.EEXIST}):
-            await self._netlink.addr("add", **self._address(interface, address), **flags)
+            wanted = {**self._address(interface, address), **flags, "scope": scope}
+            await self._netlink.addr("add", **wanted)
 
     async def delete_address(self, interface: str, address: IPInterface) -> None:
         """Delete an address; no error when it is not there."""

@@ -6,6 +6,7 @@ is applied, never a flush: peers that are not named are not touched.
 
 import errno
 import os
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -83,6 +84,14 @@ class Device(Protocol):
 
     async def configure(self, config: DeviceConfig) -> None:
         """Apply a difference as one request; raises DeviceError."""
+        ...
+
+    def begin(self, config: DeviceConfig) -> Awaitable[None] | None:
+        """Apply a difference without a turn of the loop where that is possible.
+
+        None: it is applied. Otherwise await what is returned, before anything else is asked for.
+        Raises DeviceError, now or then. This is on the path of every first packet.
+        """
         ...
 
     async def read(self) -> DeviceState:

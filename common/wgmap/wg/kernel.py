@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 
 from pyroute2 import AsyncIPRoute
@@ -47,6 +47,21 @@ class Channel:
                 if code:
                     return code
         return 0
+
+    def prompt(self, interface: str, config: DeviceConfig) -> int | None:
+        """Apply what fits into one message; its errno, or None: nothing was asked. Raises OSError.
+
+        The kernel works while we send; the answer is there when that returns.
+        """
+        requests = list(genl.set_device(self._family, interface, config))
+        if self._turn.locked() or len(requests) != 1:
+            return None
+        self._number = (self._number + 1) & 0xFFFFFFFF
+        self._socket.send(genl.numbered(requests[0], self._number))
+        while True:
+            for message in genl.parse(self._socket.recv(RECEIVE_BYTES)):
+                if message.sequence == self._number and message.code is not None:
+                    return message.code
 
     async def read(self, interface: str) -> list[genl.Message]:
         """Return the messages of a dump. Raises OSError."""
@@ -97,6 +112,14 @@ class KernelDevice:
             code = await self._channel.configure(self._name, config)
         if code:
             raise DeviceError(self._name, code, "the change was refused")
+
+    def begin(self, config: DeviceConfig) -> Awaitable[None] | None:
+        """Apply a difference at once where nothing else is asked; see ``Device``."""
+        with _device_errors(self._name, "cannot configure"):
+            code = self._channel.prompt(self._name, config)
+        if code:
+            raise DeviceError(self._name, code, "the change was refused")
+        return self.configure(config) if code is None else None
 
     async def read(self) -> DeviceState:
         """Read the whole state; raises DeviceError."""

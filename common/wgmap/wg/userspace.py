@@ -15,7 +15,7 @@ import shutil
 import signal
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -60,8 +60,29 @@ class UserspaceDevice:
     async def configure(self, config: DeviceConfig) -> None:
         """Apply a difference as one request; raises DeviceError (EINVAL: refused)."""
         with _uapi_errors(self._name):
-            answer = await self._ask(uapi.encode(config))
-            code = uapi.parse_errno(answer)
+            self._judge(await self._ask(uapi.encode(config)))
+
+    def begin(self, config: DeviceConfig) -> Awaitable[None] | None:
+        """Apply a difference at once where nothing else is asked; see ``Device``."""
+        if self._closed or self._turn.locked():
+            return self.configure(config)
+        with _uapi_errors(self._name):
+            request = uapi.encode(config)
+            try:
+                answer = self._connection.prompt(request)
+            except OSError:
+                return self.configure(config)  # which makes a new connection where this one broke
+            if answer is None:
+                return self._finish(request)
+            self._judge(answer)
+        return None
+
+    async def _finish(self, request: bytes) -> None:
+        with _uapi_errors(self._name):
+            self._judge(await self._ask(request, owed=True))
+
+    def _judge(self, answer: bytes) -> None:
+        code = uapi.parse_errno(answer)
         if code:
             raise DeviceError(self._name, code, "the change was refused")
 
@@ -79,25 +100,27 @@ class UserspaceDevice:
         self._closed = True
         self._connection.drop()
 
-    async def _ask(self, request: bytes) -> bytes:
+    async def _ask(self, request: bytes, *, owed: bool = False) -> bytes:
+        """Ask; ``owed``: it was asked already, the answer is to be waited for."""
         async with self._turn:
             if self._closed:
                 raise DeviceError(self._name, errno.EBADF, "the device was closed")
             try:
                 async with asyncio.timeout(REQUEST_S):
-                    return await self._ask_twice(request)
+                    return await self._ask_twice(request, owed=owed)
             except TimeoutError as error:
                 raise DeviceError(self._name, errno.ETIMEDOUT, "no answer") from error
             except OSError as error:
                 raise DeviceError(self._name, error.errno or errno.EIO, "no answer") from error
 
-    async def _ask_twice(self, request: bytes) -> bytes:
+    async def _ask_twice(self, request: bytes, *, owed: bool) -> bytes:
         """Ask; where the connection broke, ask once more on a new one.
 
         Repeating is harmless: a difference applied twice is the same.
         """
         try:
-            return await self._connection.ask(request)
+            late = await self._connection.settle(take=owed)
+            return await self._connection.ask(request) if late is None else late
         except _BROKEN:
             await self._reconnect()
         try:
@@ -124,6 +147,8 @@ class Connection:
         self._carrier = carrier
         self._poll = select.poll()
         self._poll.register(carrier, select.POLLIN)
+        self._owed: bytearray | None = None  # what has come of an answer that was not waited for
+        self._late: bytes | None = None  # that answer, until it is taken
         self.pid = pid
 
     @classmethod
@@ -139,6 +164,43 @@ class Connection:
             raise
         return cls(carrier, struct.unpack("iII", credentials)[0])
 
+    def prompt(self, request: bytes) -> bytes | None:
+        """Send a request, return the answer; None: it takes longer than PROMPT_MS and is owed.
+
+        Most changes are answered within 0.3 ms. A turn of the loop takes longer, and this is on
+        the path of every first packet. Raises OSError: nothing was asked.
+        """
+        if self._owed is not None or self._late is not None or len(request) > PROMPT_BYTES:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        if self._carrier.send(request) != len(request):
+            self.drop()
+            raise ConnectionResetError(errno.ECONNRESET, "a request was cut")
+        self._poll.poll(PROMPT_MS)
+        data = b""
+        with contextlib.suppress(BlockingIOError):
+            data = self._carrier.recv(RECEIVE_BYTES)
+            if not data:
+                self.drop()
+                raise ConnectionResetError(errno.ECONNRESET, "the carrier hangs up")
+        if data.endswith(uapi.END):
+            return data
+        self._owed = bytearray(data)
+        return None
+
+    async def settle(self, *, take: bool) -> bytes | None:
+        """Wait for the answer that is owed, and ``take`` it; raises as ``ask`` does."""
+        if self._owed is not None:
+            try:
+                self._late = await self._receive(asyncio.get_running_loop(), self._owed)
+            except BaseException:
+                self.drop()
+                raise
+            self._owed = None
+        late = self._late
+        if take:
+            self._late = None
+        return late if take else None
+
     async def ask(self, request: bytes) -> bytes:
         """Send a request, return the answer; raises OSError or IncompleteReadError."""
         if self._carrier.fileno() < 0:
@@ -146,18 +208,13 @@ class Connection:
         loop = asyncio.get_running_loop()
         try:
             await loop.sock_sendall(self._carrier, request)
-            if len(request) <= PROMPT_BYTES and request != uapi.GET:
-                # Most changes are answered within 0.3 ms. A turn of the loop takes longer, and
-                # this is on the path of every first packet.
-                self._poll.poll(PROMPT_MS)
-            return await self._receive(loop)
+            return await self._receive(loop, bytearray())
         except BaseException:
             # Also when cancelled: an answer that comes later would be taken for the next one's.
             self.drop()
             raise
 
-    async def _receive(self, loop: asyncio.AbstractEventLoop) -> bytes:
-        answer = bytearray()
+    async def _receive(self, loop: asyncio.AbstractEventLoop, answer: bytearray) -> bytes:
         while not answer.endswith(uapi.END):
             data = await loop.sock_recv(self._carrier, RECEIVE_BYTES)
             if not data:

@@ -27,11 +27,14 @@ PORT = 7070
 
 @contextlib.contextmanager
 def two_agents(
-    directory: Path, mtu: int, underlay_mtu: int
+    directory: Path, mtu: int, underlay_mtu: int, version: int = 4
 ) -> Iterator[tuple[World, MapServer, AgentHost, AgentHost]]:
-    """Make two agents that have not spoken yet and do not run yet."""
+    """Make two agents that have not spoken yet and do not run yet.
+
+    They take the addresses of the version by which they reach the map server before others.
+    """
     with world("fc") as net:
-        server = make_server(net, 1)
+        server = make_server(net, 1, version)
         agents = [make_agent(net, number, directory, [server]) for number in (1, 2)]
         for source, target in net.wires[::2]:
             for end in (source, target):
@@ -75,12 +78,15 @@ async def fits(source: Namespace, target: str, mtu: int) -> None:
     assert " 1 received" in said, said
 
 
-@pytest.mark.parametrize(("mtu", "underlay_mtu"), [(1420, 1500), (1412, 1492), (1400, 1500)])
+@pytest.mark.parametrize(
+    ("mtu", "underlay_mtu", "version"),
+    [(1420, 1500, 4), (1412, 1492, 4), (1412, 1492, 6), (1400, 1500, 4)],
+)
 async def test_senders_are_told_and_what_fits_passes(
-    tmp_path: Path, mtu: int, underlay_mtu: int
+    tmp_path: Path, mtu: int, underlay_mtu: int, version: int
 ) -> None:
     """Own and forwarded packets of both families: cold, then through the tunnel."""
-    with two_agents(tmp_path, mtu, underlay_mtu) as (_, server, one, two):
+    with two_agents(tmp_path, mtu, underlay_mtu, version) as (_, server, one, two):
         async with serving(server, one, two):
             assert "too large" not in one.log()
             for interface in one.interfaces:
@@ -93,6 +99,7 @@ async def test_senders_are_told_and_what_fits_passes(
             for source, target in ways:
                 await fits(source, target, mtu)
                 await too_big(source, target, mtu)
+            check_underlay(one, version)
 
 
 @pytest.mark.parametrize(("mtu", "fits_mtu"), [(1420, 1412)])
@@ -105,17 +112,26 @@ async def test_an_mtu_that_does_not_fit_is_warned_of(
             assert f"fits={fits_mtu}" in one.log()
 
 
-@pytest.mark.parametrize(("mtu", "underlay_mtu"), [(1420, 1500), (1412, 1492)])
+@pytest.mark.parametrize(
+    ("mtu", "underlay_mtu", "version"), [(1420, 1500, 4), (1412, 1492, 4), (1412, 1492, 6)]
+)
 @pytest.mark.parametrize("family", [0, 1])
 async def test_a_connection_works_from_its_first_segment(
-    tmp_path: Path, mtu: int, underlay_mtu: int, family: int
+    tmp_path: Path, mtu: int, underlay_mtu: int, version: int, family: int
 ) -> None:
     """Its SYN is the first packet that is held; then a megabyte of full segments."""
-    with two_agents(tmp_path, mtu, underlay_mtu) as (_, server, one, two):
+    with two_agents(tmp_path, mtu, underlay_mtu, version) as (_, server, one, two):
         async with serving(server, one, two):
             took = await transfer(one.lan, two.lan, two.lan_hosts[family])
             assert took < 1.0  # a SYN that was lost is sent again after a second
             assert one.status()["counters"]["held.packets"] >= 1
+            check_underlay(one, version)
+
+
+def check_underlay(agent: AgentHost, version: int) -> None:
+    """Check over which underlay its tunnel goes."""
+    [peer] = agent.status()["peers"]
+    assert ("[" in peer["endpoint"]) is (version == 6), peer
 
 
 async def transfer(source: Namespace, target: Namespace, address: str) -> float:

@@ -139,5 +139,5 @@ def change_and_trespass(
     assert voice.register(server, foreign, wait_s=1.0) is None
     assert voice.ask(server, twin.eids[0], instance=0) is None
     right = voice.register_bytes(base + 2, locator, prefixes=own, instance=INSTANCE)
-    assert voice.register(server, right) is not None
-    assert ports(voice.ask(server, twin.eids[0], instance=INSTANCE)) == {51820}
+    wait_until(lambda: voice.register(server, right), "it is right in its own network")
+    assert ports(voice.ask(server, twin.eids[0], wait_s=5, instance=INSTANCE)) == {51820}

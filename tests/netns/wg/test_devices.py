@@ -122,6 +122,28 @@ async def test_a_difference_leaves_the_rest_alone(pair: Pair) -> None:
     assert (state.public_key, state.listen_port) == (before.public_key, before.listen_port)
 
 
+async def _apply(device: Device, config: DeviceConfig) -> None:
+    rest = device.begin(config)
+    if rest is not None:  # on a busy machine it takes longer
+        await rest
+
+
+async def test_a_change_begun_is_a_change_applied(pair: Pair) -> None:
+    device = pair.left.device
+    for keepalive_s in (5, 6):
+        await _apply(device, DeviceConfig(peers=(pair.right_peer(keepalive_s),)))
+        [peer] = (await device.read()).peers.values()
+        assert peer.keepalive_s == keepalive_s
+
+
+async def test_a_change_begun_is_refused_with_its_errno(pair: Pair) -> None:
+    with pair.left.namespace.entered():
+        await pair.backend.remove(pair.left.device.name)
+    with pytest.raises(DeviceError) as caught:
+        await _apply(pair.left.device, DeviceConfig(peers=(pair.right_peer(),)))
+    assert caught.value.errno == errno.ENODEV
+
+
 async def test_allowed_ips_move_to_the_peer_named_last(pair: Pair) -> None:
     first, second = stranger(), stranger()
     await pair.left.device.configure(

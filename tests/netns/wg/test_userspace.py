@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -151,6 +152,37 @@ async def test_a_cancelled_request_does_not_shift_the_answers(device: UserspaceD
     assert state.name == device.name
     await device.configure(DeviceConfig(peers=(PeerConfig(keys[0], keepalive_s=5),)))
     assert (await device.read()).peers[keys[0]].keepalive_s == 5
+
+
+async def test_a_change_that_is_not_answered_at_once_is_waited_for(device: UserspaceDevice) -> None:
+    """Whatever is asked meanwhile, each gets its own answer."""
+    keys = [PrivateKey.generate().public for _ in range(3)]
+    os.kill(device.carrier_pid, signal.SIGSTOP)
+    try:
+        rest = device.begin(DeviceConfig(peers=(PeerConfig(keys[0]),)))
+        assert rest is not None
+        busy = device.begin(DeviceConfig(peers=(PeerConfig(keys[1]),)))
+        assert busy is not None
+        reading = asyncio.create_task(device.read())
+        await asyncio.sleep(0)  # it has its turn before them
+    finally:
+        os.kill(device.carrier_pid, signal.SIGCONT)
+    await rest
+    await busy
+    assert keys[0] in (await reading).peers
+    assert device.begin(DeviceConfig(peers=(PeerConfig(keys[2]),))) is None
+    assert set((await device.read()).peers) == set(keys)
+
+
+async def test_a_connection_that_broke_is_made_anew_for_a_change_at_once(
+    device: UserspaceDevice,
+) -> None:
+    device._connection._carrier.shutdown(socket.SHUT_RDWR)
+    key = PrivateKey.generate().public
+    rest = device.begin(DeviceConfig(peers=(PeerConfig(key),)))
+    assert rest is not None
+    await rest
+    assert set((await device.read()).peers) == {key}
 
 
 async def test_requests_at_the_same_time_are_answered_each(device: UserspaceDevice) -> None:

@@ -142,3 +142,27 @@ def test_an_endpoint_roams_with_an_authenticated_packet() -> None:
     a.send(b)
     world.run(0.1)
     assert b.device.read().peers[a.key].endpoint == moved
+
+
+def test_an_initiation_right_after_another_is_dropped() -> None:
+    for apart, answered in ((0.01, False), (0.03, True)):
+        world, a, b = pair(0.0)
+        b.add(a)
+        a.add(b)
+        a.send(b)
+        world.run(apart, lambda: False)
+        a.received.clear()
+        a.kick(b)
+        a.send(b)
+        assert world.run(1, lambda: a.answered() is not None) is answered  # noqa: B023  # runs here
+
+
+def test_a_full_socket_buffer_drops_what_comes_last() -> None:
+    world, a, b = pair(0.02)
+    b.device.buffer = 90
+    b.add(a)
+    a.add(b)
+    for number in range(100):
+        a.send(b, str(number).encode())
+    world.run(1)
+    assert [data for data, _ in b.received] == [str(n).encode() for n in range(90)]

@@ -22,6 +22,7 @@ from wgmap_agent.engine.types import (
     Identity,
     Inject,
     ReadPeers,
+    Redeliver,
     RefreshEndpoints,
     Refuse,
     Save,
@@ -108,9 +109,13 @@ class Host:
         made.overhear = self._overhear
         return made
 
-    def _overhear(self, source: Endpoint) -> None:
-        if self.engine is not None:
-            self._do(self.engine.initiation(self.world.now, source, self.world.now))
+    def _overhear(self, kind: str, source: Endpoint, session: bytes) -> None:
+        if self.engine is None:
+            return
+        if kind == "response":
+            self._do(self.engine.response(self.world.now, source))
+        else:
+            self._do(self.engine.initiation(self.world.now, source, self.world.now, session))
 
     def _endpoint(self, port: int) -> Callable[[int], Endpoint | None]:
         def find(version: int) -> Endpoint | None:
@@ -250,6 +255,8 @@ class Host:
             case Inject(injected):
                 for packet in injected:
                     self._inject(packet)
+            case Redeliver(again, _):
+                self.data.redeliver(again)
             case Refuse():
                 self.app.refused += 1
             case ReadPeers(tunnel):
@@ -278,8 +285,7 @@ class Host:
     def _inject(self, packet: bytes) -> None:
         header = packets.read(packet)
         assert header is not None
-        if any(header.destination in route for route in self.routes):
-            self.data.send(Payload(header.source, header.destination, packet))
+        self.data.send(Payload(header.source, header.destination, packet))
 
     def _device(self, tunnel: Tunnel) -> Device:
         return self.control if tunnel is Tunnel.CONTROL else self.data

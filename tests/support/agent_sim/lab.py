@@ -85,7 +85,9 @@ class Lab:
         agents: int = 2,
         servers: int = 3,
         settings: Settings | None = None,
+        prefixes: tuple[str, ...] = (),
     ) -> None:
+        """``prefixes``: of each agent, where it is more than its EID."""
         self.world = World(seed, delay)
         self.log = Log()
         self.settings = settings or Settings()
@@ -94,8 +96,11 @@ class Lab:
         self.log.servers = server_set(self.servers)
         for one in self.servers:
             one.server.peers = [o.server for o in self.servers if o is not one]
-        self.log.servers = server_set(self.servers)
-        self.hosts = [Host(self.world, n, infos, self.settings) for n in range(1, agents + 1)]
+        own = [(ipaddress.ip_network(one),) for one in prefixes]
+        self.hosts = [
+            Host(self.world, n, infos, self.settings, own[n - 1] if own else ())
+            for n in range(1, agents + 1)
+        ]
         for host in self.hosts:
             self.enrol(host)
             host.check = self._check

@@ -2,11 +2,14 @@
 
 One handshake state a peer; an initiation received overwrites one's own; after an initiation or a
 response none is sent to that peer for 5 s; an initiation from an unknown key is dropped without
-a word; 128 packets are staged; endpoints roam with authenticated packets; removing a peer forgets
-all of this. Cryptography is left out: whoever knows the peer's key is who he says.
+a word, and so is one that follows another within 20 ms; 128 packets are staged; the socket of one
+in user space takes no more at once than its buffer holds; endpoints roam with authenticated
+packets; removing a peer forgets all of this. Cryptography is left out: whoever knows the peer's
+key is who he says.
 """
 
 import itertools
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -22,6 +25,8 @@ KEEPALIVE_TIMEOUT = 10.0
 REJECT_AFTER = 180.0
 MAX_ATTEMPTS = 18
 STAGED = 128
+FLOOD_S = 0.02
+DRAINED_S = 0.008  # how long a busy machine lets a receiver wait
 STALE_SOURCE_S = 15.0
 INIT_BYTES, RESPONSE_BYTES, DATA_BYTES = 148, 92, 32
 
@@ -57,6 +62,8 @@ class Peer:
     staged: list[Payload] = field(default_factory=list)
     initiated: int | None = None  # the handshake that waits for its response
     sent_at: float = float("-inf")  # last initiation or response
+    taken_at: float = float("-inf")  # last initiation that was taken
+    taken: int = 0  # its number: an older one is not taken any more
     attempts: int = 0
     retry: int = 0  # generation of the retransmit timer
     current: int | None = None
@@ -88,9 +95,11 @@ class Device:
         self._deliver = deliver
         self.peers: dict[PublicKey, Peer] = {}
         self.dead = False
-        self.overhear: Callable[[Endpoint], None] = lambda _: (
-            None
-        )  # every initiation, as on the wire
+        self.buffer: int | None = None  # datagrams in the socket; None: any number
+        self._queued: deque[float] = deque()
+        # Every handshake message, as on the wire: kind, source, and what stands for its bytes.
+        self.overhear: Callable[[str, Endpoint, bytes], None] = lambda _kind, _source, _bytes: None
+        self._seen: dict[bytes, tuple[Endpoint, Message]] = {}
 
     # ---------------------------------------------------------------------------- configuration
 
@@ -220,8 +229,11 @@ class Device:
 
     def receive(self, source: Endpoint, content: Message) -> None:
         """Take in a message from the underlay."""
-        if content.kind == "init" and not self.dead:
-            self.overhear(source)
+        if content.kind != "data" and not self.dead:
+            self._overheard(source, content)
+        if not self._has_room():
+            self.world.note(f"{self.host}.{self.tunnel} drops {content.kind}: buffer full")
+            return
         peer = self.peers.get(content.sender)
         if self.dead or peer is None:
             self.world.note(f"{self.host}.{self.tunnel} drops {content.kind}: unknown peer")
@@ -233,7 +245,35 @@ class Device:
         else:
             self._on_data(peer, source, content)
 
+    def _overheard(self, source: Endpoint, content: Message) -> None:
+        one = f"{content.kind} {content.session}".encode()
+        self._seen[one] = source, content
+        # The agent hears it when the device has had it.
+        self.world.after(0.0, lambda: self.overhear(content.kind, source, one))
+
+    def redeliver(self, one: bytes) -> None:
+        """Receive a message again."""
+        if one in self._seen and not self.dead:
+            source, content = self._seen[one]
+            if (peer := self.peers.get(content.sender)) is not None:
+                self._on_init(peer, source, content)
+
+    def _has_room(self) -> bool:
+        while self._queued and self._queued[0] <= self.world.now - DRAINED_S:
+            self._queued.popleft()
+        if self.buffer is not None and len(self._queued) >= self.buffer:
+            return False
+        self._queued.append(self.world.now)
+        return True
+
     def _on_init(self, peer: Peer, source: Endpoint, message: Message) -> None:
+        if message.session <= peer.taken:
+            self.world.note(f"{self.host}.{self.tunnel} drops init: an old one")
+            return
+        if self.world.now - peer.taken_at <= FLOOD_S:
+            self.world.note(f"{self.host}.{self.tunnel} drops init: too many")
+            return
+        peer.taken_at, peer.taken = self.world.now, message.session
         self._heard(peer, source, INIT_BYTES)
         peer.initiated = None  # the one handshake state is the other's now
         peer.following = message.session

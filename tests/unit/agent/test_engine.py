@@ -27,6 +27,7 @@ from support.agent_values import (
     peer_state,
     record,
 )
+from wgmap.addresses import Endpoint
 from wgmap.lisp import codec
 from wgmap.lisp.messages import (
     Action as Act,
@@ -215,21 +216,35 @@ def test_start_configures_reads_saves_and_registers() -> None:
     assert actions[1] == ReadPeers(Tunnel.DATA)
 
 
-def test_the_puller_sets_the_peer_then_the_route_then_injects() -> None:
+def test_the_puller_sets_the_peer_then_injects_and_routes_when_answered() -> None:
     engine = make_engine()
     actions = contact(engine, record("10.66.2.1/32"), record("10.66.3.0/24"))
-    assert kinds(actions) == [
-        *("Stamp", "ConfigurePeers", "Stamp", "AddRoutes", "Stamp", "Inject", "Stamp")
-    ]
-    peer, route, inject = actions[1::2]
+    assert kinds(actions) == ["Stamp", "ConfigurePeers", "Stamp", "Inject", "Stamp"]
+    peer, inject = actions[1::2]
     assert isinstance(peer, ConfigurePeers)
     assert peer.tunnel is Tunnel.DATA
     both = (net("10.66.2.1/32"), net("10.66.3.0/24"))
     assert [(one.key, one.allowed_ips, one.keepalive_s) for one in peer.peers] == [
         (LOW_KEY, both, None)
     ]
-    assert route == AddRoutes(both)
     assert inject == Inject((PING,))
+    assert engine.response(1.02, Endpoint(ipaddress.ip_address("192.0.2.99"), 51820)) == []
+    far = Endpoint(ipaddress.ip_address("192.0.2.12"), 51820)
+    assert engine.response(1.02, far)[0] == AddRoutes(both)
+    assert engine.response(1.03, far) == []
+
+
+def test_a_response_where_initiations_crossed_makes_no_route() -> None:
+    engine = make_engine()
+    engine.peers_read(0.1, Tunnel.DATA, device_state(), WALL)
+    contact(engine)
+    far = Endpoint(ipaddress.ip_address("192.0.2.12"), 51820)
+    engine.initiation(1.02, far, 1.02, b"")
+    assert engine.response(1.03, far) == []
+    engine.timer(2.0)
+    stood = peer_state(LOW_KEY, last_handshake=WALL)
+    actions = engine.peers_read(2.0, Tunnel.DATA, device_state(stood), WALL)
+    assert actions[0] == AddRoutes((net("10.66.2.1/32"),))
 
 
 def test_the_pushed_side_sets_the_peer_then_the_route_and_acknowledges() -> None:
@@ -260,7 +275,7 @@ def test_the_higher_key_waits_without_a_route_where_both_pull() -> None:
     engine.packet(1.0, PING)
     push = MapNotify(77, (record("10.66.2.1/32", locator(HIGH_KEY)),))
     actions = engine.datagram(1.01, MS1, codec.encode(push))
-    assert kinds(actions) == ["ConfigurePeers", "AddRoutes", "Inject", "Send"]
+    assert kinds(actions) == ["ConfigurePeers", "Inject", "Send"]
 
 
 def test_a_withdrawal_removes_the_route_and_then_the_peer() -> None:
@@ -410,6 +425,18 @@ def test_peers_of_a_former_run_are_adopted_and_strange_ones_removed() -> None:
     (peer,) = engine.status(0.1).peers
     assert peer.state == "up"
     assert peer.last_handshake_s == pytest.approx(10)
+
+
+def test_what_was_withdrawn_before_a_former_run_is_adopted_leaves_no_route() -> None:
+    engine = make_engine()
+    push = MapNotify(77, (record(ttl_min=0, version=6),))
+    engine.datagram(0.05, MS1, codec.encode(push))
+    mine = peer_state(LOW_KEY, last_handshake=WALL - 10)
+    actions = engine.peers_read(0.1, Tunnel.DATA, device_state(mine), WALL)
+    assert actions == [
+        DeleteRoutes((net("10.66.2.1/32"),)),
+        ConfigurePeers(Tunnel.DATA, (PeerConfig(LOW_KEY, remove=True),)),
+    ]
 
 
 def test_status_never_leaves_a_value_out() -> None:

@@ -357,6 +357,18 @@ def test_a_round_trip_is_smoothed_and_bounds_the_timeout() -> None:
     assert rtt.timeout(0.25, 0.1) == pytest.approx(0.26)
 
 
+def test_one_answer_that_waited_for_a_handshake_says_little_of_the_way() -> None:
+    rtt = RoundTrip()
+    for _ in range(20):
+        rtt.sample(0.02)
+    rtt.sample(2.0)
+    assert rtt.smoothed is not None
+    assert rtt.smoothed < 0.03
+    for _ in range(30):
+        rtt.sample(0.2)  # the way has become longer
+    assert rtt.smoothed == pytest.approx(0.2, rel=0.1)
+
+
 def test_a_silent_server_loses_preference_and_gets_it_back() -> None:
     servers = Asking().servers
     best = servers.names(0.0)[0]

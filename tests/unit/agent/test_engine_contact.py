@@ -87,18 +87,18 @@ def opened(contact: FirstContact, *packets: bytes) -> Flow:
     flow = contact.open(0.0, A)
     assert flow is not None
     for packet in packets:
-        contact.packet(flow, packet, Event.PACKET)
-    flow.key = LOW_KEY
+        contact.packet(0.0, flow, packet, Event.PACKET)
+    contact.assign(flow, LOW_KEY)
     return flow
 
 
 def test_copies_are_sent_again_after_a_kick_and_forgotten_when_it_stands() -> None:
     contact = FirstContact(Settings(), Counters())
     flow = opened(contact, b"1", b"2")
-    assert contact.on(flow, Event.FOUND) == [Inject((b"1", b"2"))]
-    assert contact.packet(flow, b"3", Event.PACKET) == [Inject((b"3",))]
-    assert contact.all_of(LOW_KEY, Event.KICKED) == [Inject((b"1", b"2", b"3"))]
-    assert contact.all_of(LOW_KEY, Event.STANDS) == []
+    assert contact.on(0.0, flow, Event.FOUND) == [Inject((b"1", b"2"))]
+    assert contact.packet(0.0, flow, b"3", Event.PACKET) == [Inject((b"3",))]
+    assert contact.all_of(0.0, LOW_KEY, Event.KICKED) == [Inject((b"1", b"2", b"3"))]
+    assert contact.all_of(0.0, LOW_KEY, Event.STANDS) == []
     assert len(contact) == contact.holding.total == 0
 
 
@@ -106,15 +106,15 @@ def test_the_higher_key_holds_until_it_stands_or_is_released() -> None:
     for event in (Event.STANDS, Event.RELEASED):
         contact = FirstContact(Settings(), Counters())
         flow = opened(contact, b"1")
-        assert contact.on(flow, Event.FOUND_BOTH_PULL) == []
-        assert contact.packet(flow, b"2", Event.PACKET) == []
-        assert contact.on(flow, event) == [Inject((b"1", b"2"))]
+        assert contact.on(0.0, flow, Event.FOUND_BOTH_PULL) == []
+        assert contact.packet(0.0, flow, b"2", Event.PACKET) == []
+        assert contact.on(0.0, flow, event) == [Inject((b"1", b"2"))]
 
 
 def test_senders_are_told_of_a_negative_answer() -> None:
     contact = FirstContact(Settings(), Counters())
     flow = opened(contact, b"1", b"2")
-    actions = contact.on(flow, Event.NOT_FOUND)
+    actions = contact.on(0.0, flow, Event.NOT_FOUND)
     assert [action.packet for action in actions if isinstance(action, Refuse)] == [b"1", b"2"]
     assert contact.get(A) is None
 

@@ -131,6 +131,22 @@ def test_a_silent_peer_gets_the_advertised_endpoint_only_after_a_probe_without_a
     assert endpoints_set(stood.answer(9.6, looked)) == [ADVERTISED]
 
 
+def test_a_session_that_only_the_pushed_side_has_is_given_up_in_the_end() -> None:
+    """The puller knows nothing of it, so it does not kick; nobody else would for 15 s."""
+    stood = Stood()
+    stood.read(4.0, sent=5000)
+    now = 4.0
+    while not stood.engine.counters["peer.kicked"]:
+        wanted = stood.engine._watch.wanted()
+        assert wanted is not None
+        now = max(wanted, now + 0.05)
+        actions = stood.read(now, sent=500)
+        if refreshes(actions):
+            stood.answer(now + 0.01, actions)
+        assert now < 13
+    assert now > 6  # the puller would have kicked
+
+
 def test_a_one_way_flow_whose_probes_are_answered_asks_nobody() -> None:
     stood = Stood()
     now = 4.0

@@ -16,7 +16,7 @@ from support.agent_values import (
     server,
 )
 from wgmap.lisp import codec
-from wgmap.lisp.mark import NOTHING_HELD, UNKNOWN, Mark
+from wgmap.lisp.mark import NOTHING_HELD, OF_REGISTER, UNKNOWN, Mark
 from wgmap.lisp.messages import MapNotify, MapNotifyAck, MapRegister, MapRequest, Message, Record
 from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine.engine import Engine
@@ -37,7 +37,9 @@ def marks(actions: list[Action], name: str | None = None) -> list[Mark]:
     for message in messages(actions, name):
         assert isinstance(message, MapRequest | MapRegister | MapNotifyAck)
         assert message.xtr is not None, "every message to a server has a mark"
-        found.append(Mark.of(message.xtr))
+        mark = Mark.of(message.xtr)
+        assert mark.since == (OF_REGISTER if isinstance(message, MapRegister) else 0)
+        found.append(mark._replace(since=0))
     return found
 
 
@@ -153,11 +155,39 @@ def test_an_older_register_recovers_also_where_other_prefixes_stand(
     first = engine.start(0.0, UNDERLAY)
     (asked,) = [one for one in first if isinstance(one, Send)]
     address = next(one.control_address for one in IDENTITY.servers if one.name == asked.server)
-    answer = MapNotify(900, stored, xtr=Mark(UNKNOWN, 7).xtr())
+    answer = MapNotify(900, stored, xtr=Mark(UNKNOWN, 7, since=OF_REGISTER).xtr())
     actions = engine.datagram(0.1, address, codec.encode(answer))
     registers = [one for one in messages(actions) if isinstance(one, MapRegister)]
     assert [one.nonce for one in registers] == [901]
     assert engine.status(0.1).peers == ()
+
+
+@pytest.mark.parametrize("number", [0, 7])
+def test_news_that_come_again_are_no_answer_to_a_register(number: int) -> None:
+    """They have our own mark by then, and a nonce of 64 random bits."""
+    engine = Engine(IDENTITY, SavedState(3), random.Random(1))
+    engine.start(0.0, UNDERLAY)
+    for address in (MS1, MS2):
+        mark = Mark(FIRST, number, since=number)
+        news = codec.encode(MapNotify(0xE000_0000_0000_0000, (), xtr=mark.xtr()))
+        for at in (0.1, 0.15, 0.25):
+            actions = engine.datagram(at, address, news)
+            acks = [one for one in messages(actions) if isinstance(one, MapNotifyAck)]
+            assert [one.nonce for one in acks] == [0xE000_0000_0000_0000]
+    assert engine.counters["register.counter_recovered"] == 0
+    sent = [one for one in messages(engine.timer(1.0)) if isinstance(one, MapRegister)]
+    assert {one.nonce for one in sent} == {4}
+
+
+def test_news_of_a_former_key_of_ones_own_prefix_are_no_answer_to_a_register() -> None:
+    engine = Engine(IDENTITY, SavedState(3, 4), random.Random(1))
+    engine.start(0.0, UNDERLAY)
+    old_key = locator(LOW_KEY, key_revoked=True)
+    former = record(str(IDENTITY.prefixes[0]), old_key, ttl_min=0, version=0)
+    for address in (MS1, MS2):
+        news = MapNotify(1 << 63, (former,), xtr=Mark(FIRST, 5, since=4).xtr())
+        engine.datagram(0.1, address, codec.encode(news))
+    assert engine.counters["register.counter_recovered"] == 0
 
 
 def test_the_answer_to_a_register_is_no_news() -> None:

@@ -148,7 +148,7 @@ async def machine() -> Machine:
     """One peer on the old device, and a rotation that has begun."""
     made = Machine()
     await made.install(LOW_KEY, FIRST)
-    assert await made.pair.begin(made.halves[1]) == 1
+    assert await made.pair.rotate_to(made.halves[1]) == 1
     return made
 
 
@@ -222,7 +222,7 @@ async def test_an_interrupted_rotation_goes_on_where_it_was(routed: str) -> None
     made = await machine()
     made.routes[FIRST] = routed
     again = Pair(made.halves[0])
-    assert await again.begin(made.halves[1]) == (1 if routed == "old" else 0)
+    assert await again.rotate_to(made.halves[1]) == (1 if routed == "old" else 0)
     _, waiting = await again.look()
     assert waiting == (frozenset({LOW_KEY}) if routed == "old" else frozenset())
     assert made.routes == {FIRST: routed}

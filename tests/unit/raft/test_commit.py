@@ -98,6 +98,23 @@ def _reply(term: int, number: int, at: int) -> bytes:
     return encode(AppendReply(term, number, success=True, at=at))
 
 
+def test_a_follower_commits_only_what_is_known_to_match() -> None:
+    """A new leader tells what is committed before it has sent it; ours behind it may be others."""
+    rig = Rig()
+    rig.elect("a")
+    rig.run(0.1)
+    for number in range(3):
+        rig.propose("a", b"of the old leader %d" % number)
+    rig.tick("a")
+    rig.deliver("a", "b")
+    node = rig.nodes["b"]
+    commit, last = node.commit, node.wal.last
+    assert last == commit + 3
+    term = node.wal.term_at(commit) or 0
+    rig.inject("c", "b", AppendEntries(node.term + 1, 0, commit, term, last, ()))
+    assert (node.commit, rig.machines["b"].commands) == (commit, [])
+
+
 @pytest.mark.parametrize("names", ["a", "ab", "abc", "abcd", "abcde"])
 def test_a_command_is_committed_once_a_majority_has_it(names: str) -> None:
     rig = Rig(names)

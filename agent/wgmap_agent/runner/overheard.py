@@ -1,13 +1,15 @@
-r"""Hears the handshake initiations that come to the data port, beside WireGuard itself.
+r"""Hears the handshake messages that come to the data port, beside WireGuard itself.
 
-WireGuard says nothing of one whose sender it does not know yet; the engine wants to know that
-it came. Packet sockets see it, and a filter in the kernel lets nothing else through:
+WireGuard drops an initiation whose sender it does not know yet without a word, and when a
+handshake is complete only a reading of the whole device tells. The engine wants to know both at
+once. Packet sockets see them, and a filter in the kernel lets nothing else through:
 
-    UDP to the data port, 8 + 148 bytes, that begin with 01 00 00 00
-    (message type 1 and its reserved zeros: WireGuard's protocol paper, section 5.4.2)
+    UDP to the data port, 8 + 148 bytes, that begin with 01 00 00 00: an initiation
+    UDP to the data port, 8 + 92 bytes, that begin with 02 00 00 00: a response
+    (message type and reserved zeros: WireGuard's protocol paper, sections 5.4.2 and 5.4.3)
 
 Anybody can send such datagrams, so no more than RATE a second are read; what does not fit into
-the sockets' buffers meanwhile is dropped by the kernel, and costs its sender the early answer.
+the sockets' buffers meanwhile is dropped by the kernel: then things take longer.
 """
 
 import asyncio
@@ -22,18 +24,18 @@ from wgmap import clock
 from wgmap.addresses import Endpoint
 from wgmap_agent.runner import icmp, walltime
 
-RATE = 1000  # initiations a second
+RATE = 1000  # messages a second
 TURN_S = 0.05
-RECEIVE_BUFFER = 1 << 16  # bytes: some 80 initiations
+RECEIVE_BUFFER = 1 << 16  # bytes: some 80 messages
 _ETH_P_IP, _ETH_P_IPV6 = 0x0800, 0x86DD
 _SO_ATTACH_FILTER = 26
 _SO_TIMESTAMPNS = 35
 _SOL_PACKET, _PACKET_IGNORE_OUTGOING = 263, 23
 _PACKET_HOST = 0
-_SEEN_BYTES = 96  # headers: more is not kept
+_SEEN_BYTES = 60 + 8 + 148  # an initiation with every option of IPv4
 _TIMESPEC = struct.Struct("@qq")
-_UDP_LENGTH = 8 + 148
-_TYPE = 0x01000000
+_INITIATION_LENGTH, _INITIATION = 8 + 148, 0x01000000
+_RESPONSE_LENGTH, _RESPONSE = 8 + 92, 0x02000000
 
 # Classic BPF: (code, jump if true, jump if false, operand); offsets are from the IP header.
 _LOAD_BYTE, _LOAD_HALF, _LOAD_WORD = 0x30, 0x28, 0x20
@@ -42,24 +44,26 @@ _IF_EQUAL, _IF_SET, _RETURN = 0x15, 0x45, 0x06
 _Instruction = tuple[int, int, int, int]
 
 
-class Initiation(NamedTuple):
-    """One that came: from where, and when by ``wgmap.clock`` (seconds)."""
+class Handshake(NamedTuple):
+    """A message that came: which, from where, and when by ``wgmap.clock`` (seconds)."""
 
+    is_response: bool  # otherwise an initiation
     source: Endpoint
     at: float
+    packet: bytes  # with its IP header
 
 
-class Initiations:
-    """Two packet sockets, one for each IP version; an event for each initiation."""
+class Overheard:
+    """Two packet sockets, one for each IP version; an event for each message."""
 
     def __init__(self, port: int) -> None:
         """Open them; needs CAP_NET_RAW. Raises OSError."""
         self._sockets = [_open(_ETH_P_IP, _filter_v4(port)), _open(_ETH_P_IPV6, _filter_v6(port))]
         self._left = 0.0
         self._turn: asyncio.TimerHandle | None = None
-        self._event: Callable[[Initiation], None] = lambda _: None
+        self._event: Callable[[Handshake], None] = lambda _: None
 
-    def start(self, event: Callable[[Initiation], None]) -> None:
+    def start(self, event: Callable[[Handshake], None]) -> None:
         """Call ``event`` on the running loop for each, until closed."""
         self._event = event
         self._listen()
@@ -93,9 +97,9 @@ class Initiations:
         """Read one; the next turn begins TURN_S later."""
         if self._turn is None:
             self._turn = asyncio.get_running_loop().call_later(TURN_S, self._next_turn)
-        initiation = _read(one)
-        if initiation is not None:
-            self._event(initiation)
+        handshake = _read(one)
+        if handshake is not None:
+            self._event(handshake)
         self._left -= 1
         if self._left <= 0:
             self._deafen()
@@ -105,7 +109,7 @@ class Initiations:
         self._listen()
 
 
-def _read(one: socket.socket) -> Initiation | None:
+def _read(one: socket.socket) -> Handshake | None:
     try:
         packet, ancillary, _, address = one.recvmsg(_SEEN_BYTES, 64)
     except OSError:  # nothing left, or an interface went down
@@ -115,7 +119,9 @@ def _read(one: socket.socket) -> Initiation | None:
         return None
     udp = (packet[0] & 0xF) * 4 if about.source.version == 4 else 40
     port = int.from_bytes(packet[udp : udp + 2], "big")
-    return Initiation(Endpoint(about.source, port), clock.now() - _age(ancillary))
+    is_response = packet[udp + 8 : udp + 9] == b"\x02"
+    source = Endpoint(about.source, port)
+    return Handshake(is_response, source, clock.now() - _age(ancillary), packet)
 
 
 def _age(ancillary: list[tuple[int, int, bytes]]) -> float:
@@ -154,18 +160,14 @@ def _drain(one: socket.socket) -> None:
 def _filter_v4(port: int) -> list[_Instruction]:
     return [
         (_LOAD_BYTE, 0, 0, 9),
-        (_IF_EQUAL, 0, 10, socket.IPPROTO_UDP),
+        (_IF_EQUAL, 0, 13, socket.IPPROTO_UDP),
         (_LOAD_HALF, 0, 0, 6),
-        (_IF_SET, 8, 0, 0x1FFF),  # a later fragment
+        (_IF_SET, 11, 0, 0x1FFF),  # a later fragment
         (_HEADER_LENGTH, 0, 0, 0),
         (_INDEXED_HALF, 0, 0, 2),
-        (_IF_EQUAL, 0, 5, port),
+        (_IF_EQUAL, 0, 8, port),
         (_INDEXED_HALF, 0, 0, 4),
-        (_IF_EQUAL, 0, 3, _UDP_LENGTH),
-        (_INDEXED_WORD, 0, 0, 8),
-        (_IF_EQUAL, 0, 1, _TYPE),
-        (_RETURN, 0, 0, _SEEN_BYTES),
-        (_RETURN, 0, 0, 0),
+        *_message((_INDEXED_WORD, 0, 0, 8)),
     ]
 
 
@@ -173,13 +175,23 @@ def _filter_v6(port: int) -> list[_Instruction]:
     """As for IPv4; WireGuard sends no extension headers."""
     return [
         (_LOAD_BYTE, 0, 0, 6),
-        (_IF_EQUAL, 0, 7, socket.IPPROTO_UDP),
+        (_IF_EQUAL, 0, 10, socket.IPPROTO_UDP),
         (_LOAD_HALF, 0, 0, 42),
-        (_IF_EQUAL, 0, 5, port),
+        (_IF_EQUAL, 0, 8, port),
         (_LOAD_HALF, 0, 0, 44),
-        (_IF_EQUAL, 0, 3, _UDP_LENGTH),
-        (_LOAD_WORD, 0, 0, 48),
-        (_IF_EQUAL, 0, 1, _TYPE),
+        *_message((_LOAD_WORD, 0, 0, 48)),
+    ]
+
+
+def _message(load_type: _Instruction) -> list[_Instruction]:
+    """Let through what has the length (which is loaded) and the type of a handshake message."""
+    return [
+        (_IF_EQUAL, 0, 2, _INITIATION_LENGTH),
+        load_type,
+        (_IF_EQUAL, 3, 4, _INITIATION),
+        (_IF_EQUAL, 0, 3, _RESPONSE_LENGTH),
+        load_type,
+        (_IF_EQUAL, 0, 1, _RESPONSE),
         (_RETURN, 0, 0, _SEEN_BYTES),
         (_RETURN, 0, 0, 0),
     ]
