@@ -32,20 +32,19 @@ def own_ranks(
 ) -> tuple[tuple[IPAddress, int, int], ...]:
     """Return own addresses with priority and weight; those of priority 255 are left out.
 
-    ``addresses``: the best first. Where nothing is configured the first of each family has
-    priority 1, the others 2.
+    ``addresses``: the best first. Of those for which nothing is configured the first of each
+    family has priority 1, the others 2.
     """
     ranks = tuple(configured)
     seen: set[int] = set()
     found = []
     for address in addresses:
         rank = next((one for one in ranks if address in one.prefix), None)
-        priority = 2 if address.version in seen else 1
-        seen.add(address.version)
         if rank is not None:
             found.append((address, rank.priority, rank.weight))
-        else:
-            found.append((address, priority, WEIGHT))
+            continue
+        found.append((address, 2 if address.version in seen else 1, WEIGHT))
+        seen.add(address.version)
     return tuple(one for one in found if one[1] != UNUSABLE_PRIORITY)
 
 
