@@ -47,6 +47,9 @@ async def homes(directory: Path, delay_ms: float, sections: Sections) -> AsyncIt
     with world("mh") as net:
         server = make_server(net, 1)
         one, two = (make_agent(net, n, directory, [server], sections=sections) for n in (1, 2))
+        # Otherwise the second link answers ARP for the address of the first one, and is its detour.
+        for kind, value in (("arp_ignore", 1), ("arp_announce", 2)):
+            two.namespace.run("sysctl", "-qw", f"net.ipv4.conf.all.{kind}={value}")
         second = net.attach(two.namespace, "x2", [])
         for port, agent, addresses in ((one.port, one, NEAR), (second, two, FAR)):
             for address in addresses:
