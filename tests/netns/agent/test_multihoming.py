@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
 NEAR = ("198.51.100.11/24", "2001:db8:7::b/64")
 FAR = ("198.51.100.12/24", "2001:db8:7::c/64")
 FAILOVER_S = 15.0 * PATIENCE  # silence, the probe inside the tunnel, two more ways on the dead link
-BACK_S = 20.0 * PATIENCE
+BACK_S = 40.0 * PATIENCE  # tries after 2, 4, 8 and 16 s
 
 
 @dataclass
