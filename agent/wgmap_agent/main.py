@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     trace.add_argument("eid", metavar="EID")
     forget = command("forget", _forget, "Drop the tunnel to an EID; its next packet asks anew.")
     forget.add_argument("eid", metavar="EID")
+    command("rotate-key", _rotate, "Replace the data key; established flows go on.")
     down = command("down", _down, "Remove everything that the agent made on this machine.")
     down.add_argument("--config", type=Path, required=True)
     return parser
@@ -95,6 +96,10 @@ def _trace(options: argparse.Namespace) -> ExitCode:
 
 def _forget(options: argparse.Namespace) -> ExitCode:
     return _ask(options, {"op": "forget", "eid": options.eid}, present.forget)
+
+
+def _rotate(options: argparse.Namespace) -> ExitCode:
+    return _ask(options, {"op": "rotate"}, present.rotate)
 
 
 def _ask(

@@ -4,7 +4,7 @@ import ipaddress
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, PlainValidator, StringConstraints, ValidationError
 
@@ -40,6 +40,14 @@ Network6Field = Annotated[
 ]
 KeyField = Annotated[PublicKey, _text(PublicKey.parse, PublicKey)]
 EndpointField = Annotated[Endpoint, _text(Endpoint.parse, Endpoint)]
+Listen: TypeAlias = Path | Endpoint
+
+
+def _listen(text: str) -> Listen:
+    return Path(text) if text.startswith("/") else Endpoint.parse(text)
+
+
+ListenField = Annotated[Listen, _text(_listen, (Path, Endpoint))]  # "/path.sock", "ADDRESS:PORT"
 InterfaceField = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.=+-]{1,15}$")]
 NameField = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 

@@ -15,22 +15,24 @@ import ipaddress
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from support.map_server import CONTROL_PREFIX, MapServer
 from support.netns import Namespace, Netbed, alive, netbed, wait_until
 from wgmap.addresses import Endpoint, IPNetwork
 from wgmap.wg.keys import PublicKey
 from wgmap_agent.runner import keys
+from wgmap_chaos.lab import toml
 from wgmap_chaos.lab.relay import Quality, RelayControl
 
 PROGRAM = Path(sys.executable).with_name("wgmap-agent")
 OVERLAY = ("10.66.0.0/16", "10.77.0.0/16", "fd66::/64", "fd88::/16")
 START_S = 30.0
+Sections: TypeAlias = Mapping[str, Mapping[str, Any]]  # of a configuration file
 
 
 @dataclass
@@ -86,25 +88,32 @@ class AgentHost:
         """The interfaces that the agent makes."""
         return self.tun, self.control, self.data
 
-    def write_config(self, servers: list[MapServer], **agent: Any) -> None:
-        """Write the configuration file."""
-        fields = {
-            "name": f"a{self.number}",
-            "prefixes": [str(one) for one in self.prefixes],
-            "overlay": list(OVERLAY),
-            "state_dir": str(self.directory / "state"),
-            "socket": str(self.socket),
-            **agent,
+    def write_config(self, servers: list[MapServer], sections: Sections | None = None) -> None:
+        """Write the configuration file; ``sections``: what is added to it or changed."""
+        document: dict[str, Any] = {
+            "agent": {
+                "name": f"a{self.number}",
+                "prefixes": [str(one) for one in self.prefixes],
+                "overlay": list(OVERLAY),
+                "state_dir": str(self.directory / "state"),
+                "socket": str(self.socket),
+            },
+            "tun": {"interface": self.tun},
+            "data": {"interface": self.data},
+            "control": {"interface": self.control, "prefix": str(CONTROL_PREFIX)},
         }
-        text = "[agent]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in fields.items())
-        text += f'[tun]\ninterface = "{self.tun}"\n[data]\ninterface = "{self.data}"\n'
-        text += f'[control]\ninterface = "{self.control}"\nprefix = "{CONTROL_PREFIX}"\n'
-        for server in servers:
-            text += (
-                f'[[server]]\nname = "{server.name}"\ncontrol_key = "{server.key.public}"\n'
-                f'endpoint = "{server.endpoint}"\ncontrol_address = "{server.address}"\n'
-            )
-        self.config.write_text(text)
+        for name, changes in (sections or {}).items():
+            document.setdefault(name, {}).update(changes)
+        document["server"] = [
+            {
+                "name": server.name,
+                "control_key": str(server.key.public),
+                "endpoint": str(server.endpoint),
+                "control_address": str(server.address),
+            }
+            for server in servers
+        ]
+        self.config.write_text(toml.dumps(document))
 
     def start(self) -> None:
         """Start the agent and wait until it is registered."""
@@ -223,7 +232,12 @@ def make_server(net: World, number: int, version: int = 4) -> MapServer:
 
 
 def make_agent(
-    net: World, number: int, directory: Path, servers: list[MapServer], rp_filter: int = 0
+    net: World,
+    number: int,
+    directory: Path,
+    servers: list[MapServer],
+    rp_filter: int = 0,
+    sections: Sections | None = None,
 ) -> AgentHost:
     """Make a host with an agent, enrolled and not started, and a LAN behind it."""
     bed = net.bed
@@ -240,7 +254,7 @@ def make_agent(
     host = AgentHost(number, namespace, lan, own, port, tun, control, data, control_key, bed)
     for server in servers:
         server.enrol(control_key, host.prefixes)
-    host.write_config(servers)
+    host.write_config(servers, sections)
     return host
 
 

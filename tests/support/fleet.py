@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from support.agents import AgentHost, World, connect, make_agent, make_server, world
+from support.agents import AgentHost, Sections, World, connect, make_agent, make_server, world
 from support.map_server import MapServer
 from wgmap_chaos.lab.relay import RelayControl
 
@@ -33,13 +33,20 @@ class Fleet:
 
 @asynccontextmanager
 async def fleet(
-    directory: Path, delay_ms: float, count: int = 2, rp_filter: int = 0
+    directory: Path,
+    delay_ms: float,
+    count: int = 2,
+    rp_filter: int = 0,
+    sections: Sections | None = None,
 ) -> AsyncIterator[Fleet]:
-    """Make and start them; ``delay_ms``: one way between any two hosts."""
+    """Make and start them; ``delay_ms``: one way between any two hosts.
+
+    ``sections``: what is added to the agents' configurations or changed.
+    """
     with world("rn") as net:
         server = make_server(net, 1)
         numbers = range(1, count + 1)
-        agents = [make_agent(net, n, directory, [server], rp_filter) for n in numbers]
+        agents = [make_agent(net, n, directory, [server], rp_filter, sections) for n in numbers]
         relay = connect(net, directory, delay_ms)
         server.start()
         try:

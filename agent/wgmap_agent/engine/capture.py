@@ -49,7 +49,7 @@ class Capture:
         if flow is None:
             return self._refuse(now, packet, Refusal.UNREACHABLE)
         actions = self._plane.contact.packet(now, flow, packet, Event.PACKET)
-        actions += self._plane.requests.ask(now, host_prefix(destination))
+        actions += self._plane.requests.ask(now, host_prefix(destination), recall=True)
         flows = (destination,)
         captured, asked = Stamp(flows, ContactStep.CAPTURED, now), Stamp(flows, ContactStep.ASKED)
         return [captured, *actions, asked]

@@ -11,7 +11,7 @@ from wgmap.wg.device import PeerConfig
 from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine.counters import Counters
 from wgmap_agent.engine.mappings import PeerOffer, Reading, Withdrawn, is_inside
-from wgmap_agent.engine.peers import Peer, Phase, Role
+from wgmap_agent.engine.peers import Peer, Phase, Role, WayBack
 from wgmap_agent.engine.settings import Settings
 from wgmap_agent.engine.table import Claim, Table, Verdict
 from wgmap_agent.engine.types import Action, AddRoutes, ConfigurePeers, DeleteRoutes, Tunnel
@@ -128,6 +128,10 @@ class DataPeers:
         ]
         return (None if rest else claim.key), actions
 
+    def unconfirmed(self) -> int:
+        """Count the peers that only an answer without authority tells of."""
+        return sum(peer.unconfirmed_since is not None for peer in self.peers.values())
+
     def parts(self, gone: Withdrawn, message: Reading) -> tuple[IPNetwork, ...]:
         """Return the parts of a mapping that is withdrawn: it was narrowed when it came.
 
@@ -239,13 +243,23 @@ class DataPeers:
     def _renew(self, installed: Installed, offer: PeerOffer) -> None:
         peer = installed.peer
         prefixes = self.table.prefixes(peer.key)
-        installed.endpoint_changed = not installed.created and peer.endpoint != offer.endpoint
-        peer.endpoint = offer.endpoint
+        self._take_ways(installed, offer)
         claims = map(self.table.get, prefixes)
         self.renew(peer, min(claim.expires for claim in claims if claim is not None))
         if installed.created:
             installed.configs.append(self.restore(peer))
         elif installed.routes or installed.endpoint_changed:
-            endpoint = offer.endpoint if installed.endpoint_changed else None
+            endpoint = peer.endpoint if installed.endpoint_changed else None
             allowed = prefixes if installed.routes else None
             installed.configs.append(PeerConfig(peer.key, endpoint, allowed))
+
+    def _take_ways(self, installed: Installed, offer: PeerOffer) -> None:
+        """Take the first way of an offer, unless it says nothing new: then the one in use stays."""
+        peer = installed.peer
+        before, peer.ways = peer.ways, offer.ways or (offer.endpoint,)
+        in_use = peer.endpoint in peer.ways and before in ((), peer.ways)
+        if in_use and not installed.created:
+            return
+        installed.endpoint_changed = not installed.created and peer.endpoint != peer.ways[0]
+        peer.endpoint = peer.ways[0]
+        peer.way_back = WayBack()

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from wgmap.addresses import Endpoint, IPAddress, IPNetwork, host_prefix
@@ -24,9 +25,11 @@ from wgmap_agent.engine.requests import Answer, Requests
 from wgmap_agent.engine.servers import Servers
 from wgmap_agent.engine.settings import Settings
 from wgmap_agent.engine.steps import stamped
+from wgmap_agent.engine.successors import Successors
 from wgmap_agent.engine.types import (
     Action,
     AddRoutes,
+    CachedPeer,
     ConfigurePeers,
     ContactStep,
     Identity,
@@ -54,8 +57,10 @@ class DataPlane:
         self.counters = counters
         self.servers = servers
         self.requests = requests
+        self.cache = requests.cache
         self.readings = Readings(settings)
         self.data = DataPeers(settings, counters)
+        self.successors = Successors(settings, self.data)
         self.contact = FirstContact(settings, counters)
         self.handshakes = Handshakes(identity.data_key, settings, rng)
         self.arrivals = Arrivals()
@@ -66,6 +71,12 @@ class DataPlane:
         self.families: frozenset[int] = frozenset()  # IP versions of our own underlay
         self._probes = 0
 
+    def use_key(self, key: PublicKey) -> None:
+        """Have this data key from now on: what is compared with the keys of others."""
+        self.identity = replace(self.identity, data_key=key)
+        self.handshakes.use_key(key)
+        self.reader.use_key(key)
+
     # --------------------------------------------------------------------------------- answers
 
     def answer(self, now: float, answer: Answer) -> list[Action]:
@@ -75,7 +86,8 @@ class DataPlane:
         wanted = self._is_wanted(answer.target)
         for offer in reading.peers.values():
             if wanted:
-                actions += self._answered(now, offer, answer)
+                rotates = self._rotates(now, offer, answer.records)
+                actions += rotates or self._answered(now, offer, answer)
         if not reading.peers:
             actions += self._nothing(now, answer, reading)
         return actions + self._unserved(now, answer.target)
@@ -94,15 +106,16 @@ class DataPlane:
         disputed = self._overruled(now) if answer.refresh else self._disputed(now, answer.target)
         if installed is None:
             return disputed
-        self._stamp(installed)
+        self.stamp(installed)
+        self.trust(now, installed, answer.records, confirmed=answer.authoritative)
         if installed.peer.recovery is not None and answer.authoritative:
             installed.peer.recovery.answered = True
         actions = installed.actions() + disputed
         if installed.created:
-            self._begin(now, installed.peer)
+            self.begin(now, installed.peer)
         else:
             actions += self._after_answer(now, installed)
-        actions += self._displaced(now, installed) + self._found(now, installed, offer)
+        actions += self.displaced(now, installed) + self._found(now, installed, offer)
         waiting = tuple(flow.destination for flow in flows)
         return stamped(now, actions, waiting) if waiting else actions
 
@@ -145,6 +158,7 @@ class DataPlane:
 
     def _gone(self, now: float, target: IPNetwork) -> list[Action]:
         """Drop a prefix that a server in touch with the quorum does not know any more."""
+        self.cache.forget_prefix(now, target)
         known = self.data.table.get(target)
         if known is None:
             return []
@@ -164,10 +178,11 @@ class DataPlane:
         reading = self.reader.read(records, self.families)
         actions = self._withdrawals(now, reading)
         for offer in reading.peers.values():
-            actions += self._pushed(now, offer)
+            actions += self._rotates(now, offer, records) or self.pushed(now, offer, records)
         return actions
 
-    def _pushed(self, now: float, offer: PeerOffer) -> list[Action]:
+    def pushed(self, now: float, offer: PeerOffer, records: tuple[Record, ...]) -> list[Action]:
+        """Take in what a push says of one peer."""
         both = bool(self._flows_of(offer)) and offer.key not in self.data.peers
         followed = self._is_in_use(offer) and offer.key not in self.data.peers
         installed = self.data.take_in(now, offer, self._role(offer.key, both=both))
@@ -175,29 +190,65 @@ class DataPlane:
         if installed is None:
             return disputed
         peer = installed.peer
-        self._stamp(installed)
+        self.stamp(installed)
+        confirmed = all(one.authoritative for one in offer.prefixes)
+        self.trust(now, installed, records, confirmed=confirmed)
         second = installed.created and peer.role is Role.BOTH_SECOND
         peer.held_back = peer.held_back or followed or second
         actions = installed.actions() + disputed
         if installed.created:
             self.counters.add("push.new_peer")
-            self._begin(now, peer)
+            self.begin(now, peer)
             actions += self._missed(now, peer)
         else:
             actions += self._push_to_known(now, installed)
-        actions += self._displaced(now, installed)
+        actions += self.displaced(now, installed)
         if followed:
             # It may not know us yet: our question tells it, and then we initiate.
             self.counters.add("peer.key_changed")
             actions += self.requests.ask(now, self.data.table.prefixes(peer.key)[0])
         return actions + self._found(now, installed, offer)
 
+    def _rotates(self, now: float, offer: PeerOffer, records: tuple[Record, ...]) -> list[Action]:
+        """Try the new key of a peer that rotates beside its old one; empty: it does not."""
+        changes = self.successors.take_in(now, offer, records)
+        return [] if changes is None else [ConfigurePeers(Tunnel.DATA, changes)]
+
     def initiation(self, now: float, source: Endpoint, at: float, packet: bytes) -> list[Action]:
         """Take in that an initiation came to the data port."""
         self.arrivals.note(at, source, packet)
         key = self.arrivals.awaited(source)
         peer = None if key is None else self.data.peers.get(key)
-        return [] if peer is None else self._missed(now, peer)
+        if peer is not None:
+            return self._missed(now, peer)
+        if not self.servers.all_silent(now):
+            return []
+        # Nobody can tell us of a peer that forgot nothing, or was rebooted as we were.
+        return self.push(now, self.cache.at(now, source))
+
+    def trust(
+        self, now: float, installed: Installed, records: tuple[Record, ...], *, confirmed: bool
+    ) -> None:
+        """Note how sure a mapping is; what was confirmed is remembered once the tunnel stands."""
+        peer = installed.peer
+        if not confirmed:
+            if installed.created:
+                known = self.cache.confirmed(peer.key)
+                peer.unconfirmed_since = now if known is None else known
+            if peer.unconfirmed_since is not None:
+                self.data.renew(peer, now + self.settings.revalidate_retry_s)
+            return
+        peer.unconfirmed_since, peer.confirmed_at = None, now
+        peer.records = tuple(
+            record for record in records if any(one.key == peer.key for one in record.locators)
+        )
+        if peer.phase is Phase.UP:
+            self.remember(now, peer)
+
+    def remember(self, now: float, peer: Peer) -> None:
+        """Cache a peer whose tunnel stands."""
+        if peer.confirmed_at is not None and peer.records:
+            self.cache.note(now, CachedPeer(peer.key, peer.records, peer.confirmed_at))
 
     def response(self, now: float, source: Endpoint) -> list[Action]:
         """Take in that a handshake response came to the data port.
@@ -279,13 +330,15 @@ class DataPlane:
     def _flows_of(self, offer: PeerOffer) -> tuple[Flow, ...]:
         return self.contact.within(one.prefix for one in offer.prefixes)
 
-    def _begin(self, now: float, peer: Peer) -> None:
+    def begin(self, now: float, peer: Peer) -> None:
+        """Set when the handshake of a peer that was just installed is judged first."""
         peer.answered = False
         self.arrivals.expect(peer.endpoint, peer.key)
         waiting = peer.phase is Phase.PASSIVE and peer.role is Role.BOTH_SECOND
         self.handshakes.begin(now, self.servers.rtt(), peer, waiting=waiting)
 
-    def _stamp(self, installed: Installed) -> None:
+    def stamp(self, installed: Installed) -> None:
+        """Note that readings under way do not show what was just installed."""
         if installed.configs:
             self.touched(installed.peer)
 
@@ -293,7 +346,7 @@ class DataPlane:
         """Note that readings under way do not show a peer as it is now."""
         peer.changed_in = self.readings.number(Tunnel.DATA)
 
-    def _displaced(self, now: float, installed: Installed) -> list[Action]:
+    def displaced(self, now: float, installed: Installed) -> list[Action]:
         """Move the flows of peers that lost their last prefix to its new owner."""
         actions: list[Action] = []
         event = Event.HELD_BACK if installed.peer.held_back else Event.KICKED
@@ -334,7 +387,7 @@ class DataPlane:
             self.handshakes.role_changed(self.servers.rtt(), peer)
         elif peer.role is Role.BOTH_FIRST:
             peer.phase = Phase.TRYING
-            self._begin(now, peer)
+            self.begin(now, peer)
         else:
             soon = now + self.handshakes.poll(self.servers.rtt())
             peer.check_at = min(peer.fallback_at, soon)
@@ -343,10 +396,15 @@ class DataPlane:
         actions: list[Action] = []
         self.servers.revocations.remember(reading.revoked)
         for key in reading.revoked:
+            self.cache.forget(now, key)
+            if self.successors.drop(key):
+                gone = (PeerConfig(key, remove=True),)
+                actions.append(ConfigurePeers(Tunnel.DATA, gone))
             if key in self.data.peers:
                 self.counters.add("peer.revoked")
                 actions += self.remove(now, key)
         for one in reading.withdrawn:
+            self.cache.forget_prefix(now, one.prefix)
             actions += self._withdraw(now, one.prefix, one.version)
             for part in self.data.parts(one, reading):
                 actions += self._withdraw(now, part, one.version)
@@ -416,7 +474,7 @@ class DataPlane:
         peer.phase, peer.keepalive, peer.held_back = Phase.TRYING, True, False
         peer.rx_mark = peer.state.rx_bytes if peer.state is not None else 0
         self.touched(peer)
-        self._begin(now, peer)
+        self.begin(now, peer)
         change = PeerConfig(peer.key, keepalive_s=self.settings.keepalive_s, update_only=True)
         configure = ConfigurePeers(Tunnel.DATA, (change,))
         return [configure, *self.contact.all_of(now, peer.key, Event.RELEASED)]
@@ -424,12 +482,14 @@ class DataPlane:
     def kick(self, now: float, peer: Peer, *, ask: bool) -> list[Action]:
         """Remove and add a peer in one request, then hand over again what is held for it."""
         peer.kicks += 1
+        if peer.kicks > 1 and (peer.state is None or not peer.state.rx_bytes):
+            self.next_way(peer)
         peer.keepalive, peer.held_back = True, False
         peer.phase, peer.recovery, peer.rx_mark = Phase.TRYING, None, 0
         self.data.unsettle(peer)
         peer.activity.reset(now)
         self.touched(peer)
-        self._begin(now, peer)
+        self.begin(now, peer)
         self.counters.add("peer.kicked")
         prefixes = self.data.table.prefixes(peer.key)
         change = kick(peer.key, peer.endpoint, prefixes, self.settings.keepalive_s)
@@ -437,6 +497,15 @@ class DataPlane:
         actions = [configure, *self.contact.all_of(now, peer.key, Event.KICKED)]
         # Of everybody: the server that answered may not reach the peer, which then knows nothing.
         return actions + (self.requests.ask(now, prefixes[0], everybody=True) if ask else [])
+
+    def next_way(self, peer: Peer) -> bool:
+        """Choose the next of a peer's endpoints; False where it has no other."""
+        if len(peer.ways) < 2:
+            return False
+        at = peer.ways.index(peer.endpoint) if peer.endpoint in peer.ways else -1
+        peer.endpoint = peer.ways[(at + 1) % len(peer.ways)]
+        self.counters.add("peer.way_changed")
+        return True
 
     def poke(self, *peers: Peer) -> list[Action]:
         """Send something to peers now, and ask them for a sign of life."""

@@ -20,6 +20,8 @@ from wgmap.lisp.messages import (
     MapRequest,
 )
 from wgmap.wg.device import DeviceState
+from wgmap.wg.keys import PublicKey
+from wgmap_agent.engine.cache import Cache
 from wgmap_agent.engine.capture import Capture
 from wgmap_agent.engine.control import ControlTunnels
 from wgmap_agent.engine.counters import Counters
@@ -36,6 +38,7 @@ from wgmap_agent.engine.servers import Servers
 from wgmap_agent.engine.settings import Settings
 from wgmap_agent.engine.types import (
     Action,
+    CachedPeer,
     EngineStatus,
     Identity,
     PeerStatus,
@@ -59,10 +62,12 @@ class Engine:
         saved: SavedState,
         rng: random.Random,
         settings: Settings | None = None,
+        cached: tuple[CachedPeer, ...] = (),
     ) -> None:
         """Make an engine; ``rng`` is its only source of randomness.
 
-        Raises ValueError where the identity names no server or no prefix.
+        ``cached``: peers that a former run had saved. Raises ValueError where the identity names
+        no server or no prefix.
         """
         if not identity.servers or not identity.prefixes:
             msg = "an agent needs at least one server and one prefix"
@@ -78,7 +83,10 @@ class Engine:
         self._registration = Registration(
             identity, saved, self._servers, settings, rng, self.counters
         )
-        self._requests = Requests(identity, self._servers, settings, rng, self.counters)
+        self._cache = Cache(settings, self.counters, cached)
+        self._requests = Requests(
+            identity, self._servers, settings, rng, self.counters, self._cache
+        )
         self._plane = DataPlane(
             identity, settings, rng, self.counters, self._servers, self._requests
         )
@@ -94,6 +102,7 @@ class Engine:
         self._underlay: tuple[IPAddress, ...] = ()
         self._move_at: float | None = None  # a move that waits for the flapping limit
         self._move_changed = False  # and the addresses are others than before
+        self._announced: PublicKey | None = None  # a new data key that is not acknowledged yet
         self._moves = Budget(self._settings.moves_per_s, self._settings.moves_burst)
 
     # ----------------------------------------------------------------------------------- events
@@ -166,6 +175,19 @@ class Engine:
         self._move_changed = changed or self._move_changed
         return []
 
+    def rotate(self, now: float, key: PublicKey, port: int) -> list[Action]:
+        """Register another data key, at another port; peers are told once it is acknowledged."""
+        if self._registration.key == key:
+            return []  # an agent that was started anew meanwhile
+        self._plane.reader.use_key(key)
+        self._registration.use_key(key, port)
+        self._announced = key
+        return self._registration.change(now, self._underlay)
+
+    def stop(self, now: float) -> list[Action]:
+        """End: what is to be saved is returned, nothing else is disturbed."""
+        return [self._cache.save(now, self._servers.revocations.number)]
+
     def failed(self, now: float, action: Action, error: Exception) -> list[Action]:
         """Take in that an action could not be executed."""
         self.counters.add(f"failed.{type(action).__name__}")
@@ -194,6 +216,7 @@ class Engine:
             self.counters.add("server.lost", len(silent))
             self._renewals.lost(now, silent)
         actions += self._renewals.due(now)
+        actions += self._cache.due(now, self._servers.revocations.number)
         actions += self._server_set.due(now, self._requests)
         actions += self._probe_servers(now)
         actions += self._readings.due(now, Tunnel.CONTROL, self._control.deadline())
@@ -209,6 +232,7 @@ class Engine:
             self._requests.deadline(),
             self._plane.contact.deadline(),
             self._renewals.deadline(),
+            self._cache.deadline(),
             self._server_set.deadline(),
             self._servers.deadline(),
             self._readings.deadline(Tunnel.CONTROL, self._control.deadline()),
@@ -256,6 +280,8 @@ class Engine:
             "now.flows": len(self._plane.contact),
             "now.held_packets": self._plane.contact.holding.total,
             "now.requests": len(self._requests),
+            "now.cached_peers": len(self._cache),
+            "now.unconfirmed_peers": self._plane.data.unconfirmed(),
         }
         return EngineStatus(
             registered=self._registration.is_registered(now),
@@ -306,6 +332,7 @@ class Engine:
         if own:
             actions = self._registration.notify(now, name, notify)
             if actions is not None:
+                self._announce(now)
                 return actions
         self.counters.add("push.received")
         if self._server_set.is_about(notify.records):
@@ -318,6 +345,13 @@ class Engine:
         if self._servers.revocations.take_unsaved():
             actions.append(Save(self._registration.saved()))
         return [*actions, Send(name, self._acknowledgement(name, notify))]
+
+    def _announce(self, now: float) -> None:
+        """Ask for every peer once a new key is acknowledged: our question tells it of the key."""
+        if self._announced is not None and self._registration.is_registered(now):
+            self._plane.use_key(self._announced)
+            self._announced = None
+            self._renewals.all_soon(now)
 
     def _answers_register(self, notify: MapNotify) -> bool:
         """Tell the answer to a register from a push.
@@ -342,7 +376,10 @@ class Engine:
             # Its responder is a new one: who asked for what died with the former.
             self.counters.add("server.new_incarnation")
             self._renewals.all_soon(now)
+        before = self._servers.revocations.number
         self._servers.revocations.told(mark)
+        if len(self._cache) and self._servers.revocations.number != before:
+            self._cache.changed(now)
 
     def _acknowledgement(self, name: str, notify: MapNotify) -> bytes:
         """Make a Map-Notify-Ack; to news it says what is known now, so that more can follow."""

@@ -34,6 +34,10 @@ class Handshakes:
         self._settings = settings
         self._rng = rng
 
+    def use_key(self, own_key: PublicKey) -> None:
+        """Have this key from now on."""
+        self._own_key = own_key
+
     def begin(self, now: float, rtt: float, peer: Peer, *, waiting: bool) -> None:
         """Set when a peer that was just installed or kicked is judged first.
 

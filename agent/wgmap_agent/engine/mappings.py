@@ -13,10 +13,9 @@ from wgmap.addresses import Endpoint, IPNetwork
 from wgmap.lisp.messages import Action, Locator, Record
 from wgmap.wg.keys import KEY_BYTES, PublicKey
 from wgmap_agent.engine.counters import Counters
+from wgmap_agent.engine.locators import UNUSABLE_PRIORITY, ways
 from wgmap_agent.engine.packets import is_unicast, is_within
 from wgmap_agent.engine.types import Identity
-
-UNUSABLE_PRIORITY = 255  # RFC 9301, section 5.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +33,9 @@ class PeerOffer:
     """One peer, with every prefix that the message has for it."""
 
     key: PublicKey
-    endpoint: Endpoint
+    endpoint: Endpoint  # the first of its ways
     prefixes: list[Offered] = field(default_factory=list)
+    ways: tuple[Endpoint, ...] = ()  # every endpoint that it has, the one to take first
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,13 @@ class Reader:
         self._identity = identity
         self._counters = counters
         self._revoked = revoked
+        self._own_keys = {identity.data_key}
+        self._chooser = identity.control_address.packed
+        self._forbidden = identity.prefixes if identity.marked else identity.overlay
+
+    def use_key(self, key: PublicKey) -> None:
+        """Know another key as our own, beside those of before."""
+        self._own_keys.add(key)
 
     def read(self, records: Iterable[Record], families: frozenset[int]) -> Reading:
         """Sort records out; ``families``: IP versions of our own underlay (empty: any)."""
@@ -101,7 +108,7 @@ class Reader:
         if reason is not None:
             return reason
         revoked = {PublicKey(one.key) for one in record.locators if one.key and one.key_revoked}
-        reading.revoked |= revoked - {self._identity.data_key}
+        reading.revoked |= revoked - self._own_keys
         if revoked and not record.version:
             return None  # the key alone counts: the prefix may be somebody else's by now
         if record.ttl_min == 0 or revoked:
@@ -130,26 +137,27 @@ class Reader:
     def _read_locators(
         self, record: Record, families: frozenset[int], reading: Reading
     ) -> str | None:
-        locator = self._choose(record.locators, families)
-        if locator is None or locator.key is None:
+        usable = self._usable(record.locators, families)
+        key = PublicKey(usable[0].key) if usable and usable[0].key else None
+        if key is None:
             return "no_usable_locator"
-        key = PublicKey(locator.key)
-        if key == self._identity.data_key:
+        if key in self._own_keys:
             return "own_key"
         if key in self._revoked:
             return "revoked_key"
-        endpoint = Endpoint(locator.address, locator.port)
-        offer = reading.peers.setdefault(key, PeerOffer(key, endpoint))
+        found = ways(usable, self._chooser)
+        offer = reading.peers.setdefault(key, PeerOffer(key, found[0], ways=found))
         ttl_s = record.ttl_min * 60.0
         offered = Offered(record.eid.prefix, record.version, ttl_s, record.authoritative)
         offer.prefixes.append(offered)
         return None
 
-    def _choose(self, locators: tuple[Locator, ...], families: frozenset[int]) -> Locator | None:
-        """Take the best priority (RFC 9301, section 5.4) of what a WireGuard peer can use."""
+    def _usable(self, locators: tuple[Locator, ...], families: frozenset[int]) -> list[Locator]:
+        """Return what a WireGuard peer can use, of the families that we have, of one key."""
         usable = [one for one in locators if self._is_usable(one)]
         reachable = [one for one in usable if one.address.version in families]
-        return min(reachable or usable, key=lambda one: one.priority, default=None)
+        taken = sorted(reachable or usable, key=lambda one: one.priority)
+        return [one for one in taken if one.key == taken[0].key]
 
     def _is_usable(self, locator: Locator) -> bool:
         return (
@@ -159,7 +167,7 @@ class Reader:
             and 0 < locator.port < 65536
             and is_unicast(locator.address)
             # Inside the overlay the tunnel would carry itself.
-            and not is_within(locator.address, self._identity.overlay)
+            and not is_within(locator.address, self._forbidden)
         )
 
 

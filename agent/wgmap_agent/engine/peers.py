@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from wgmap.addresses import Endpoint
+from wgmap.lisp.messages import Record
 from wgmap.wg.device import PeerState
 from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine.idle import Activity
@@ -26,6 +27,16 @@ class Phase(Enum):
     PASSIVE = auto()  # the other side is to initiate
     TRYING = auto()  # we have initiated
     UP = auto()  # a handshake was complete
+
+
+@dataclass(slots=True)
+class WayBack:
+    """From another of a peer's endpoints to the one that is to be taken first: when it is tried."""
+
+    at: float | None = None  # when next
+    wait: float = 0.0  # after the last time it was of no use
+    since: float | None = None  # a try is under way,
+    rx: int = 0  # and this had come before
 
 
 @dataclass(slots=True)
@@ -54,4 +65,9 @@ class Peer:
     stood_at: float | None = None  # its last handshake, on the engine's clock
     activity: Activity = field(default_factory=Activity)
     recovery: Recovery | None = None
+    ways: tuple[Endpoint, ...] = ()  # as last advertised, the one to take first
+    way_back: WayBack = field(default_factory=WayBack)
+    records: tuple[Record, ...] = ()  # as last confirmed by a server in touch with the quorum,
+    confirmed_at: float | None = None  # and when
+    unconfirmed_since: float | None = None  # made of an answer without authority; from when that is
     told_by: frozenset[str] = frozenset()  # the servers that push its changes to us

@@ -19,6 +19,7 @@ class Reading:
     number: int = 0  # of the last one asked for
     asked_at: float | None = None  # one is under way
     not_before: float = 0.0
+    took: float = 0.0  # the last one, from the question to its answer
 
 
 class Readings:
@@ -34,6 +35,10 @@ class Readings:
         What was changed while the number is n shows first in reading n + 1.
         """
         return self._readings[tunnel].number
+
+    def took(self, tunnel: Tunnel) -> float:
+        """Return how long (seconds) the last reading took."""
+        return self._readings[tunnel].took
 
     def due(self, now: float, tunnel: Tunnel, wanted: float | None) -> list[Action]:
         """Ask for a reading where one is wanted by now."""
@@ -56,5 +61,5 @@ class Readings:
         """Note that a reading came back, or failed."""
         reading = self._readings[tunnel]
         took = 0.0 if reading.asked_at is None else now - reading.asked_at
-        reading.asked_at = None
+        reading.asked_at, reading.took = None, took
         reading.not_before = now + max(self._settings.poll_s, REST * took)

@@ -7,12 +7,15 @@ before it is sent. An agent that lost its counter is told the stored nonce and g
 """
 
 import random
+from dataclasses import replace
 
 from wgmap.addresses import IPAddress
 from wgmap.lisp import codec
 from wgmap.lisp.mark import OF_REGISTER, UNKNOWN, Mark, marked
 from wgmap.lisp.messages import Eid, Locator, MapNotify, MapRegister, Record
+from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine.counters import Counters
+from wgmap_agent.engine.locators import own_ranks
 from wgmap_agent.engine.servers import Servers
 from wgmap_agent.engine.settings import Settings
 from wgmap_agent.engine.types import Action, Identity, Save, SavedState, Send
@@ -62,14 +65,32 @@ class Registration:
         ttl_s = self._identity.ttl_min * 60.0
         return self._acknowledged is not None and now - self._acknowledged < ttl_s
 
+    @property
+    def key(self) -> PublicKey:
+        """Return the data key that is registered."""
+        return self._identity.data_key
+
+    def use_key(self, key: PublicKey, port: int) -> None:
+        """Register this data key and port with the next ``change``."""
+        self._identity = replace(self._identity, data_key=key, data_port=port)
+
     def change(self, now: float, underlay: tuple[IPAddress, ...]) -> list[Action]:
         """Register at these underlay addresses: a change, hence a new nonce."""
         if not underlay:
             return []  # the old mapping stays: nothing better is known
+        who = self._identity
         locators = tuple(
-            Locator(address, self._identity.data_port, self._identity.data_key, local=True)
-            for address in underlay
+            Locator(
+                *(address, who.data_port, who.data_key),
+                priority=priority,
+                weight=weight,
+                local=True,
+            )
+            for address, priority, weight in own_ranks(underlay, who.ranks)
         )
+        if not locators:
+            self._counters.add("register.no_locator")
+            return []
         self._records = tuple(
             Record(Eid(prefix, self._identity.instance), locators, self._identity.ttl_min)
             for prefix in self._identity.prefixes

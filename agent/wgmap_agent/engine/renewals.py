@@ -65,7 +65,11 @@ class Renewals:
 
     def all_soon(self, now: float) -> None:
         """Ask for every peer soon: a server is back, and pushes may have been missed."""
-        self._soon(now, list(self._plane.data.peers.values()))
+        peers = list(self._plane.data.peers.values())
+        self._soon(now, peers)
+        for peer in peers:
+            if peer.unconfirmed_since is not None:  # one that nobody vouches for comes first
+                self._plane.data.renew(peer, now)
 
     def lost(self, now: float, servers: frozenset[str]) -> None:
         """Ask another server soon for what one that is silent now would have pushed changes of."""

@@ -11,6 +11,7 @@ from wgmap.addresses import IPNetwork, host_prefix
 from wgmap.lisp import codec
 from wgmap.lisp.mark import UNKNOWN, Mark, marked
 from wgmap.lisp.messages import Eid, MapReply, MapRequest, Record, RequestRecord
+from wgmap_agent.engine.cache import Cache
 from wgmap_agent.engine.counters import Counters
 from wgmap_agent.engine.hedging import Hedging
 from wgmap_agent.engine.packets import host_in
@@ -39,6 +40,7 @@ class Pending:
     unsure: tuple[Record, ...] = ()  # an A=0 answer, kept for want of a better one
     unsure_at: float | None = None  # when it is used
     out_of_touch: set[str] = field(default_factory=set)  # who gave an A=0 answer
+    recall_at: float | None = None  # when the cache answers for want of a server
     second: bool = False  # one server was chosen, to hear of changes from it as well
 
 
@@ -51,6 +53,7 @@ class Answer:
     authoritative: bool
     refresh: bool
     server: str | None = None  # who gave it; it pushes changes from now on
+    recalled: bool = False  # it is our own cache's
     second: bool = False  # beside another server's
 
 
@@ -64,12 +67,14 @@ class Requests:
         settings: Settings,
         rng: random.Random,
         counters: Counters,
+        cache: Cache,
     ) -> None:
         self._identity = identity
         self._servers = servers
         self._settings = settings
         self._rng = rng
         self._counters = counters
+        self.cache = cache
         self._hedging = Hedging(servers, settings)
         self._pending: dict[int, Pending] = {}
         self._nonces: dict[IPNetwork, int] = {}
@@ -92,12 +97,14 @@ class Requests:
         refresh: bool = False,
         everybody: bool = False,
         second: str | None = None,
+        recall: bool = False,
     ) -> list[Action]:
         """Ask for a prefix; nothing where the question is out already or too many are.
 
         ``everybody``: ask all servers, for each tells the destination of us, and the one that
         answers first may be one that cannot reach it.
         ``second``: the one server to ask (first), beside those that were asked before.
+        ``recall``: the cache may answer where no server does.
         """
         known = self._nonces.get(target)
         if known is not None:
@@ -116,6 +123,8 @@ class Requests:
         self._counters.add("request.second" if second else "request.asked")
         choice = self._hedging.first(now, refresh=refresh, everybody=everybody, only=second)
         pending.others_at = choice.others_at
+        if recall and len(self.cache):
+            pending.recall_at = now + self._settings.better_answer_s + 2 * self._servers.rtt()
         actions = self._send(now, pending, choice.servers)
         self._due.note(nonce)
         return actions
@@ -211,6 +220,8 @@ class Requests:
             elif pending.started + self._settings.request_give_up_s <= now:
                 self._counters.add("request.gave_up")
                 answers.append(self._settle(pending, (), authoritative=False))
+            elif pending.recall_at is not None and pending.recall_at <= now:
+                answers += self._recall(now, pending)
             elif pending.repeat_at <= now:
                 actions += self._repeat(now, pending)
             elif pending.others_at is not None and pending.others_at <= now:
@@ -227,8 +238,28 @@ class Requests:
         if pending is None:
             return None
         over = pending.started + self._settings.request_give_up_s
-        times = (pending.repeat_at, over, pending.unsure_at, pending.others_at)
+        times = (
+            *(pending.repeat_at, over, pending.unsure_at),
+            *(pending.others_at, pending.recall_at),
+        )
         return min(time for time in times if time is not None)
+
+    def _recall(self, now: float, pending: Pending) -> list[Answer]:
+        """Let the cache answer, unless some server may still do so in time, or has."""
+        pending.recall_at = None
+        if pending.answered:
+            return []
+        late = now - pending.started >= self._settings.recall_s
+        if not late and not self._servers.all_silent(now):
+            pending.recall_at = now + self._settings.recall_again_s
+            return []
+        records = self.cache.find(now, pending.target.network_address)
+        if not records:
+            return []
+        self._counters.add("request.recalled")
+        pending.unsure = records  # a server's answer to this question still counts
+        self._drop(pending)
+        return [Answer(pending.target, records, authoritative=False, refresh=False, recalled=True)]
 
     def _keep_unsure(
         self, now: float, pending: Pending, server: str, records: tuple[Record, ...]

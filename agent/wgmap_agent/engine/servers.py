@@ -295,6 +295,10 @@ class Servers:
         rtts = 3 * (server.rtt.smoothed or 0.0)
         return server.waiting_since + self._settings.server_silent_s + rtts
 
+    def all_silent(self, now: float) -> bool:
+        """Say whether every server owes an answer for too long."""
+        return all(self.is_silent(now, name) for name in self._servers)
+
     def rtt(self) -> float:
         """Return the middle of the smoothed round trips (seconds): what a data tunnel may take.
 

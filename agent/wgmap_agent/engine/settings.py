@@ -56,6 +56,16 @@ class Settings:
     revalidate_spread_s: float = 5.0  # jitter, so that peers of one TTL are not asked at once
     revalidate_per_s: float = 20.0  # of one agent: a thousand of them regain a server as one
 
+    # Without authority: an answer of a server out of touch, or of our own cache, is used for so
+    # long at most (configured), counted from when it was confirmed last.
+    unconfirmed_s: float = 86_400.0
+    cache_peers: int = 1024  # (configured; 0: no cache)
+    cache_first_s: float = 1.0  # a change is on disk so much later,
+    cache_save_s: float = 30.0  # and so long after the one before
+    # No server answers: known where all are silent, else after this long it is taken for so.
+    recall_s: float = 1.5
+    recall_again_s: float = 0.1  # between two looks whether they are silent
+
     # Handshakes. The puller initiates at once; the pushed side waits this long (and an RTT).
     fallback_s: float = 0.15
     fallback_jitter_s: float = 0.05
@@ -79,8 +89,14 @@ class Settings:
     never_stood_s: float = 90.0  # a peer without any handshake goes: WireGuard gives up as well
     standing_s: float = 180.0  # WireGuard's REJECT_AFTER_TIME: an older session is no session
 
+    # A peer's new key beside its old one: tried for so long, and again after this.
+    succession_s: float = 10.0
+    succession_kick_s: float = 1.0
+
     # Watching peers that stand.
-    watch_s: float = 2.0  # between two readings of the data device while there are peers
+    watch_s: float = 2.0  # between two readings of the data device while there are peers,
+    watch_rest: float = 30.0  # or so many times what one took (10,000 peers: 0.1 to 0.2 s),
+    watch_cap_s: float = 10.0  # but no longer than this
     # We sent data and nothing at all came back, counted from the reading before: 2 s on average.
     silent_s: float = 3.0
     probe_wait_s: float = 1.0  # beside 2 RTT: an answer to the probe inside the tunnel
@@ -91,6 +107,12 @@ class Settings:
     looks_burst: float = 200.0
     moves_per_s: float = 5.0  # a flapping interface is followed no faster,
     moves_burst: float = 4.0  # but a change in steps (addresses of two families, new and old) is
+
+    # A peer with several endpoints. From another than the first the way back is tried after this
+    # (configured), doubled up to the cap; a try without an answer costs so long (beside 2 RTT).
+    way_back_s: float = 60.0
+    way_back_cap_s: float = 900.0
+    way_trial_s: float = 0.25
 
     # Registration and servers.
     # Beside 4 RTT (a commit takes some between servers): then the next server is tried as well,
@@ -115,14 +137,19 @@ class Settings:
     deaf_s: float = 6.0  # a rebooted server starts its handshakes itself: it is given this long
 
     @classmethod
-    def configured(cls, unanswered_s: float, never_stood_s: float) -> Self:
+    def configured(
+        cls, unanswered_s: float, never_stood_s: float, unconfirmed_s: float, cache_peers: int
+    ) -> Self:
         """Make the settings of an agent.
 
         ``unanswered_s``: when a question without an answer is given up; ``never_stood_s``: when a
-        peer is that was never heard.
+        peer is that was never heard; ``unconfirmed_s``: when one is that only an answer without
+        authority tells of; ``cache_peers``: how many are remembered (0: none).
         """
         return cls(
             request_give_up_s=unanswered_s,
             hold_s=unanswered_s + HOLD_LONGER_S,
             never_stood_s=never_stood_s,
+            unconfirmed_s=unconfirmed_s,
+            cache_peers=cache_peers,
         )

@@ -11,8 +11,10 @@ from ipaddress import IPv6Address, IPv6Network
 from typing import TypeAlias
 
 from wgmap.addresses import Endpoint, IPAddress, IPNetwork
+from wgmap.lisp.messages import Record
 from wgmap.wg.device import PeerConfig
 from wgmap.wg.keys import PublicKey
+from wgmap_agent.engine.locators import Rank
 
 CONTROL_PREFIX = IPv6Network("fd77:676d:6170::/64")
 
@@ -69,6 +71,8 @@ class Identity:
     ttl_min: int
     idle_s: float
     control_prefix: IPv6Network = CONTROL_PREFIX
+    ranks: tuple[Rank, ...] = ()  # priorities and weights of own locators, as configured
+    marked: bool = False  # the tunnels' packets keep out of the overlay: it may cover the underlay
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,15 @@ class SavedState:
     revocation: int | None = None  # number of the last revocation that is known
     revoked: tuple[PublicKey, ...] = ()  # keys that are never taken again, oldest first
     servers: tuple[ServerInfo, ...] = ()  # learnt; none where they are those configured
+
+
+@dataclass(frozen=True, slots=True)
+class CachedPeer:
+    """What map servers said of a peer whose tunnel stood."""
+
+    key: PublicKey
+    records: tuple[Record, ...]
+    confirmed: float  # when one in touch with the quorum said so (the engine's ``now``)
 
 
 # ------------------------------------------------------------------------------------ actions
@@ -163,6 +176,14 @@ class Save:
 
 
 @dataclass(frozen=True, slots=True)
+class SaveCache:
+    """Write the cached peers to the state directory; ``revocation``: none up to it is in there."""
+
+    peers: tuple[CachedPeer, ...]
+    revocation: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Stamp:
     """Note that a step of first contacts is done: at ``at``, or (None) when this is executed.
 
@@ -193,6 +214,7 @@ Action: TypeAlias = (
     | ReadPeers
     | RefreshEndpoints
     | Save
+    | SaveCache
     | Stamp
 )
 

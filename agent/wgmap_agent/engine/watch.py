@@ -9,6 +9,7 @@ from wgmap_agent.engine.handshakes import Step
 from wgmap_agent.engine.mappings import is_inside, overlaps
 from wgmap_agent.engine.moves import Suspicion
 from wgmap_agent.engine.peers import Peer, Phase, Role
+from wgmap_agent.engine.succession import Succession
 from wgmap_agent.engine.table import Claim, Verdict
 from wgmap_agent.engine.types import (
     Action,
@@ -18,6 +19,7 @@ from wgmap_agent.engine.types import (
     Stamp,
     Tunnel,
 )
+from wgmap_agent.engine.ways import Ways
 
 KICK_AFTER_TRIES = 3  # questions and pokes before a session is taken for dead
 KICK_AFTER_ALL = 5  # and by the side that leaves the kick to the other, which may know no session
@@ -28,6 +30,8 @@ class Watch:
 
     def __init__(self, plane: DataPlane) -> None:
         self._plane = plane
+        self._succession = Succession(plane)
+        self._ways = Ways(plane)
         self._watch_at: float | None = None
         self._adopted = False
 
@@ -37,6 +41,9 @@ class Watch:
         """Return when the device must be read next."""
         times = [self._watch_at] if self._watch_at is not None else []
         data = self._plane.data
+        if self._plane.successors.all():
+            # The readings' own pause (``poll_s``) is between them.
+            times.append(float("-inf"))
         for key, peer in list(data.unsettled.items()):
             if data.peers.get(key) is not peer or _is_settled(peer):
                 del data.unsettled[key]
@@ -47,6 +54,8 @@ class Watch:
                 times.append(peer.recovery.next_at)
             elif peer.phase is Phase.UP and peer.activity.unanswered_since is not None:
                 times.append(self._plane.moves.suspect_at(peer.activity))
+            if peer.way_back.since is not None:
+                times.append(peer.way_back.since + self._ways.trial_s())
         return min(times, default=None)
 
     def want(self, now: float) -> None:
@@ -57,7 +66,9 @@ class Watch:
         """Take in a reading of the data device."""
         plane = self._plane
         actions = [] if self._adopted else self._adopt(now, state, wall)
-        unknown = [key for key in state.peers if key not in plane.data.peers]
+        actions += self._succession.read(now, state)
+        known = plane.data.peers
+        unknown = [k for k in state.peers if k not in known and k not in plane.successors]
         if unknown:
             plane.counters.add("peer.removed_unknown", len(unknown))
             changes = tuple(PeerConfig(key, remove=True) for key in unknown)
@@ -66,8 +77,17 @@ class Watch:
         for peer in list(plane.data.peers.values()):
             if peer.changed_in < number and peer.key in plane.data.peers:
                 actions += self._peer(now, peer, state.peers.get(peer.key), wall)
-        self._watch_at = now + plane.settings.watch_s if plane.data.peers else None
+        self._watch_at = now + self._pause_s() if plane.data.peers else None
         return actions
+
+    def _pause_s(self) -> float:
+        """Return how long to wait for the next look at peers that stand.
+
+        WireGuard tells of all or none: a device of thousands is looked at more seldom.
+        """
+        settings = self._plane.settings
+        rest = settings.watch_rest * self._plane.readings.took(Tunnel.DATA)
+        return max(settings.watch_s, min(rest, settings.watch_cap_s))
 
     def _peer(self, now: float, peer: Peer, state: PeerState | None, wall: float) -> list[Action]:
         if state is None:
@@ -120,6 +140,7 @@ class Watch:
         plane.counters.add("peer.stands")
         peer.phase, peer.kicks = Phase.UP, 0
         peer.activity.heard_at = now
+        plane.remember(now, peer)
         peer.held_back = False
         waited = tuple(flow.destination for flow in plane.contact.of(peer.key))
         passed = [*plane.contact.all_of(now, peer.key, Event.STANDS), *plane.let_pass(peer, waited)]
@@ -138,6 +159,10 @@ class Watch:
 
     def _watch(self, now: float, peer: Peer) -> list[Action]:
         plane = self._plane
+        since = peer.unconfirmed_since
+        if since is not None and now - since >= plane.settings.unconfirmed_s:
+            plane.counters.add("peer.unconfirmed_removed")
+            return plane.remove(now, peer.key)
         if now - peer.activity.data_at >= plane.identity.idle_s:
             plane.counters.add("peer.idle_removed")
             return plane.remove(now, peer.key)
@@ -153,7 +178,7 @@ class Watch:
         if verdict is Suspicion.FOUND:
             plane.counters.add("peer.found_again")
             return self._clear_keepalive(peer)
-        return []
+        return [] if peer.recovery is not None else self._ways.watch(now, peer)
 
     def _look_for(self, now: float, peer: Peer) -> list[Action]:
         plane = self._plane
@@ -165,7 +190,8 @@ class Watch:
             peer.role = Role.PULLER if peer.role is Role.PUSHED else peer.role
             return plane.kick(now, peer, ask=True)
         prefix = plane.data.table.prefixes(peer.key)[0]
-        return [*plane.requests.ask(now, prefix, refresh=True), *plane.poke(peer)]
+        asked = plane.requests.ask(now, prefix, refresh=True)
+        return [*asked, *self._ways.silent(peer), *plane.poke(peer)]
 
     def _kicks(self, peer: Peer) -> bool:
         if peer.role in (Role.PULLER, Role.BOTH_FIRST):
@@ -241,4 +267,4 @@ class Watch:
 
 def _is_settled(peer: Peer) -> bool:
     in_doubt = peer.recovery is not None or peer.activity.unanswered_since is not None
-    return peer.phase is Phase.UP and not in_doubt
+    return peer.phase is Phase.UP and not in_doubt and peer.way_back.since is None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from wgmap.errors import ConflictError, UnavailableError
 from wgmap.log import Log
+from wgmap.net.netlink import Network
 from wgmap.wg import probe
 from wgmap_agent.config import AgentConfig
 from wgmap_agent.runner import statussocket, tun
@@ -30,9 +31,12 @@ async def down(config: AgentConfig) -> None:
     await asyncio.to_thread(_stop, config.agent.socket)
     with await _lock(config.agent.state_dir):
         backend = await probe.choose()
-        await backend.remove(config.data.interface)
+        for interface, _ in config.data.places:
+            await backend.remove(interface)
         await backend.remove(config.control.interface)
         tun.remove(config.tun.interface)
+        async with Network() as network:
+            await network.set_rules(())
         with contextlib.suppress(FileNotFoundError):
             config.agent.socket.unlink()
 

@@ -27,6 +27,7 @@ from wgmap_agent.engine.types import (
     Refusal,
     Refuse,
     Save,
+    SaveCache,
     SavedState,
     Send,
     ServerInfo,
@@ -43,7 +44,9 @@ PEERS_A_REQUEST = 500  # endpoints set again at once: bounds the size of one req
 log = Log("agent.executor")
 
 _Waiting: TypeAlias = ConfigurePeers | AddRoutes | DeleteRoutes | RefreshEndpoints
-_Prompt: TypeAlias = Send | Inject | Redeliver | Refuse | ReadPeers | Save | Stamp | UseServers
+_Prompt: TypeAlias = (
+    Send | Inject | Redeliver | Refuse | ReadPeers | Save | SaveCache | Stamp | UseServers
+)
 _WAITING = (ConfigurePeers, AddRoutes, DeleteRoutes, RefreshEndpoints)
 
 
@@ -87,6 +90,7 @@ class Hands:
     source_for: Callable[[IPAddress], IPAddress | None]  # whence an ICMP error to that address
     read_peers: Callable[[Tunnel], None]
     save: Callable[[SavedState], None]
+    save_cache: Callable[[SaveCache], None]
     stamp: Callable[[Stamp], None]
     use_servers: Callable[[tuple[ServerInfo, ...]], None]
     data_mtu: int
@@ -177,6 +181,8 @@ class Executor:
                 self._hands.read_peers(action.tunnel)
             case Save():
                 self._hands.save(action.state)
+            case SaveCache():
+                self._hands.save_cache(action)
             case Stamp():
                 self._hands.stamp(action)
             case UseServers():

@@ -8,20 +8,26 @@ control tunnel.
 import contextlib
 import ipaddress
 from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import TypeAlias
 
 from wgmap.addresses import IPAddress, IPNetwork, host_prefix
 from wgmap.net import plan, sysctl
 from wgmap.net.errors import NetworkError
 from wgmap.net.netlink import Network
-from wgmap.net.plan import IPInterface, Route
+from wgmap.net.plan import IPInterface, Route, Rule
 from wgmap.net.rtnetlink import SCOPE_LINK, SCOPE_UNIVERSE
 from wgmap.wg.device import Backend, Device, DeviceConfig, DeviceState, PeerConfig
-from wgmap.wg.keys import PrivateKey
+from wgmap.wg.keys import PrivateKey, PublicKey
+from wgmap.wg.userspace import exists
 from wgmap_agent.config import AgentConfig
 from wgmap_agent.engine.types import Identity, ServerInfo
 
+Place: TypeAlias = tuple[str, int]  # a data interface and its port
+
 # A peer may own a prefix of the overlay's own length: its route then goes before the TUN's.
 TUN_METRIC = 4342
+RULES = 4342  # priority of our policy rules: before the main table
 # RFC 7600, section 4.8: an address that stands for none. Of link scope no source is chosen from it.
 DUMMY = ipaddress.IPv4Interface("192.0.0.8/32")
 
@@ -29,8 +35,9 @@ DUMMY = ipaddress.IPv4Interface("192.0.0.8/32")
 class Sources:
     """The own host EIDs: the preferred source of every route into the overlay, by family."""
 
-    def __init__(self, prefixes: Sequence[IPNetwork]) -> None:
+    def __init__(self, prefixes: Sequence[IPNetwork], table: int = plan.MAIN_TABLE) -> None:
         """Take the agent's prefixes; only those of a single address can be a source."""
+        self._table = table
         self.hosts = tuple(one for one in prefixes if one.num_addresses == 1)
         self._by_version: dict[int, IPAddress] = {}
         for host in self.hosts:
@@ -38,7 +45,7 @@ class Sources:
 
     def route(self, prefix: IPNetwork, interface: str, metric: int = 0) -> Route:
         """Make a route with its source; a router's prefix has none, the kernel picks."""
-        return Route(prefix, interface, self._by_version.get(prefix.version), metric)
+        return Route(prefix, interface, self._by_version.get(prefix.version), metric, self._table)
 
 
 async def set_up_tun(network: Network, config: AgentConfig) -> None:
@@ -52,9 +59,40 @@ async def set_up_tun(network: Network, config: AgentConfig) -> None:
 async def route_overlay(network: Network, config: AgentConfig) -> None:
     """Route the overlay to the TUN, from where first packets come; raises NetworkError."""
     name = config.tun.interface
-    sources = Sources(config.agent.prefixes)
+    sources = Sources(config.agent.prefixes, config.table)
     routes = [sources.route(prefix, name, TUN_METRIC) for prefix in config.agent.overlay]
-    await network.set_routes(name, routes)
+    await network.set_routes(name, routes, config.table)
+    await network.set_routes(name, (), _other_table(config))
+
+
+def rules(config: AgentConfig, links: Iterable[IPNetwork] = ()) -> list[Rule]:
+    """Return the policy rules: none where the overlay is routed in the main table.
+
+    The tunnels' own packets, own prefixes and the networks of the underlay's ``links`` are left to
+    the main table, all else is looked up among the overlay's routes first. Packets of the tunnels
+    are known by their mark, and by their ports as well: a strict rp_filter looks for the way back
+    of what comes in, without a mark. It does so for ARP too, hence the links.
+    """
+    if not config.underlay.fwmark:
+        return []
+    ports = (config.control.port, *(port for _, port in config.data.places))
+    found: list[Rule] = []
+    for family in (4, 6):
+        main = partial(Rule, family=family, table=plan.MAIN_TABLE)
+        found.append(main(priority=RULES, fwmark=config.underlay.fwmark))
+        found += [main(priority=RULES, udp_source_port=port) for port in ports]
+        found += [
+            main(priority=RULES, destination=prefix)
+            for prefix in dict.fromkeys((*config.agent.prefixes, *links))
+            if prefix.version == family
+        ]
+        found.append(Rule(family=family, priority=RULES + 1, table=config.table))
+    return found
+
+
+def _other_table(config: AgentConfig) -> int:
+    """Return where routes are left over from another configuration."""
+    return plan.MAIN_TABLE if config.underlay.fwmark else config.underlay.table
 
 
 async def open_control(
@@ -71,6 +109,7 @@ async def open_control(
         DeviceConfig(
             private_key=None if state.public_key == key.public else key,
             listen_port=None if state.listen_port == section.port else section.port,
+            fwmark=config.underlay.fwmark,
             peers=_server_changes(state, who.servers, section.keepalive_s),
         )
     )
@@ -82,39 +121,69 @@ async def open_control(
 
 
 async def open_data(
-    backend: Backend, network: Network, config: AgentConfig, key: PrivateKey
-) -> Device:
-    """Open the data tunnels' interface; DeviceError, NetworkError.
+    backend: Backend, network: Network, config: AgentConfig, key: PrivateKey, place: Place
+) -> tuple[Device, DeviceState]:
+    """Open an interface of data tunnels at its name and port; DeviceError, NetworkError.
 
-    Peers that are there stay, and the routes over it are made those of its peers: an agent that
-    died between the two left one without the other.
+    Peers that are there stay; returns also what the device was before.
     """
-    section = config.data
-    device = await backend.open(section.interface)
+    interface, port = place
+    device = await backend.open(interface)
     state = await device.read()
     change = DeviceConfig(
         private_key=None if state.public_key == key.public else key,
-        listen_port=None if state.listen_port == section.port else section.port,
+        listen_port=None if state.listen_port == port else port,
+        fwmark=config.underlay.fwmark,
     )
-    if change != DeviceConfig():
-        await device.configure(change)
-    await _bring_up(network, section.interface, config.tun.mtu)
-    await _accept_before_routed(network, section.interface)
-    sources = Sources(config.agent.prefixes)
-    owned = (prefix for peer in state.peers.values() for prefix in peer.allowed_ips)
-    await network.set_routes(
-        section.interface, [sources.route(prefix, section.interface) for prefix in owned]
-    )
-    return device
+    await device.configure(change)
+    await _bring_up(network, interface, config.tun.mtu)
+    await _accept_before_routed(network, interface)
+    return device, state
+
+
+async def place_of(backend: Backend, config: AgentConfig, key: PublicKey) -> Place:
+    """Tell which of the two data interfaces has this key; the first where none has."""
+    for place in config.data.places:
+        if not exists(place[0]):
+            continue
+        device = await backend.open(place[0])
+        try:
+            if (await device.read()).public_key == key:
+                return place
+        finally:
+            await device.close()
+    return config.data.places[0]
+
+
+async def remove_other(backend: Backend, config: AgentConfig, place: Place) -> None:
+    """Remove the data interface that a rotation left behind: its key is gone. DeviceError."""
+    for name, _ in config.data.places:
+        if name != place[0] and exists(name):
+            await backend.remove(name)
 
 
 class DataRoutes:
-    """The routes to the data interface; each call is one batch."""
+    """The routes to a data interface; each call is one batch."""
 
-    def __init__(self, network: Network, config: AgentConfig) -> None:
+    def __init__(self, network: Network, config: AgentConfig, interface: str) -> None:
         self._network = network
-        self._interface = config.data.interface
-        self._sources = Sources(config.agent.prefixes)
+        self._interface = interface
+        self._table, self._other = config.table, _other_table(config)
+        self._sources = Sources(config.agent.prefixes, config.table)
+
+    async def adopt(self, state: DeviceState) -> None:
+        """Make the routes those of the device's peers; raises NetworkError.
+
+        An agent that died between a peer and its route left one without the other.
+        """
+        owned = (prefix for peer in state.peers.values() for prefix in peer.allowed_ips)
+        routes = [self._sources.route(prefix, self._interface) for prefix in owned]
+        await self._network.set_routes(self._interface, routes, self._table)
+        await self._network.set_routes(self._interface, (), self._other)
+
+    async def present(self) -> list[IPNetwork]:
+        """Return what is routed over the interface; raises NetworkError."""
+        return [route.prefix for route in await self._network.routes(self._interface, self._table)]
 
     async def add(self, prefixes: Sequence[IPNetwork]) -> None:
         """Add or replace; raises NetworkError."""
@@ -123,7 +192,7 @@ class DataRoutes:
 
     async def delete(self, prefixes: Sequence[IPNetwork]) -> None:
         """Remove, whatever their source; absent ones are no error. Raises NetworkError."""
-        routes = [Route(prefix, self._interface) for prefix in prefixes]
+        routes = [Route(prefix, self._interface, table=self._table) for prefix in prefixes]
         await self._network.change_routes(delete=routes)
 
 

@@ -5,9 +5,11 @@ from pathlib import Path
 from wgmap.errors import ConfigError
 from wgmap.wg import keyfile
 from wgmap.wg.keys import PrivateKey
+from wgmap_agent.runner import files
 
 CONTROL_KEY = "control.key"
 DATA_KEY = "data.key"
+NEXT_KEY = "data-next.key"  # while the data key rotates: the new one
 
 
 def make(directory: Path) -> dict[str, str]:
@@ -33,3 +35,28 @@ def load(directory: Path) -> tuple[PrivateKey, PrivateKey]:
         msg = f"{control}: no key; make one with: wgmap-agent keygen --dir {directory}"
         raise ConfigError(msg)
     return keyfile.load(control), keyfile.load_or_create(directory / DATA_KEY)
+
+
+def has_next(directory: Path) -> bool:
+    """Tell whether a rotation of the data key is under way."""
+    return (directory / NEXT_KEY).exists()
+
+
+def make_next(directory: Path) -> PrivateKey:
+    """Return the data key that is rotated to, on disk before; raises ConfigError."""
+    return keyfile.load_or_create(directory / NEXT_KEY)
+
+
+def commit_next(directory: Path) -> None:
+    """Make the new data key the data key, and the rotation over; raises ConfigError."""
+    try:
+        (directory / NEXT_KEY).replace(directory / DATA_KEY)
+        files.sync_directory(directory)
+    except OSError as error:
+        msg = f"{directory / DATA_KEY}: {error.strerror}"
+        raise ConfigError(msg) from error
+
+
+def made_at(directory: Path) -> float:
+    """Return when the data key was made (seconds since 1970)."""
+    return (directory / DATA_KEY).stat().st_mtime

@@ -18,7 +18,9 @@ from wgmap.addresses import Endpoint, IPAddress, IPNetwork
 from wgmap.log import Log
 from wgmap.net.changes import Change, ChangeKind
 from wgmap.net.netlink import AddressState, Network
+from wgmap.net.rtnetlink import SCOPE_UNIVERSE
 from wgmap_agent.config import AgentConfig
+from wgmap_agent.runner import interfaces
 
 SETTLE_S = 0.02  # a change that is followed by others waits for them (a flow may wait as well),
 SETTLE_MOST_S = 0.5  # but not for longer than this
@@ -42,8 +44,11 @@ class Rules:
     @classmethod
     def of(cls, config: AgentConfig) -> "Rules":
         """Take them from the configuration."""
-        names = (config.tun.interface, config.control.interface, config.data.interface)
-        return cls(frozenset(names), (*config.agent.overlay, config.control.prefix))
+        data = (name for name, _ in config.data.places)
+        names = (config.tun.interface, config.control.interface, *data)
+        # With a mark the tunnels' packets keep out of the overlay, whatever it covers.
+        overlay = config.agent.prefixes if config.underlay.fwmark else config.agent.overlay
+        return cls(frozenset(names), (*overlay, config.control.prefix))
 
 
 def rlocs(
@@ -66,6 +71,21 @@ def rlocs(
     ]
     found.sort(key=lambda one: (*one[:3], int(one[3])))
     return tuple(dict.fromkeys(one[3] for one in found))[:MAX_RLOCS]
+
+
+def networks(
+    addresses: Mapping[str, Iterable[AddressState]], rules: Rules
+) -> tuple[IPNetwork, ...]:
+    """Return the networks of the links of the underlay. Pure."""
+    found = {
+        state.address.network
+        for name, states in addresses.items()
+        if name not in rules.own_interfaces
+        for state in states
+        if state.scope == SCOPE_UNIVERSE
+        and state.address.network.prefixlen < state.address.max_prefixlen
+    }
+    return tuple(sorted(found, key=lambda one: (one.version, one.network_address, one.prefixlen)))
 
 
 def room(
@@ -105,6 +125,8 @@ class Links:
         self._rules = Rules.of(config)
         self._servers = tuple(one.endpoint for one in config.server)
         self._mtu = config.tun.mtu
+        self._mark = config.underlay.fwmark
+        self._config = config
         self._room: int | None = None
 
     def towards(self, servers: tuple[Endpoint, ...]) -> None:
@@ -112,10 +134,13 @@ class Links:
         self._servers = servers
 
     async def underlay(self) -> tuple[IPAddress, ...]:
-        """Read the addresses as they are now; raises NetworkError."""
+        """Read the addresses as they are now, and have the rules follow; raises NetworkError."""
         addresses = await self._network.addresses()
+        await self._network.set_rules(
+            interfaces.rules(self._config, networks(addresses, self._rules))
+        )
         up = {name for name in addresses if is_up(name)}
-        sources = (source_towards(server) for server in self._servers)
+        sources = (source_towards(server, self._mark) for server in self._servers)
         preferred = {source for source in sources if source is not None}
         chosen = rlocs(addresses, up, preferred, self._rules)
         self._check_mtu(room(addresses, chosen, mtu_of))
@@ -242,10 +267,15 @@ def _ask(number: int, interface: str) -> bytes:
     return answer[16:]
 
 
-def source_towards(endpoint: Endpoint) -> IPAddress | None:
-    """Return the address that the kernel sends from to an endpoint; None without a way."""
+def source_towards(endpoint: Endpoint, mark: int = 0) -> IPAddress | None:
+    """Return the address that the kernel sends from to an endpoint; None without a way.
+
+    ``mark``: of the packets that are meant.
+    """
     family = socket.AF_INET if endpoint.address.version == 4 else socket.AF_INET6
     with socket.socket(family, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+        if mark:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
         probe.connect((str(endpoint.address), endpoint.port))  # nothing is sent
         name: str = probe.getsockname()[0]
         return ipaddress.ip_address(name.partition("%")[0])

@@ -2,7 +2,7 @@
 
 import errno
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from wgmap.errors import WgmapError
 from wgmap.wg.device import DeviceError
@@ -15,15 +15,21 @@ class InterfaceLostError(WgmapError):
 class Presence:
     """Remembers which interfaces there were, by their indices."""
 
-    def __init__(self, names: Iterable[str]) -> None:
-        """Look at interfaces that exist; raises InterfaceLostError where one does not."""
-        self._indices = {name: _index(name) for name in names}
+    def __init__(self, names: Callable[[], Iterable[str]]) -> None:
+        """Look at interfaces that exist, and are others now and then.
+
+        Raises InterfaceLostError where one does not exist.
+        """
+        self._names = names
+        self._indices: dict[str, int] = {}
         self.check()
 
     def check(self) -> None:
         """Raise InterfaceLostError where one is not what it was."""
-        for name, index in self._indices.items():
-            if index == 0 or _index(name) != index:
+        now = {name: _index(name) for name in self._names()}
+        before, self._indices = self._indices, now
+        for name, index in now.items():
+            if index == 0 or before.get(name, index) != index:
                 msg = f"{name} is gone"
                 raise InterfaceLostError(msg)
 

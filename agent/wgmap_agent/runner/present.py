@@ -59,6 +59,11 @@ def forget(answer: Json) -> str:
     return f"{answer['eid']}: {'forgotten' if answer['found'] else 'no tunnel'}"
 
 
+def rotate(answer: Json) -> str:
+    """Write the answer to ``rotate-key``."""
+    return f"the data key rotates to {answer['key']}"
+
+
 def duration(seconds: float) -> str:
     """Write seconds as WireGuard's tools do: ``1 hour, 2 minutes, 3 seconds``."""
     left, parts = int(seconds), []

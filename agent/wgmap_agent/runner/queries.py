@@ -16,6 +16,7 @@ from wgmap_agent.engine.engine import Engine
 from wgmap_agent.engine.resolutions import Resolution
 from wgmap_agent.runner.contacts import Contacts
 from wgmap_agent.runner.pump import Pump
+from wgmap_agent.runner.rotator import Rotator
 from wgmap_agent.runner.statussocket import Json
 from wgmap_agent.runner.trace import Tracer
 
@@ -34,12 +35,14 @@ class Queries:
         pump: Pump,
         counters: Callable[[], dict[str, int]],
         contacts: Contacts,
+        rotator: Rotator,
     ) -> None:
         self._config = config
         self._engine = engine
         self._pump = pump
         self._counters = counters
         self._contacts = contacts
+        self._rotator = rotator
         self._tracer = Tracer(config, contacts)
         self._resolving = 0
 
@@ -48,20 +51,27 @@ class Queries:
         match question.get("op"):
             case "status":
                 return self.status()
-            case "resolve":
-                return await self.resolve(_eid(question))
-            case "trace":
-                return await self.trace(_eid(question))
-            case "contact":
-                return {"contact": self._contacts.steps(_eid(question))}
-            case "forget":
-                return await self.forget(_eid(question))
+            case "resolve" | "trace" | "forget" | "contact" as op:
+                return await self._about(op, _eid(question))
+            case "rotate":
+                return {"key": str(await self._rotator.begin())}
             case "stop":
                 asyncio.get_running_loop().call_soon(self._pump.stop)
                 return {}
             case other:
                 msg = f"{other!r} is no request"
                 raise ConfigError(msg)
+
+    async def _about(self, op: str, eid: IPAddress) -> Json:
+        match op:
+            case "resolve":
+                return await self.resolve(eid)
+            case "trace":
+                return await self.trace(eid)
+            case "forget":
+                return await self.forget(eid)
+            case _:
+                return {"contact": self._contacts.steps(eid)}
 
     def status(self) -> Json:
         """Describe the agent, as ``wgmap-agent status --json`` prints it."""

@@ -5,29 +5,31 @@ While one save is under way, the newest of those that wait wins.
 
 import asyncio
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 from wgmap.errors import WgmapError
 from wgmap.log import Log
-from wgmap_agent.engine.types import Save, SavedState
+
+State = TypeVar("State")
 
 log = Log("agent.saver")
 
 
-class Saver:
+class Saver(Generic[State]):
     """Hands states to a blocking ``save``, one at a time, on another thread."""
 
     def __init__(
         self,
-        save: Callable[[SavedState], None],
-        failed: Callable[[Save, WgmapError], None],
+        save: Callable[[State], None],
+        failed: Callable[[State, WgmapError], None],
     ) -> None:
         """Take what saves, or raises WgmapError, and whom to tell then."""
         self._save = save
         self._failed = failed
-        self._next: SavedState | None = None
+        self._next: State | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def __call__(self, state: SavedState) -> None:
+    def __call__(self, state: State) -> None:
         """Save this soon."""
         self._next = state
         if self._task is None:
@@ -45,5 +47,5 @@ class Saver:
                 await asyncio.to_thread(self._save, state)
             except WgmapError as error:
                 log.warning("state not saved", reason=error)
-                self._failed(Save(state), error)
+                self._failed(state, error)
         self._task = None

@@ -12,28 +12,42 @@ from typing import Any
 from wgmap import addresses, clock
 from wgmap.errors import WgmapError
 from wgmap.log import Log
+from wgmap.metrics import MetricsServer
 from wgmap.net.netlink import Network
 from wgmap.signals import ending
 from wgmap.systemd import watchdog_interval_s
 from wgmap.wg import probe
-from wgmap.wg.device import Device, DeviceState
-from wgmap.wg.keys import PrivateKey
+from wgmap.wg.device import Backend, Device, DeviceState
+from wgmap.wg.keys import PrivateKey, PublicKey
 from wgmap_agent.config import AgentConfig
 from wgmap_agent.engine.engine import Engine
+from wgmap_agent.engine.locators import Rank
 from wgmap_agent.engine.settings import Settings
-from wgmap_agent.engine.types import Action, Identity, ServerInfo, Tunnel
-from wgmap_agent.runner import interfaces, keys, walltime
+from wgmap_agent.engine.types import (
+    Action,
+    Identity,
+    Save,
+    SaveCache,
+    SavedState,
+    ServerInfo,
+    Tunnel,
+)
+from wgmap_agent.runner import cachefile, interfaces, keys, walltime
+from wgmap_agent.runner.cachefile import Cached, CacheFile, Times
 from wgmap_agent.runner.contacts import Contacts
 from wgmap_agent.runner.controlsocket import ControlSocket, Datagram
+from wgmap_agent.runner.dataside import DataSide
 from wgmap_agent.runner.executor import Executor, Hands, SourceFinder
-from wgmap_agent.runner.injector import Injector, Sender
-from wgmap_agent.runner.links import Links, Rules
+from wgmap_agent.runner.injector import Sender
+from wgmap_agent.runner.links import Links
 from wgmap_agent.runner.lost import InterfaceLostError, Presence, is_lost
+from wgmap_agent.runner.measures import Measures
 from wgmap_agent.runner.overheard import Handshake, Overheard
 from wgmap_agent.runner.pump import Pump
 from wgmap_agent.runner.queries import Queries
 from wgmap_agent.runner.readiness import Readiness
 from wgmap_agent.runner.readpeers import PeerReader
+from wgmap_agent.runner.rotator import Rotator, Steps
 from wgmap_agent.runner.saver import Saver
 from wgmap_agent.runner.statussocket import StatusSocket
 from wgmap_agent.runner.store import Store
@@ -68,7 +82,9 @@ async def run(config: AgentConfig) -> None:
                 return
 
 
-def identity(config: AgentConfig, control: PrivateKey, data: PrivateKey) -> Identity:
+def identity(
+    config: AgentConfig, control: PrivateKey, data: PrivateKey, data_port: int
+) -> Identity:
     """Say who this agent is, as the engine wants to know it."""
     section = config.agent
     return Identity(
@@ -78,7 +94,7 @@ def identity(config: AgentConfig, control: PrivateKey, data: PrivateKey) -> Iden
         overlay=section.overlay,
         control_address=addresses.control_address(config.control.prefix, control.public),
         data_key=data.public,
-        data_port=config.data.port,
+        data_port=data_port,
         servers=tuple(
             ServerInfo(one.name, one.control_key, one.endpoint, one.control_address)
             for one in config.server
@@ -86,15 +102,43 @@ def identity(config: AgentConfig, control: PrivateKey, data: PrivateKey) -> Iden
         ttl_min=section.ttl_min,
         idle_s=section.idle_s,
         control_prefix=config.control.prefix,
+        ranks=tuple(Rank(one.prefix, one.priority, one.weight) for one in config.underlay.locator),
+        marked=bool(config.underlay.fwmark),
+    )
+
+
+def settings_of(config: AgentConfig) -> Settings:
+    """Return the engine's settings with what is configured of them."""
+    configured = Settings.configured(
+        unanswered_s=config.agent.unanswered_s,
+        never_stood_s=config.agent.pending_s,
+        unconfirmed_s=config.cache.hours * 3600,
+        cache_peers=config.cache.peers if config.cache.enabled else 0,
+    )
+    return replace(
+        configured,
+        way_back_s=config.underlay.way_back_s,
+        control_keepalive_s=config.control.keepalive_s,
     )
 
 
 class _Agent:
     """Everything that runs, wired together."""
 
-    def __init__(self, config: AgentConfig, engine: Engine, who: Identity, store: Store) -> None:
+    network: Network
+    data: DataSide
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        engine: Engine,
+        who: Identity,
+        store: Store,
+        cache_file: CacheFile,
+    ) -> None:
         self.config = config
         self.store = store
+        self.cache_file = cache_file
         self.engine = engine
         self.who = who
         self.pump = Pump(engine, clock.now)
@@ -107,42 +151,51 @@ class _Agent:
         store = stack.enter_context(Store(config.agent.state_dir))
         control_key, data_key = keys.load(config.agent.state_dir)
         await walltime.reached(store.last_wall)
-        who = identity(config, control_key, data_key)
+        backend = await probe.choose(config.agent.state_dir)
+        network = await stack.enter_async_context(Network())
+        data = DataSide(config, backend, network, data_key)
+        key, port = await data.registered()
+        who = identity(config, control_key, key, port)
         rng = random.Random()  # noqa: S311  # jitter and nonces; tunnels authenticate
-        settings = Settings.configured(config.agent.unanswered_s, config.agent.pending_s)
-        engine = Engine(who, store.load(), rng, settings)
+        settings = settings_of(config)
+        owner = cachefile.owner_of(who, control_key.public)
+        cache_file = CacheFile(config.agent.state_dir, owner, settings.unconfirmed_s)
+        cached, saved = _remembered(config, store, cache_file)
+        engine = Engine(who, saved, rng, settings, cached.peers)
         # From here on those count that a former run learnt.
-        self = cls(config, engine, replace(who, servers=engine.servers()), store)
-        await self._open(stack, control_key, data_key)
+        self = cls(config, engine, replace(who, servers=engine.servers()), store, cache_file)
+        self.network, self.data = network, data
+        await self._open(stack, backend, control_key)
         return self
 
-    async def _open(
-        self, stack: AsyncExitStack, control_key: PrivateKey, data_key: PrivateKey
-    ) -> None:
+    async def _open(self, stack: AsyncExitStack, backend: Backend, control_key: PrivateKey) -> None:
         config = self.config
         tun = stack.enter_context(Tun(config.tun.interface))
-        backend = await probe.choose(config.agent.state_dir)
-        self.network = await stack.enter_async_context(Network())
         await interfaces.set_up_tun(self.network, config)
-        devices = {
-            Tunnel.CONTROL: await interfaces.open_control(
-                backend, self.network, config, self.who, control_key
-            ),
-            Tunnel.DATA: await interfaces.open_data(backend, self.network, config, data_key),
-        }
-        for device in devices.values():
-            stack.push_async_callback(device.close)
+        control = await interfaces.open_control(
+            backend, self.network, config, self.who, control_key
+        )
+        stack.push_async_callback(control.close)
+        self.pair = await self.data.open(stack)
+        devices: dict[Tunnel, Device] = {Tunnel.CONTROL: control, Tunnel.DATA: self.pair}
         # Last: from here on first packets come in, and they must find the data routes.
         await interfaces.route_overlay(self.network, config)
         self.control = stack.enter_context(self._control_socket())
-        self.saver = Saver(self.store.save, self._failed)
+        self.saver: Saver[SavedState] = Saver(
+            self.store.save, lambda state, error: self._failed(Save(state), error)
+        )
+        self.cache_saver: Saver[SaveCache] = Saver(
+            lambda cache: self.cache_file.save(cache, _times()), self._failed
+        )
         stack.push_async_callback(self.saver.close)
+        stack.push_async_callback(self.cache_saver.close)
         self.executor = self._executor(stack, devices)
         self.pump.add(tun, self.engine.packet)
         self.pump.add(self.control, self._datagram)
-        self.overheard = stack.enter_context(Overheard(config.data.port))
+        self.overheard = [stack.enter_context(Overheard(port)) for _, port in config.data.places]
         self.links = Links(self.network, config)
         self.links.towards(tuple(one.endpoint for one in self.who.servers))
+        self.rotator = Rotator(config, self.data, self.pair, self._rotation_steps())
 
     def _control_socket(self) -> ControlSocket:
         servers = {one.name: one.control_address for one in self.who.servers}
@@ -160,13 +213,14 @@ class _Agent:
         stack.push_async_callback(reader.close)
         hands = Hands(
             devices=devices,
-            routes=interfaces.DataRoutes(self.network, config),
+            routes=self.pair,
             control=self.control,
-            data=stack.enter_context(Injector(config.data.interface)),
+            data=self.pair,
             local=stack.enter_context(Sender()),
             source_for=SourceFinder(config.agent.prefixes),
             read_peers=reader.want,
             save=self.saver,
+            save_cache=self._save_cache,
             stamp=self.contacts.stamp,
             use_servers=self._use_servers,
             data_mtu=config.tun.mtu,
@@ -175,28 +229,44 @@ class _Agent:
 
     async def run(self) -> None:
         """Serve until told to stop."""
-        queries = Queries(self.config, self.engine, self.pump, self.counters, self.contacts)
+        queries = Queries(
+            self.config, self.engine, self.pump, self.counters, self.contacts, self.rotator
+        )
         socket = StatusSocket(self.config.agent.socket, queries)
         await socket.start()
+        listen = self.config.metrics.listen
+        page = Measures(self.engine, self.contacts, self.counters)
+        metrics = MetricsServer(listen, page) if listen is not None else None
         try:
-            present = Presence(Rules.of(self.config).own_interfaces)
+            if metrics is not None:
+                await metrics.start()
+            present = Presence(self._interfaces)
             with self.network.changes() as changes, ending(self.pump.stop):
                 underlay = await self.links.underlay()
                 self.pump.take(self.engine.start(clock.now(), underlay))
-                self.overheard.start(self._handshake)
+                for overheard in self.overheard:
+                    overheard.start(self._handshake)
                 async with _background(
                     self.pump,
                     self.links.watch(changes, present.check, self._moved),
                     self._tell_manager(),
+                    self.rotator.run(),
                 ):
                     log.info("started", name=self.who.name, control=self.who.control_address)
                     gc.collect()
                     gc.freeze()  # what is there stays: a collection that walks it is a delay
                     await self.pump.run(self.executor.execute, self.executor.begin)
+                    await self.executor.execute(self.engine.stop(clock.now()))
         finally:
             self.readiness.stopping()
             await socket.close()
+            if metrics is not None:
+                await metrics.close()
             log.info("stopped; tunnels stay")
+
+    def _save_cache(self, cache: SaveCache) -> None:
+        if self.config.cache.enabled:
+            self.cache_saver(cache)
 
     def counters(self) -> dict[str, int]:
         """Count what the runner did; the names do not meet those of the engine."""
@@ -209,10 +279,25 @@ class _Agent:
     def _datagram(self, now: float, datagram: Datagram) -> list[Action]:
         return self.engine.datagram(now, datagram.source, datagram.data)
 
+    def _interfaces(self) -> tuple[str, ...]:
+        config = self.config
+        return config.tun.interface, config.control.interface, *self.pair.names
+
+    def _rotation_steps(self) -> Steps:
+        return Steps(
+            announce=self._announce,
+            registered=lambda: self.engine.is_registered(clock.now()),
+            count=self.engine.counters.add,
+        )
+
+    def _announce(self, key: PublicKey, port: int) -> None:
+        self.pump.take(self.engine.rotate(clock.now(), key, port))
+
     def _handshake(self, one: Handshake) -> None:
         if one.is_response:
             self.pump.take(self.engine.response(clock.now(), one.source))
         else:
+            self.rotator.hurry()
             self.pump.take(self.engine.initiation(clock.now(), one.source, one.at, one.packet))
 
     def _failed(self, action: Action, error: WgmapError) -> None:
@@ -245,6 +330,22 @@ class _Agent:
                 await asyncio.to_thread(self.store.note_wall, walltime.now())  # disks may hang
                 noted_at = now
             await asyncio.sleep(WATCH_S if registered else REGISTERED_POLL_S)
+
+
+def _times() -> Times:
+    return Times(clock.now(), walltime.now())
+
+
+def _remembered(
+    config: AgentConfig, store: Store, cache_file: CacheFile
+) -> tuple[Cached, SavedState]:
+    """Read what a former run left."""
+    saved = store.load()
+    if not config.cache.enabled:
+        cache_file.remove()
+        return Cached(), saved
+    cached = cache_file.load(_times())
+    return cached, replace(saved, revocation=cached.revocation_known(saved.revocation))
 
 
 @asynccontextmanager

@@ -7,14 +7,13 @@ one line too: ``{"ok": ...}`` or ``{"error": TEXT, "code": EXIT-CODE}``; then it
 import asyncio
 import contextlib
 import json
-import os
 import socket
-import stat
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from wgmap.errors import ConfigError, ConflictError, ExitCode, UnavailableError, WgmapError
+from wgmap import unixsocket
+from wgmap.errors import ConfigError, ExitCode, UnavailableError, WgmapError
 from wgmap.log import Log
 
 MAX_REQUEST = 4096  # bytes
@@ -40,7 +39,7 @@ class StatusSocket:
 
     async def start(self) -> None:
         """Listen; replaces the file of a dead agent. Raises ConflictError, ConfigError."""
-        listener = _listen(self._path)
+        listener = unixsocket.listen(self._path)
         self._server = await asyncio.start_unix_server(
             self._accept, sock=listener, limit=MAX_REQUEST
         )
@@ -124,41 +123,3 @@ def _parse(line: bytes) -> Json:
     if not isinstance(value, dict):
         raise ConfigError("a request is one line with a JSON object")
     return value
-
-
-def _listen(path: Path) -> socket.socket:
-    try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        _remove_dead(path)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            os.fchmod(listener.fileno(), 0o600)  # before bind: the file never has another mode
-            listener.bind(str(path))
-            path.chmod(0o600)
-        except OSError:
-            listener.close()
-            raise
-    except OSError as error:
-        msg = f"{path}: {error.strerror or error}"
-        raise ConfigError(msg) from error
-    return listener
-
-
-def _remove_dead(path: Path) -> None:
-    """Remove the socket of an agent that is gone; raises ConflictError where one lives."""
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        msg = f"{path}: not a socket, not touched"
-        raise ConfigError(msg)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink()
-            return
-    msg = f"{path}: another wgmap-agent listens there"
-    raise ConflictError(msg)

@@ -12,7 +12,7 @@ import struct
 import zlib
 from ipaddress import IPv6Address
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import msgpack
 
@@ -21,6 +21,7 @@ from wgmap.errors import ConfigError, ConflictError, WgmapError
 from wgmap.log import Log
 from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine.types import SavedState, ServerInfo
+from wgmap_agent.runner import files
 
 STATE_FILE = "state"
 LOCK_FILE = "lock"
@@ -62,7 +63,7 @@ class Store:
     def save(self, state: SavedState) -> None:
         """Replace the saved state and wait for the disk; raises StateError."""
         try:
-            _replace(self.directory, encode(state))
+            files.replace(self.directory / STATE_FILE, encode(state))
         except OSError as error:
             msg = f"{self.directory / STATE_FILE}: {error.strerror}"
             raise StateError(msg) from error
@@ -193,29 +194,6 @@ def _read(path: Path) -> bytes:
         return file.read(MAX_STATE_BYTES + _HEADER.size + 1)
 
 
-def _replace(directory: Path, data: bytes) -> None:
-    temporary = directory / (STATE_FILE + ".new")
-    with _create(temporary) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(directory / STATE_FILE)
-    _sync_directory(directory)
-
-
-def _create(path: Path) -> BinaryIO:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    return os.fdopen(fd, "wb")
-
-
 def _set_aside(path: Path) -> None:
     with contextlib.suppress(OSError):
         path.replace(path.with_name(STATE_FILE + ".bad"))
-
-
-def _sync_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -17,12 +17,21 @@ from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.nlsocket import NetlinkRequest
 from pyroute2.netlink.rtnl import RTM_GETROUTE
+from pyroute2.netlink.rtnl.fibmsg import FR_ACT_BLACKHOLE, FR_ACT_TO_TBL
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from wgmap.addresses import IPAddress
 from wgmap.net.changes import ChangeListener
 from wgmap.net.errors import NetworkError
-from wgmap.net.plan import MAIN_TABLE, Difference, IPInterface, Route, route_difference
+from wgmap.net.plan import (
+    MAIN_TABLE,
+    Difference,
+    IPInterface,
+    Route,
+    Rule,
+    difference,
+    route_difference,
+)
 from wgmap.net.rtnetlink import (
     IPV6_DEFAULT_METRIC,
     SCOPE_UNIVERSE,
@@ -115,17 +124,65 @@ class Network:
         """Drop what comes in by an interface and is not for this machine; idempotent.
 
         A routing rule, because the sysctl ``forwarding`` of an IPv6 interface does not stop
-        forwarding. Rules name the interface, so they outlive it.
+        forwarding. Rules name the interface, so they outlive it: those of ours whose interface is
+        gone are removed here.
         """
+        await self._forget_absent()
         for family in (socket.AF_INET, socket.AF_INET6):
             with _errors(f"rule for {interface}", {errno.EEXIST}):
                 await self._netlink.rule("add", **_no_forwarding(interface, family))
+
+    async def _forget_absent(self) -> None:
+        """Remove our rules against forwarding whose interface is gone."""
+        for message in await self._dump_rules():
+            name = message.get_attr("FRA_IIFNAME")
+            ours = message.get_attr("FRA_PROTOCOL") == PROTOCOL
+            if ours and message["action"] == FR_ACT_BLACKHOLE and not self._has(name):
+                with _errors(f"rule for {name}", {errno.ENOENT}):
+                    await self._netlink.rule("del", **_no_forwarding(name, message["family"]))
+
+    def _has(self, interface: str) -> bool:
+        try:
+            return self.index(interface) > 0
+        except NetworkError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            return False
 
     async def permit_forwarding(self, interface: str) -> None:
         """Undo ``forbid_forwarding``; no error where there is nothing to undo."""
         for family in (socket.AF_INET, socket.AF_INET6):
             with _errors(f"rule for {interface}", {errno.ENOENT}):
                 await self._netlink.rule("del", **_no_forwarding(interface, family))
+
+    # Rules
+
+    async def rules(self) -> list[Rule]:
+        """Return our policy rules (PROTOCOL) of both families that look a table up."""
+        return [
+            _rule(one)
+            for one in await self._dump_rules()
+            if one.get_attr("FRA_PROTOCOL") == PROTOCOL and one["action"] == FR_ACT_TO_TBL
+        ]
+
+    async def _dump_rules(self) -> list[Any]:
+        with _errors("list rules"):
+            return [
+                message
+                for family in (socket.AF_INET, socket.AF_INET6)
+                async for message in await self._netlink.rule("dump", family=family)
+            ]
+
+    async def set_rules(self, wanted: Iterable[Rule]) -> Difference[Rule]:
+        """Make our policy rules these; new ones first. Returns what was changed."""
+        change = difference(wanted, await self.rules())
+        for rule in change.add:
+            with _errors(f"rule {rule.priority}", {errno.EEXIST}):
+                await self._netlink.rule("add", **_rule_request(rule))
+        for rule in change.delete:
+            with _errors(f"rule {rule.priority}", {errno.ENOENT}):
+                await self._netlink.rule("del", **_rule_request(rule))
+        return change
 
     # Addresses
 
@@ -278,7 +335,41 @@ def _no_forwarding(interface: str, family: int) -> dict[str, Any]:
         "priority": RULE_PRIORITY,
         "iifname": interface,
         "action": "FR_ACT_BLACKHOLE",
+        "protocol": PROTOCOL,
     }
+
+
+def _rule_request(rule: Rule) -> dict[str, Any]:
+    request: dict[str, Any] = {
+        "family": socket.AF_INET if rule.family == 4 else socket.AF_INET6,
+        "priority": rule.priority,
+        "table": rule.table,
+        "protocol": PROTOCOL,
+    }
+    if rule.fwmark is not None:
+        request |= {"fwmark": rule.fwmark, "fwmask": 0xFFFFFFFF}
+    if rule.destination is not None:
+        address, length = rule.destination.network_address, rule.destination.prefixlen
+        request |= {"dst": str(address), "dst_len": length}
+    if rule.udp_source_port is not None:
+        port = rule.udp_source_port
+        request |= {"ip_proto": socket.IPPROTO_UDP, "sport_range": f"{port}:{port}"}
+    return request
+
+
+def _rule(message: Any) -> Rule:
+    destination = message.get_attr("FRA_DST")
+    ports = message.get_attr("FRA_SPORT_RANGE")
+    return Rule(
+        family=4 if message["family"] == socket.AF_INET else 6,
+        priority=message.get_attr("FRA_PRIORITY") or 0,
+        table=message.get_attr("FRA_TABLE") or message["table"],
+        fwmark=message.get_attr("FRA_FWMARK"),
+        destination=None
+        if destination is None
+        else ipaddress.ip_network((destination, message["dst_len"])),
+        udp_source_port=None if ports is None else int(ports.partition(":")[0]),
+    )
 
 
 def _route(interface: str, message: Any) -> Route:

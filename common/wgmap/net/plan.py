@@ -32,6 +32,18 @@ class Route:
         return self.table, self.prefix, self.metric
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """A policy rule: what matches every selector given is looked up in ``table`` (ip-rule(8))."""
+
+    family: int  # 4 or 6
+    priority: int
+    table: int
+    fwmark: int | None = None
+    destination: IPNetwork | None = None
+    udp_source_port: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Difference(Generic[T]):
     """What to add (or to replace) and what to delete, in this order of the inputs."""

@@ -49,14 +49,19 @@ async def test_a_killed_agent_takes_no_packet_with_it_and_a_new_one_adopts(
         assert "peer.kicked" not in bed.one.status()["counters"]
 
 
-async def test_a_stopped_agent_leaves_its_tunnels(tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", [0, 1], ids=["ipv4", "ipv6"])
+async def test_an_upgrade_loses_no_packet(tmp_path: Path, family: int) -> None:
+    """Stopped as a service manager does, and started again, with 100 packets a second."""
     async with fleet(tmp_path, 0) as bed:
         await contact(bed)
-        async with flow_to_two(bed) as stopped:
-            assert await asyncio.to_thread(bed.one.terminate) == 0
-            assert not bed.one.socket.exists()
+        async with flow_to_two(bed, family) as upgraded:
+            for agent in (bed.one, bed.two):
+                assert await asyncio.to_thread(agent.terminate) == 0
+                assert not agent.socket.exists()
+                await asyncio.to_thread(agent.start)
             await asyncio.sleep(0.5)
-        assert stopped.lost == []
+        assert upgraded.lost == []
+        assert upgraded.refused == 0
 
 
 @pytest.mark.parametrize("running", [True, False], ids=["running", "dead"])

@@ -145,5 +145,15 @@ async def test_an_agent_reaches_the_server_and_nothing_behind_it(
     await network.forbid_forwarding(spec.interface)
     await network.forbid_forwarding(spec.interface)
     assert not reaches("2001:db8:6::2")
+    # A rule names its interface and outlives it; the next one of ours takes it away.
+    server.ip("link", "add", "gone0", "type", "veth", "peer", "name", "gone1")
+    await network.forbid_forwarding("gone0")
+    assert "iif gone0" in server.ip("rule")
+    server.ip("link", "del", "gone0")
+    await network.forbid_forwarding(spec.interface)
+    for family in ("-4", "-6"):
+        rules = server.ip(family, "rule")
+        assert "gone0" not in rules
+        assert rules.count(f"iif {spec.interface} ") == 1
     await device.close()
     await tunnel.close()

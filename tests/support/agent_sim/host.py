@@ -26,6 +26,7 @@ from wgmap_agent.engine.types import (
     RefreshEndpoints,
     Refuse,
     Save,
+    SaveCache,
     SavedState,
     Send,
     ServerInfo,
@@ -87,6 +88,7 @@ class Host:
         self.data_key = PublicKey(bytes((low, 0, high)) + bytes(29))
         self.control_key = PublicKey(bytes((low, 1, high)) + bytes(29))
         self.saved = SavedState()
+        self.cache = SaveCache((), None)
         self.app = Application()
         self.routes: set[IPNetwork] = set()
         self.control = Device(
@@ -149,6 +151,7 @@ class Host:
             self.saved,
             random.Random(self.world.rng.getrandbits(64)),
             self.settings,
+            self.cache.peers,
         )
         self._do(self.engine.start(self.world.now, self.underlay))
 
@@ -264,6 +267,8 @@ class Host:
                 self.servers = servers
             case Save(state):
                 self.saved = state
+            case SaveCache():
+                self.cache = action
             case Stamp():
                 pass  # for operators only
             case _:

@@ -8,7 +8,7 @@ from support.eventually import eventually
 from support.memory_device import MemoryDevice
 from wgmap.errors import WgmapError
 from wgmap.wg.device import Device, DeviceState
-from wgmap_agent.engine.types import ReadPeers, Save, SavedState, Tunnel
+from wgmap_agent.engine.types import ReadPeers, SavedState, Tunnel
 from wgmap_agent.runner.readpeers import REST, PeerReader
 from wgmap_agent.runner.saver import Saver
 from wgmap_agent.runner.store import StateError
@@ -88,21 +88,21 @@ async def test_the_newest_state_wins_and_the_loop_is_never_blocked() -> None:
 
 async def test_a_disk_that_refuses_is_told_and_the_next_state_is_tried() -> None:
     saved: list[int] = []
-    failures: list[Save] = []
+    failures: list[SavedState] = []
 
     def save(state: SavedState) -> None:
         if state.nonce == 1:
             raise StateError("full")
         saved.append(state.nonce)
 
-    saver = Saver(save, lambda action, _: failures.append(action))
+    saver = Saver(save, lambda state, _: failures.append(state))
     saver(SavedState(1))
     await saver.close()
-    assert failures == [Save(SavedState(1))]
+    assert failures == [SavedState(1)]
     saver(SavedState(2))
     await saver.close()
     assert saved == [2]
 
 
-def _unexpected(action: Save, error: WgmapError) -> None:
+def _unexpected(state: SavedState, error: WgmapError) -> None:
     raise AssertionError(error)

@@ -9,6 +9,7 @@ import pytest
 from support.agent_values import IDENTITY, SERVERS, net, record
 from wgmap.lisp import codec
 from wgmap.lisp.messages import Eid, MapReply, MapRequest, Record
+from wgmap_agent.engine.cache import Cache
 from wgmap_agent.engine.counters import Counters
 from wgmap_agent.engine.requests import Requests
 from wgmap_agent.engine.servers import RoundTrip, Servers
@@ -27,7 +28,8 @@ class Asking:
         self.rng = random.Random(1)
         self.servers = Servers(SERVERS, settings, self.rng)
         self.servers.start(0.0)
-        self.requests = Requests(IDENTITY, self.servers, settings, self.rng, self.counters)
+        cache = Cache(settings, self.counters)
+        self.requests = Requests(IDENTITY, self.servers, settings, self.rng, self.counters, cache)
 
     def ask(self, now: float = 0.0, *, refresh: bool = False) -> MapRequest:
         """Ask all servers; return what they get."""

@@ -67,6 +67,7 @@ class World:
                 source_for=SourceFinder((OWN,)),
                 read_peers=self.happened.append,
                 save=self.happened.append,
+                save_cache=self.happened.append,
                 stamp=self.happened.append,
                 use_servers=self.happened.append,
                 data_mtu=mtu,

@@ -184,6 +184,11 @@ async def test_the_check_of_own_interfaces_ends_it() -> None:
 
 
 def test_interfaces_are_known_by_their_indices() -> None:
-    Presence(["lo"]).check()
+    names = ["lo"]
+    present = Presence(lambda: names)
+    present.check()
+    names.append("nothere0")
     with pytest.raises(InterfaceLostError, match="nothere0"):
-        Presence(["lo", "nothere0"])
+        present.check()
+    with pytest.raises(InterfaceLostError, match="nothere0"):
+        Presence(lambda: ["lo", "nothere0"])

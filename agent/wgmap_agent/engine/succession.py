@@ -1,0 +1,66 @@
+"""New keys of peers that rotate, judged by readings of the device: they take over, or go."""
+
+from wgmap.wg.device import DeviceState, PeerConfig
+from wgmap.wg.keys import PublicKey
+from wgmap_agent.engine.data_plane import DataPlane
+from wgmap_agent.engine.peers import Role
+from wgmap_agent.engine.successors import Successor
+from wgmap_agent.engine.types import Action, ConfigurePeers, Tunnel
+
+
+class Succession:
+    """Works on the successors of a data plane."""
+
+    def __init__(self, plane: DataPlane) -> None:
+        self._plane = plane
+
+    def read(self, now: float, state: DeviceState) -> list[Action]:
+        """Judge every successor by a reading of the data device."""
+        successors = self._plane.successors
+        actions: list[Action] = []
+        for one in successors.all():
+            key = one.offer.key
+            seen = state.peers.get(key)
+            if seen is not None and seen.last_handshake is not None:
+                actions += self._stands(now, key)
+            elif successors.is_over(now, one):
+                actions += self._failed(now, key)
+            elif changes := successors.again(now, one, seen):
+                actions.append(ConfigurePeers(Tunnel.DATA, changes))
+        return actions
+
+    def _stands(self, now: float, key: PublicKey) -> list[Action]:
+        """Give a peer's prefixes to its new key, in one request with the end of the old one."""
+        plane = self._plane
+        successor = plane.successors.drop(key)
+        actions = [] if successor is None else self._take_over(now, successor)
+        peer = plane.data.peers.get(key)
+        if peer is None:  # a newer mapping says otherwise
+            return [_removal(key)]
+        plane.counters.add("peer.succeeded")
+        peer.keepalive = True
+        return actions + plane.probe(peer)  # it sees by this that we have gone over
+
+    def _take_over(self, now: float, successor: Successor) -> list[Action]:
+        plane = self._plane
+        installed = plane.data.take_in(now, successor.offer, Role.PULLER)
+        if installed is None:
+            return []
+        plane.stamp(installed)
+        confirmed = all(one.authoritative for one in successor.offer.prefixes)
+        plane.trust(now, installed, successor.records, confirmed=confirmed)
+        plane.begin(now, installed.peer)
+        return installed.actions() + plane.displaced(now, installed)
+
+    def _failed(self, now: float, key: PublicKey) -> list[Action]:
+        """Take the new key as that of a peer whose old one is dead."""
+        plane = self._plane
+        successor = plane.successors.drop(key)
+        if successor is None:
+            return []
+        plane.counters.add("peer.successor_failed")
+        return [_removal(key), *plane.pushed(now, successor.offer, successor.records)]
+
+
+def _removal(key: PublicKey) -> ConfigurePeers:
+    return ConfigurePeers(Tunnel.DATA, (PeerConfig(key, remove=True),))
