@@ -43,7 +43,16 @@ class Hedging:
         if everybody or best is None or len(self._servers.all()) == 1:
             return Choice(self._servers.all(), None)
         extra = settings.hedge_refresh_s if refresh else 0.0
-        return Choice((best,), now + self._servers.patience(best.info.name) + extra)
+        return Choice((best,), now + self._patience(now) + extra)
+
+    def _patience(self, now: float) -> float:
+        """Return after how long an answer is late: when one of any server would have been.
+
+        What is known of the one that is asked may have been stretched by its last slow answers.
+        """
+        known = (one.info.name for one in self._servers.all() if one.rtt.smoothed is not None)
+        answering = (name for name in known if not self._servers.is_silent(now, name))
+        return min(map(self._servers.patience, answering))
 
     def take(self, now: float, asked: set[str]) -> bool:
         """Take one hedge of the budget; it is free where a server that was asked is in doubt."""
