@@ -61,7 +61,7 @@ def _run(options: argparse.Namespace) -> ExitCode:
     log.setup("wgmap-agent", verbose=getattr(options, "verbose", False))
     from wgmap_agent.runner import service  # noqa: PLC0415  # slow to import: not for `status`
 
-    asyncio.run(service.run(settings))
+    asyncio.run(service.run(settings, options.config))
     return ExitCode.OK
 
 

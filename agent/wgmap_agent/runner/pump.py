@@ -82,6 +82,11 @@ class Pump:
 
         self._inputs.append((source.fileno(), readable))
 
+    def leave(self, descriptor: int) -> None:
+        """Read no more from an input; what comes waits in it."""
+        self._inputs = [one for one in self._inputs if one[0] != descriptor]
+        asyncio.get_running_loop().remove_reader(descriptor)
+
     def take(self, actions: list[Action]) -> None:
         """Have done what the engine has just decided, and look at its deadline again."""
         self._queue(actions)

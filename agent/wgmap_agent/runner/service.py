@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from wgmap import addresses, clock
@@ -47,6 +48,7 @@ from wgmap_agent.runner.pump import Pump
 from wgmap_agent.runner.queries import Queries
 from wgmap_agent.runner.readiness import Readiness
 from wgmap_agent.runner.readpeers import PeerReader
+from wgmap_agent.runner.reload import Reloader, ReloadError
 from wgmap_agent.runner.rotator import Rotator, Steps
 from wgmap_agent.runner.saver import Saver
 from wgmap_agent.runner.statussocket import StatusSocket
@@ -61,25 +63,35 @@ LOSSES_S = 60.0
 log = Log("agent")
 
 
-async def run(config: AgentConfig) -> None:
+async def run(config: AgentConfig, path: Path) -> None:
     """Run until SIGTERM, SIGINT or a request to stop; the tunnels stay.
 
-    An agent that loses an interface begins anew and adopts what is left; it gives up where that
-    happens again and again. Raises a WgmapError then, and where it cannot start.
+    ``path`` is read anew with SIGHUP. An agent that loses an interface begins anew and adopts what
+    is left; it gives up where that happens again and again. Raises a WgmapError then, and where
+    it cannot start.
     """
     losses: deque[float] = deque(maxlen=MAX_LOSSES)
-    while True:
-        async with AsyncExitStack() as stack:
-            agent = await _Agent.start(config, stack)
-            try:
-                await agent.run()
-            except InterfaceLostError as error:
-                losses.append(clock.now())
-                if len(losses) == MAX_LOSSES and losses[-1] - losses[0] < LOSSES_S:
-                    raise
-                log.warning("beginning anew", reason=error)
-            else:
-                return
+    readiness = Readiness()
+    descriptor: int | None = None  # of the TUN
+    try:
+        while True:
+            async with AsyncExitStack() as stack:
+                agent = await _Agent.start(config, stack, readiness, descriptor)
+                descriptor = None
+                try:
+                    await agent.run(path)
+                except ReloadError as error:
+                    config, descriptor = error.config, agent.tun.detach()
+                    log.info("reloading")
+                except InterfaceLostError as error:
+                    losses.append(clock.now())
+                    if len(losses) == MAX_LOSSES and losses[-1] - losses[0] < LOSSES_S:
+                        raise
+                    log.warning("beginning anew", reason=error)
+                else:
+                    return
+    finally:
+        readiness.stopping()
 
 
 def identity(
@@ -127,6 +139,7 @@ class _Agent:
 
     network: Network
     data: DataSide
+    tun: Tun
 
     def __init__(
         self,
@@ -135,6 +148,7 @@ class _Agent:
         who: Identity,
         store: Store,
         cache_file: CacheFile,
+        readiness: Readiness,
     ) -> None:
         self.config = config
         self.store = store
@@ -142,13 +156,20 @@ class _Agent:
         self.engine = engine
         self.who = who
         self.pump = Pump(engine, clock.now)
-        self.readiness = Readiness()
+        self.readiness = readiness
         self.contacts = Contacts(clock.now)
 
     @classmethod
-    async def start(cls, config: AgentConfig, stack: AsyncExitStack) -> "_Agent":
+    async def start(
+        cls,
+        config: AgentConfig,
+        stack: AsyncExitStack,
+        readiness: Readiness,
+        tun_descriptor: int | None,
+    ) -> "_Agent":
         """Open everything, in the order in which a part needs the others."""
         store = stack.enter_context(Store(config.agent.state_dir))
+        tun = stack.enter_context(Tun(config.tun.interface, tun_descriptor))
         control_key, data_key = keys.load(config.agent.state_dir)
         await walltime.reached(store.last_wall)
         backend = await probe.choose(config.agent.state_dir)
@@ -163,14 +184,14 @@ class _Agent:
         cached, saved = _remembered(config, store, cache_file)
         engine = Engine(who, saved, rng, settings, cached.peers)
         # From here on those count that a former run learnt.
-        self = cls(config, engine, replace(who, servers=engine.servers()), store, cache_file)
-        self.network, self.data = network, data
+        who = replace(who, servers=engine.servers())
+        self = cls(config, engine, who, store, cache_file, readiness)
+        self.network, self.data, self.tun = network, data, tun
         await self._open(stack, backend, control_key)
         return self
 
     async def _open(self, stack: AsyncExitStack, backend: Backend, control_key: PrivateKey) -> None:
         config = self.config
-        tun = stack.enter_context(Tun(config.tun.interface))
         await interfaces.set_up_tun(self.network, config)
         control = await interfaces.open_control(
             backend, self.network, config, self.who, control_key
@@ -190,7 +211,7 @@ class _Agent:
         stack.push_async_callback(self.saver.close)
         stack.push_async_callback(self.cache_saver.close)
         self.executor = self._executor(stack, devices)
-        self.pump.add(tun, self.engine.packet)
+        self.pump.add(self.tun, self.engine.packet)
         self.pump.add(self.control, self._datagram)
         self.overheard = [stack.enter_context(Overheard(port)) for _, port in config.data.places]
         self.links = Links(self.network, config)
@@ -227,8 +248,8 @@ class _Agent:
         )
         return Executor(hands, self._failed)
 
-    async def run(self) -> None:
-        """Serve until told to stop."""
+    async def run(self, path: Path) -> None:
+        """Serve until told to stop; raises ReloadError where ``path`` was read anew."""
         queries = Queries(
             self.config, self.engine, self.pump, self.counters, self.contacts, self.rotator
         )
@@ -251,6 +272,7 @@ class _Agent:
                     self.links.watch(changes, present.check, self._moved),
                     self._tell_manager(),
                     self.rotator.run(),
+                    Reloader(path, self.config, self._stop_reading, self._held).run(),
                 ):
                     log.info("started", name=self.who.name, control=self.who.control_address)
                     gc.collect()
@@ -258,11 +280,16 @@ class _Agent:
                     await self.pump.run(self.executor.execute, self.executor.begin)
                     await self.executor.execute(self.engine.stop(clock.now()))
         finally:
-            self.readiness.stopping()
             await socket.close()
             if metrics is not None:
                 await metrics.close()
             log.info("stopped; tunnels stay")
+
+    def _stop_reading(self) -> None:
+        self.pump.leave(self.tun.fileno())
+
+    def _held(self) -> int:
+        return self.engine.status(clock.now()).counters["now.held_packets"]
 
     def _save_cache(self, cache: SaveCache) -> None:
         if self.config.cache.enabled:

@@ -29,10 +29,13 @@ class TunError(WgmapError):
 class Tun:
     """An open TUN device, non-blocking; one packet a read, no packet information."""
 
-    def __init__(self, name: str) -> None:
-        """Adopt the device or create it, persistent; raises TunError."""
+    def __init__(self, name: str, descriptor: int | None = None) -> None:
+        """Adopt the device or create it, persistent; raises TunError.
+
+        ``descriptor``: of a ``Tun`` of this name that was ``detach``-ed.
+        """
         self.name = name
-        self._fd = _open(name)
+        self._fd = _open(name) if descriptor is None else descriptor
 
     def fileno(self) -> int:
         """Return the descriptor, readable when packets wait."""
@@ -52,6 +55,11 @@ class Tun:
                 msg = f"{self.name}: {_reason(error)}"
                 raise InterfaceLostError(msg) from error
         return packets
+
+    def detach(self) -> int:
+        """Hand the open descriptor over: packets wait in it until another one reads."""
+        descriptor, self._fd = self._fd, -1
+        return descriptor
 
     def close(self) -> None:
         """Let go of the device; it stays, with its addresses and routes."""
