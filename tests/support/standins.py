@@ -59,8 +59,6 @@ def main(arguments: Sequence[str]) -> None:
         _say(json.dumps({name: _key(f"{options.dir}{name}") for name in names}))
     elif options.command == "peer":
         _say(_agent_settings(options.words[1], options.prefix))
-    elif options.command == "status":
-        _show_status(options.socket)
     elif options.program == "wgmap-server":
         _serve(tomllib.loads(options.config.read_text())["server"])
     else:
@@ -139,14 +137,18 @@ def _child() -> int:
 def _be_agent(section: dict[str, Any]) -> None:
     _die_if_told(section["name"])
     registry = _registry(section["state_dir"])
-    Path(section["socket"]).write_text("deaf" if _fails("deaf", section["name"]) else "registered")
     for prefix in section["prefixes"]:
         (registry / prefix.partition("/")[0]).touch()
-    signal.pause()
+    registered = not _fails("deaf", section["name"])
 
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.rfile.readline()
+            self.wfile.write(json.dumps({"ok": {"registered": registered}}).encode() + b"\n")
 
-def _show_status(socket: Path) -> None:
-    _say(json.dumps({"registered": socket.read_text() == "registered"}))
+    Path(section["socket"]).unlink(missing_ok=True)
+    with socketserver.UnixStreamServer(section["socket"], Handler) as server:
+        server.serve_forever()
 
 
 if __name__ == "__main__":
