@@ -109,6 +109,10 @@ def _has(namespace: Namespace, interface: str) -> bool:
     return interface in namespace.ip("-o", "link", "show")
 
 
+def _lines(path: Path) -> int:
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
 async def _all_reached(peers: ControlPeers, deadline_s: float) -> float:
     """Wait until all agents are; return how long that took, in seconds."""
     began = now()
@@ -132,7 +136,7 @@ async def test_a_rebooted_server_reaches_silent_agents_by_itself(
             await _all_reached(peers, 60.0)
             await machines.silence_agents()
             async with asyncio.timeout(20.0):
-                while len(saved.read_text().splitlines()) < AGENTS:  # noqa: ASYNC110
+                while _lines(saved) < AGENTS:  # noqa: ASYNC110
                     await asyncio.sleep(0.1)
         machines.reboot()
         async with machines.running(saved) as peers:
