@@ -33,30 +33,36 @@ class ReloadError(WgmapError):
         self.config = config
 
 
+def asked_by_signal() -> asyncio.Event:
+    """Return what SIGHUP sets, from now on: also one that comes while the agent begins anew."""
+    asked = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
+    return asked
+
+
 class Reloader:
-    """Listens to SIGHUP."""
+    """Takes over another configuration when it is asked to."""
 
     def __init__(
         self,
         path: Path,
         running: AgentConfig,
+        asked: asyncio.Event,
         stop_reading: Callable[[], None],
         held: Callable[[], int],
     ) -> None:
         """``stop_reading`` leaves new packets in the TUN; ``held``: how many wait for a tunnel."""
         self._path = path
         self._running = running
+        self._asked = asked
         self._stop_reading = stop_reading
         self._held = held
 
     async def run(self) -> NoReturn:
         """Wait until another configuration is to be used; raises ReloadError."""
-        asked = asyncio.Event()
-        # Not taken back: until the next one listens, a signal must not end the process.
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
         while True:
-            await asked.wait()
-            asked.clear()
+            await self._asked.wait()
+            self._asked.clear()
             config = self._read()
             if config is not None:
                 self._stop_reading()

@@ -48,7 +48,7 @@ from wgmap_agent.runner.pump import Pump
 from wgmap_agent.runner.queries import Queries
 from wgmap_agent.runner.readiness import Readiness
 from wgmap_agent.runner.readpeers import PeerReader
-from wgmap_agent.runner.reload import Reloader, ReloadError
+from wgmap_agent.runner.reload import Reloader, ReloadError, asked_by_signal
 from wgmap_agent.runner.rotator import Rotator, Steps
 from wgmap_agent.runner.saver import Saver
 from wgmap_agent.runner.statussocket import StatusSocket
@@ -73,13 +73,14 @@ async def run(config: AgentConfig, path: Path) -> None:
     losses: deque[float] = deque(maxlen=MAX_LOSSES)
     readiness = Readiness()
     descriptor: int | None = None  # of the TUN
+    asked = asked_by_signal()
     try:
         while True:
             async with AsyncExitStack() as stack:
                 agent = await _Agent.start(config, stack, readiness, descriptor)
                 descriptor = None
                 try:
-                    await agent.run(path)
+                    await agent.run(path, asked)
                 except ReloadError as error:
                     config, descriptor = error.config, agent.tun.detach()
                     log.info("reloading")
@@ -248,8 +249,8 @@ class _Agent:
         )
         return Executor(hands, self._failed)
 
-    async def run(self, path: Path) -> None:
-        """Serve until told to stop; raises ReloadError where ``path`` was read anew."""
+    async def run(self, path: Path, asked: asyncio.Event) -> None:
+        """Serve until told to stop; ReloadError where ``path`` was read anew, as ``asked``."""
         queries = Queries(
             self.config, self.engine, self.pump, self.counters, self.contacts, self.rotator
         )
@@ -272,7 +273,7 @@ class _Agent:
                     self.links.watch(changes, present.check, self._moved),
                     self._tell_manager(),
                     self.rotator.run(),
-                    Reloader(path, self.config, self._stop_reading, self._held).run(),
+                    Reloader(path, self.config, asked, self._stop_reading, self._held).run(),
                 ):
                     log.info("started", name=self.who.name, control=self.who.control_address)
                     gc.collect()
