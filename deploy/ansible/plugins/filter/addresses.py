@@ -8,8 +8,6 @@ import hashlib
 import ipaddress
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
-
 DOCUMENTATION = """
 name: derived_address
 short_description: Derive an IPv6 address from a WireGuard public key
@@ -45,11 +43,11 @@ def derived_address(key: str, prefix: str) -> str:
         raw = base64.b64decode(key, validate=True)
         network = ipaddress.IPv6Network(prefix)
     except (binascii.Error, TypeError, ValueError) as error:
-        raise AnsibleFilterError(f"derived_address: {error}") from error
+        raise ValueError(f"derived_address: {error}") from error
     if len(raw) != 32:
-        raise AnsibleFilterError("derived_address: not a WireGuard key")
+        raise ValueError("derived_address: not a WireGuard key")
     if network.prefixlen != 64:
-        raise AnsibleFilterError(f"derived_address: {prefix} is not a /64")
+        raise ValueError(f"derived_address: {prefix} is not a /64")
     host = int.from_bytes(hashlib.sha256(raw).digest()[:8], "big")
     return str(network[host])
 
