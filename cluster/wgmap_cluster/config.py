@@ -13,6 +13,7 @@ from wgmap.config import (
     EndpointField,
     InterfaceField,
     KeyField,
+    ListenField,
     NameField,
     Network6Field,
     NetworkField,
@@ -28,20 +29,31 @@ Port = Annotated[int, Field(gt=0, lt=65536)]
 class ServerSection(Section):
     """``[server]``: who this server is and where its state lies."""
 
-    name: NameField
-    state_dir: Path
-    admin_socket: Path = Path("/run/wgmap/admin.sock")
-    staleness_s: Annotated[float, Field(gt=0.1, le=60)] = 1.0
+    name: NameField = Field(description="As in the bootstrap section.")
+    state_dir: Path = Field(description="Log, snapshots, keys (0600), the cluster's id.")
+    admin_socket: Path = Field(
+        default=Path("/run/wgmap/admin.sock"), description="Where `wgmap` asks (0600)."
+    )
+    staleness_s: float = Field(
+        default=1.0, gt=0.1, le=60, description="No answer with authority is older (seconds)."
+    )
 
 
 class ControlSection(Section):
     """``[control]``: the WireGuard interface that agents reach, or an unprotected listener."""
 
-    interface: InterfaceField = "wgm-ctl"
-    port: Port = CONTROL_PORT
-    prefix: Network6Field = ipaddress.IPv6Network("fd77:676d:6170::/64")
-    unprotected: bool = False
-    listen: EndpointField | None = None  # only with unprotected
+    interface: InterfaceField = Field(default="wgm-ctl", description="WireGuard to the agents.")
+    port: Port = Field(default=CONTROL_PORT, description="Its UDP port on the underlay.")
+    prefix: Network6Field = Field(
+        default=ipaddress.IPv6Network("fd77:676d:6170::/64"),
+        description="Control addresses, a /64; for good: they derive from it.",
+    )
+    unprotected: bool = Field(
+        default=False, description="LISP without WireGuard: load tests and plain LISP clients only."
+    )
+    listen: EndpointField | None = Field(
+        default=None, description="Where; goes with `unprotected`."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -57,9 +69,9 @@ class ControlSection(Section):
 class MeshSection(Section):
     """``[mesh]``: the WireGuard interface between servers; absent on a single server."""
 
-    interface: InterfaceField = "wgm-mesh"
-    port: Port = MESH_PORT
-    raft_port: Port = RAFT_PORT
+    interface: InterfaceField = Field(default="wgm-mesh", description="WireGuard between servers.")
+    port: Port = Field(default=MESH_PORT, description="Its UDP port on the underlay.")
+    raft_port: Port = Field(default=RAFT_PORT, description="TCP port of the log, inside the mesh.")
 
 
 class BootstrapServer(Section):
@@ -69,12 +81,14 @@ class BootstrapServer(Section):
     ADDRESS:PORT, the port being the control interface's.
     """
 
-    name: NameField
-    mesh_key: KeyField
-    control_key: KeyField
-    endpoint: EndpointField | AddressField
-    mesh_address: AddressField
-    control_address: Address6Field
+    name: NameField = Field(description="Its name in the cluster.")
+    mesh_key: KeyField = Field(description="Public key of its mesh interface.")
+    control_key: KeyField = Field(description="Public key of its control interface.")
+    endpoint: EndpointField | AddressField = Field(
+        description="Its underlay address, or that with the control port."
+    )
+    mesh_address: AddressField = Field(description="Its address in the mesh.")
+    control_address: Address6Field = Field(description="Its address for agents.")
 
     @property
     def underlay(self) -> IPAddress:
@@ -85,13 +99,25 @@ class BootstrapServer(Section):
 class BootstrapSection(Section):
     """``[bootstrap]``: what an empty cluster starts from."""
 
-    server: tuple[BootstrapServer, ...] = ()
+    server: tuple[BootstrapServer, ...] = Field(
+        default=(), description="The first servers; the same on all of them."
+    )
 
 
 class OverlaySection(Section):
     """``[overlay]``: the address space inside the tunnels; what agents route and accept."""
 
-    prefixes: tuple[NetworkField, ...] = ()
+    prefixes: tuple[NetworkField, ...] = Field(
+        default=(), description="Read only while the state is empty; later see `wgmap instance`."
+    )
+
+
+class MetricsSection(Section):
+    """``[metrics]``: where Prometheus and probes of health ask."""
+
+    listen: ListenField | None = Field(
+        default=None, description="A unix socket's path (0660), or ADDRESS:PORT; absent: nowhere."
+    )
 
 
 class ServerConfig(Section):
@@ -102,6 +128,7 @@ class ServerConfig(Section):
     mesh: MeshSection | None = None
     bootstrap: BootstrapSection = BootstrapSection()
     overlay: OverlaySection = OverlaySection()
+    metrics: MetricsSection = MetricsSection()
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -45,6 +45,7 @@ class Server:
         control: str = "",
         prefix: Sequence[str] = (),
         replica: str = "support.stub_replica",
+        sections: str = "",
     ) -> None:
         """Start it: with ``control`` as that section, or unprotected on loopback."""
         self.state = folder / "state"
@@ -55,6 +56,7 @@ class Server:
         self.config.write_text(
             f'[server]\nname = "ms1"\nstate_dir = "{self.state}"\n'
             f'admin_socket = "{folder}/admin.sock"\n[control]\n{control or listen}'
+            f"{sections}"
         )
         self.prefix = prefix
         self._replica = replica

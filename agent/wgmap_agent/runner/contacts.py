@@ -7,7 +7,7 @@ asks about has happened already.
 from collections.abc import Callable
 
 from wgmap.addresses import IPAddress
-from wgmap.metrics import Histogram
+from wgmap.metrics.families import Histogram
 from wgmap_agent.engine.types import ContactStep, Stamp
 from wgmap_agent.runner.statussocket import Json
 

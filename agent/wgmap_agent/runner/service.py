@@ -13,7 +13,7 @@ from typing import Any
 from wgmap import addresses, clock
 from wgmap.errors import WgmapError
 from wgmap.log import Log
-from wgmap.metrics import MetricsServer
+from wgmap.metrics.listener import MetricsServer
 from wgmap.net.netlink import Network
 from wgmap.signals import ending
 from wgmap.systemd import watchdog_interval_s
@@ -258,7 +258,7 @@ class _Agent:
         await socket.start()
         listen = self.config.metrics.listen
         page = Measures(self.engine, self.contacts, self.counters)
-        metrics = MetricsServer(listen, page) if listen is not None else None
+        metrics = MetricsServer(listen, page, page.ready) if listen is not None else None
         try:
             if metrics is not None:
                 await metrics.start()
@@ -283,7 +283,7 @@ class _Agent:
         finally:
             await socket.close()
             if metrics is not None:
-                await metrics.close()
+                await metrics.stop()
             log.info("stopped; tunnels stay")
 
     def _stop_reading(self) -> None:

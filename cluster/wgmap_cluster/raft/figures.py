@@ -1,7 +1,8 @@
 """Numbers about one server's log, for its status and for metrics."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 
+from wgmap.metrics.families import FINE_S, Histogram
 from wgmap_cluster.raft.interface import Outcome
 
 SLOW_SYNC_S = 0.1
@@ -28,10 +29,12 @@ class Figures:
     reads_confirmed: int = 0
     reads_refused: int = 0
     frames_broken: int = 0  # connections closed for them
+    sync: Histogram = field(default_factory=lambda: Histogram(FINE_S))
 
     def synced(self, took_s: float) -> None:
         """Count a sync of the write-ahead log."""
         took_us = int(took_s * 1e6)
+        self.sync.observe(took_s)
         self.syncs += 1
         self.syncs_us += took_us
         self.syncs_longest_us = max(self.syncs_longest_us, took_us)
@@ -47,5 +50,6 @@ class Figures:
             self.proposals_unknown += 1
 
     def named(self) -> dict[str, int]:
-        """Return them by name."""
-        return asdict(self)
+        """Return them by name; the times of syncs as ``sync.le_us.N``."""
+        values = ((one.name, getattr(self, one.name)) for one in fields(self))
+        return {name: n for name, n in values if isinstance(n, int)} | self.sync.flat("sync")

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from wgmap import log
-from wgmap.config import load
+from wgmap.config import Listen, load
 from wgmap.errors import ExitCode, WgmapError
+from wgmap.metrics.listener import MetricsServer
 from wgmap.signals import ending
 from wgmap_cluster.admin.server import AdminServer
 from wgmap_cluster.config import ServerConfig
@@ -23,6 +24,7 @@ from wgmap_cluster.fsm.machine import Machine
 from wgmap_cluster.fsm.packing import PackingError
 from wgmap_cluster.raft.interface import LogError
 from wgmap_cluster.replica import tunnels
+from wgmap_cluster.replica.measures import families
 from wgmap_cluster.replica.opening import open_log
 from wgmap_cluster.replica.replica import Part, Replica
 from wgmap_cluster.supervisor import life
@@ -65,6 +67,8 @@ async def _serving(config: ServerConfig) -> None:
         replica = Replica(config, machine, open_log(config, machine, on_fatal), control)
         admin = AdminServer(replica.operations(), config.server.admin_socket)
         others: list[Part] = [partial(_watch, failed), partial(_serve, admin), life.beat]
+        if config.metrics.listen is not None:
+            others.append(partial(_serve, _metrics(config.metrics.listen, replica)))
         if mesh is not None:
             others.append(mesh.run)
         await replica.run(*others)
@@ -74,12 +78,18 @@ async def _watch(failed: asyncio.Future[NoReturn]) -> None:
     await failed
 
 
-async def _serve(admin: AdminServer) -> None:
-    await admin.start()
+def _metrics(listen: Listen, replica: Replica) -> MetricsServer:
+    return MetricsServer(
+        listen, lambda: families(replica.seen_now()), lambda: replica.seen_now().ready()
+    )
+
+
+async def _serve(server: AdminServer | MetricsServer) -> None:
+    await server.start()
     try:
         await asyncio.Event().wait()
     finally:
-        await admin.stop()
+        await server.stop()
 
 
 def _leaves(group: BaseExceptionGroup[Exception]) -> list[Exception]:

@@ -38,6 +38,7 @@ COPY_ROWS = 256  # in one go: under 2 ms of work
 MAX_SESSIONS = 16
 MAX_BARRIERS = 8192  # read barriers that one responder may wait for
 BARRIER_S = 1.0
+NOTES_S = 3.0  # without a note: a responder that is stopped or hangs
 _LOG = Log("replica.feed")
 
 
@@ -47,6 +48,7 @@ class Session:
     def __init__(self, connection: Connection, feeder: "Feeder") -> None:
         self.connection = connection
         self.counters: dict[str, int] = {}  # as the responder last told them
+        self.noted_at = float("-inf")  # when it did
         self._feeder = feeder
         self._index: int | None = None  # up to here it was told; None: a copy is needed or comes
         self._copy_wanted = asyncio.Event()
@@ -130,7 +132,7 @@ class Session:
                 case Barrier(number):
                     self._ask_barrier(number)
                 case ResponderNote(counters):
-                    self.counters = counters
+                    self.counters, self.noted_at = counters, now()
                     self._has = counters.get("index", 0)
                 case _:
                     raise FeedError(f"{type(message).__name__} from a responder")
@@ -241,6 +243,11 @@ class Feeder:
     def counted(self) -> list[dict[str, int]]:
         """Return what each attached responder counted, as it told last."""
         return [session.counters for session in self.sessions]
+
+    def responding(self) -> int:
+        """Return how many responders have all that was applied, and said anything of late."""
+        since = now() - NOTES_S
+        return sum(one.streaming and one.noted_at > since for one in self.sessions)
 
     def lease(self, until: float) -> None:
         """Tell that answers are authoritative until then; all is applied that must be."""

@@ -33,6 +33,10 @@ class LeaseKeeper:
         """Tell whether the lease holds at this moment."""
         return now() < self._until
 
+    def left_s(self) -> float:
+        """Return for how long it holds; 0: it does not."""
+        return max(0.0, self._until - now())
+
     async def run(self) -> None:
         """Renew until cancelled."""
         while True:

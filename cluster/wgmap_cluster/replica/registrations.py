@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from wgmap.addresses import IPAddress
+from wgmap.clock import now
 from wgmap.log import Log
+from wgmap.metrics.families import Histogram
 from wgmap.wg.device import DeviceError
 from wgmap_cluster.feed import Answer, Forward, Source
 from wgmap_cluster.fsm.registration import classify, is_in_force
@@ -53,6 +55,7 @@ class Job:
     admitted: Admitted
     source: Source
     reply: Reply
+    came_at: float
 
 
 @dataclass(slots=True)
@@ -82,6 +85,7 @@ class Registrar:
         self._seen = seen
         self._lanes: dict[Hashable, Lane] = {}
         self._checking = 0
+        self.took = Histogram()  # from its coming to the answer
 
     @property
     def in_flight(self) -> int:
@@ -101,9 +105,9 @@ class Registrar:
             self._counters.count("register.overload")
             return
         self._checking += 1
-        self._core.spawn(self._check(claimed, forward.source, reply))
+        self._core.spawn(self._check(claimed, forward.source, reply, now()))
 
-    async def _check(self, claimed: Claim, source: Source, reply: Reply) -> None:
+    async def _check(self, claimed: Claim, source: Source, reply: Reply, came_at: float) -> None:
         """Look where the tunnel comes from, and admit the register or not."""
         try:
             control = ipaddress.ip_address(claimed.row.control_address)
@@ -116,7 +120,7 @@ class Registrar:
             self._counters.count("register.tunnel_unknown")
             _LOG.warning("cannot tell where a control tunnel comes from", error=error)
         else:
-            self._admitted(Job(admitted, source, reply))
+            self._admitted(Job(admitted, source, reply, came_at))
         finally:
             self._checking -= 1
 
@@ -211,6 +215,7 @@ class Registrar:
     def _answer(self, job: Job, registered: Registered) -> None:
         datagram = answer(job.admitted, registered)
         if datagram is not None:
+            self.took.observe(now() - job.came_at)
             job.reply(Answer(job.source, datagram))
 
 

@@ -16,6 +16,7 @@ from wgmap_cluster.feed import SOCKET_NAME, FeedServer
 from wgmap_cluster.fsm.commands import Command
 from wgmap_cluster.fsm.machine import Machine
 from wgmap_cluster.fsm.results import Applied, Refused
+from wgmap_cluster.fsm.rows import Meta
 from wgmap_cluster.raft.interface import ClusterLog, Outcome, Role
 from wgmap_cluster.replica import seen
 from wgmap_cluster.replica.core import Core
@@ -23,6 +24,7 @@ from wgmap_cluster.replica.expiry import TICK_S, DueQueue, LeaderClock
 from wgmap_cluster.replica.feeding import Feeder
 from wgmap_cluster.replica.founding import bootstrap_command
 from wgmap_cluster.replica.lease import LeaseKeeper
+from wgmap_cluster.replica.measures import Seen
 from wgmap_cluster.replica.notes import ServerNote
 from wgmap_cluster.replica.operations import Operations
 from wgmap_cluster.replica.proposing import NotReadByAllError, Proposer
@@ -91,6 +93,20 @@ class Replica:
             "log": self.log.figures(),
             "responders": self.feeder.counted(),
         }
+
+    def seen_now(self) -> Seen:
+        """Return what metrics and health tell."""
+        return Seen(
+            fresh=self.lease.fresh(),
+            lease_left_s=self.lease.left_s(),
+            leader=self.log.status().leader,
+            restoring=Meta.RESTORING in self.machine.state.meta,
+            counts=self.machine.state.counts(),
+            control_tunnels=self._reachable,
+            responding=self.feeder.responding(),
+            counters=self.counters(),
+            registers=self.registrar.took,
+        )
 
     async def run(self, *others: Part) -> None:
         """Open the log and serve, with ``others`` beside; raises LogError, OSError, groups."""

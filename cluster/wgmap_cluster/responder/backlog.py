@@ -21,7 +21,7 @@ MOST_EACH = 512  # of these from one source, which so takes nobody's place
 MAX_KNOWN = 1 << 17  # sources whose last register is remembered; the oldest makes room
 SHARE = 16  # of so many datagrams that are served one is of a later class that waits
 _NONCE = slice(4, 12)
-_MAP_REQUEST, _MAP_REGISTER = 1, 3
+_MAP_REQUEST, _MAP_REGISTER, _ENCAPSULATED = 1, 3, 8
 _REFRESH = 0x40  # the s bit, in the second byte of a Map-Request
 
 
@@ -38,6 +38,7 @@ class Waiting(NamedTuple):
 
     data: bytes
     source: Source
+    at: float = 0.0  # when
 
 
 class Turns:
@@ -89,10 +90,10 @@ class Backlog:
     def __len__(self) -> int:
         return sum(map(len, self._queues.values()))
 
-    def add(self, data: bytes, source: Source) -> None:
-        """Take a datagram in, or shed it."""
+    def add(self, data: bytes, source: Source, at: float = 0.0) -> None:
+        """Take a datagram in that was received ``at``, or shed it."""
         rank = self.rank(data, source[0])
-        if not self._queues[rank].add(Waiting(data, source)):
+        if not self._queues[rank].add(Waiting(data, source, at)):
             self._counters[f"shed.{rank.value}"] += 1
 
     def take(self, most: int) -> Iterator[Waiting]:
@@ -112,6 +113,12 @@ class Backlog:
             return Rank.LOOKUP
         known = self._acknowledged.get(source) == data[_NONCE]
         return Rank.REPETITION if known else Rank.REGISTER
+
+    @staticmethod
+    def is_lookup(data: bytes) -> bool:
+        """Tell whether an answer is somebody's wait: a Map-Request without the s bit, or an ECM."""
+        kind = data[0] >> 4
+        return (kind == _MAP_REQUEST and not data[1] & _REFRESH) or kind == _ENCAPSULATED
 
     def acknowledged(self, source: str, notify: bytes) -> None:
         """Note the answer to a register: from now on the same again is a repetition."""

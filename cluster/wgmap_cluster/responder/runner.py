@@ -113,8 +113,9 @@ class Responder:
 
     def _datagram(self, data: bytes, source: SocketAddress) -> None:
         where = (source[0], source[1])
-        if self._service.admits(data, where, now()):
-            self._backlog.add(data, where)
+        at = now()
+        if self._service.admits(data, where, at):
+            self._backlog.add(data, where, at)
             self._serve_soon()
 
     def _serve_soon(self) -> None:
@@ -123,8 +124,12 @@ class Responder:
             asyncio.get_running_loop().call_soon(self._serve)
 
     def _serve(self) -> None:
-        for data, source in self._backlog.take(SERVE_A_TURN):
-            self._do(self._service.serve(data, source, now()))
+        at = now()
+        for data, source, came_at in self._backlog.take(SERVE_A_TURN):
+            self._do(self._service.serve(data, source, at))
+            at = now()  # of this end and of the next beginning: a look at the clock is not free
+            if self._backlog.is_lookup(data):
+                self._service.took.observe(at - came_at)
         self._serving = False
         if self._backlog:
             self._serve_soon()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from wgmap.lisp.codec import decode
 from wgmap.lisp.mark import MARK_BYTES, Mark
 from wgmap.lisp.messages import CodecError, Encapsulated, MapNotifyAck, MapRequest, XtrId
+from wgmap.metrics.families import FINE_S, Histogram
 from wgmap_cluster.feed import (
     Answer,
     Attach,
@@ -73,6 +74,7 @@ class Service:
         self._attached = False
         self._note_at = 0.0
         self._heard = Heard()
+        self.took = Histogram(FINE_S)  # from the reading of a lookup to its answer
 
     @property
     def index(self) -> int:
@@ -318,6 +320,7 @@ class Service:
             "refresh.waiting": len(self._refreshes),
             **self._follower.tables.counts(),
             **self._announcer.gauges(),
+            **self.took.flat("lookup"),
         }
         return {name: value for name, value in self.counters.items() if value} | gauges
 
