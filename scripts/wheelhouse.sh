@@ -18,6 +18,9 @@ pip=("$work/venv/bin/python" -m pip --quiet --disable-pip-version-check)
     --wheel-dir "$work/wheels" -r deploy/requirements.lock
 "${pip[@]}" wheel --no-deps --no-build-isolation --no-index --wheel-dir "$work/wheels" .
 
+# What is missing in it is found here, not on the first host.
+"${pip[@]}" install --dry-run --ignore-installed --no-index --find-links "$work/wheels" wgmap
+
 version=$("$work/venv/bin/python" -c 'import sys; sys.path.insert(0, "common"); import wgmap; print(wgmap.__version__)')
 tags=$("$work/venv/bin/python" - <<'END'
 import sys, sysconfig
