@@ -1,7 +1,7 @@
 # Two commands do everything: `make demo` and `make test`. The others are for people who work on it.
 .PHONY: all setup demo test test-promises test-kernel test-matrix check fuzz format clean mutants bench-log chaos-log \
         bench-moves bench-first-contact bench-failover bench-storms bench-registers sim-agent \
-        wheelhouse lint-rollout
+        wheelhouse lint-rollout test-rollout
 
 PYTEST ?= .venv/bin/pytest
 FUZZ_SECONDS ?= 60
@@ -24,7 +24,7 @@ check: setup
 demo: setup
 	@scripts/as-root .venv/bin/python -m wgmap_chaos.demo
 
-test: check
+test: check .venv-rollout/.stamp
 	$(PYTEST) --durations=15
 
 # Coverage-guided, the codec and the reader of WireGuard's answers, each for FUZZ_SECONDS. The
@@ -99,15 +99,25 @@ clean:
 wheelhouse:
 	scripts/wheelhouse.sh dist
 
-# Ansible and its linter have an environment of their own.
-.venv-rollout/.stamp: deploy/requirements-rollout.txt
+# Ansible, its linter and promtool have an environment of their own.
+.venv-rollout/.stamp: deploy/requirements-rollout.txt scripts/promtool.sh
 	python3 -m venv .venv-rollout
 	.venv-rollout/bin/python -m pip install --quiet -r deploy/requirements-rollout.txt
+	scripts/promtool.sh .venv-rollout/bin/promtool
 	touch $@
 
-lint-rollout: .venv-rollout/.stamp
+build/ansible:
 	mkdir -p build/ansible/ansible_collections/wgmap
 	ln -sfn ../../../../deploy/ansible build/ansible/ansible_collections/wgmap/rollout
+
+# From empty machines to a cluster and back, on booted systemd containers that Ansible reaches by ssh;
+# needs root, and once some minutes to make the image (docs/testing.md).
+test-rollout: setup .venv-rollout/.stamp build/ansible
+	@scripts/as-root apt-get install -y -qq --no-install-recommends \
+		mmdebstrap systemd-container openssh-client >/dev/null
+	WGMAP_ROLLOUT=1 $(PYTEST) -x --log-cli-level=INFO --durations=0 tests/rollout
+
+lint-rollout: .venv-rollout/.stamp build/ansible
 	cd deploy/ansible && PATH="$(CURDIR)/.venv-rollout/bin:$$PATH" \
 		ANSIBLE_COLLECTIONS_PATH=$(CURDIR)/build/ansible \
 		ansible-lint --nocolor --profile production --offline .

@@ -27,7 +27,7 @@ def load(kind: str, name: str) -> ModuleType:
 
 
 CLUSTER, ENROLMENT = load("filter", "cluster"), load("filter", "enrolment")
-DERIVED, ADDRESSES = load("filter", "addresses"), load("test", "addresses")
+DERIVED, SETTINGS = load("filter", "addresses"), load("filter", "settings")
 
 
 def server(name: str, **changes: Any) -> dict[str, Any]:
@@ -107,11 +107,52 @@ def test_what_is_no_key_is_refused(key: str, prefix: str) -> None:
         DERIVED.derived_address(key, prefix)
 
 
-def test_wrong_addresses_of_an_inventory_are_noticed() -> None:
-    assert ADDRESSES.ip_address("192.0.2.1")
-    assert not ADDRESSES.ip_address("ms1.example")
-    assert ADDRESSES.ip_prefix("10.66.0.0/16")
-    assert not ADDRESSES.ip_prefix("10.66.0.1/16")
-    assert not ADDRESSES.ip_prefix("10.66.0.1")
-    assert ADDRESSES.inside("fd66::1/128", ["10.66.0.0/16", "fd66::/32"])
-    assert not ADDRESSES.inside("10.67.0.1/32", ["10.66.0.0/16", "fd66::/32"])
+GOOD = {
+    "common_wheelhouse": "dist/wgmap-wheelhouse-0.1.0-cp311-linux_x86_64.tar",
+    "common_overlay": ["10.66.0.0/16", "fd66::/32"],
+    "common_control_prefix": "fd77:676d:6170::/64",
+    "map_server_name": "ms1.example",
+    "map_server_endpoint": "2001:db8::1",
+    "map_server_mesh_prefix": "fd77:676d:6d65::/64",
+    "map_server_metrics": "",
+    "agent_name": "a1",
+    "agent_prefixes": ["10.66.1.1/32", "fd66::1/128"],
+    "agent_overlay": ["10.66.0.0/16", "fd66::/32"],
+    "agent_endpoint_allow": [],
+    "agent_metrics": "192.0.2.1:9343",
+}
+WRONG: dict[str, list[Any]] = {
+    "common_wheelhouse": ["wgmap.tar", "wgmap-wheelhouse-x-cp311-linux_x86_64.tar"],
+    "common_overlay": [[], "10.66.0.0/16", ["10.66.0.1/16"], [7]],
+    "common_control_prefix": ["fd77::/48", "10.0.0.0/24", None],
+    "map_server_name": ["", "ms 1", "x" * 64],
+    "map_server_endpoint": ["ms1.example", "", None, "192.0.2.1:51822"],
+    "map_server_mesh_prefix": ["fd77::1/64"],
+    "map_server_metrics": ["9342", "192.0.2.1"],
+    "agent_name": ["-a"],
+    "agent_prefixes": [[], "10.66.1.1/32", ["10.66.1.1"], ["10.67.0.1/32"], ["fd67::/64"]],
+    "agent_overlay": [["10.66.0.0/33"]],
+    "agent_endpoint_allow": ["192.0.2.0/24", ["192.0.2.1/24"]],
+    "agent_metrics": ["no"],
+}
+
+
+def test_good_settings_are_let_through() -> None:
+    assert SETTINGS.wrong_settings(GOOD) == []
+
+
+def test_every_setting_that_is_judged_is_tested() -> None:
+    assert set(SETTINGS.CHECKS) == set(WRONG)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in WRONG.items() for value in values]
+)
+def test_a_wrong_setting_is_named_and_is_the_only_one(name: str, value: Any) -> None:
+    [found] = SETTINGS.wrong_settings(GOOD | {name: value})
+    assert found.startswith(f"{name}: ")
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    found = SETTINGS.wrong_settings({name: values[0] for name, values in WRONG.items()})
+    assert [one.partition(":")[0] for one in found] == list(WRONG)
