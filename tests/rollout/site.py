@@ -7,6 +7,7 @@ The root file system is made once and kept in a cache outside of the tree.
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -64,6 +65,7 @@ class Site:
         self.prefix = f"wr{os.getpid() % 100000}"
         self.machines: dict[str, Machine] = {}
         self.key = self.directory / "id_ed25519"
+        self.log = Path(os.environ.get("WGMAP_ROLLOUT_LOG") or self.directory / "log")
 
     def __enter__(self) -> Self:
         try:
@@ -116,6 +118,14 @@ class Site:
         machine.process.wait()
         machine.process = None
 
+    def init_pid(self, name: str) -> int:
+        """Return the process 1 of a machine, as seen from here; raises SiteError: it is off."""
+        process = self.machines[name].process
+        children = [] if process is None else _descendants(process.pid)[1:]
+        if not children:
+            raise SiteError(f"{name} is off")
+        return children[0]
+
     def wipe(self, name: str) -> None:
         """Give a machine that is off an empty disk, as a new one has."""
         machine = self.machines[name]
@@ -135,33 +145,40 @@ class Site:
 
     # -- Ansible -----------------------------------------------------------------------------
 
-    def play(self, name: str, *arguments: str, timeout_s: float = 900) -> "Recap":
-        """Run a playbook of the collection against the site's inventory."""
-        done = subprocess.run(
-            [
-                *("ip", "netns", "exec", self.bridge),
-                str(REPOSITORY / ".venv-rollout/bin/ansible-playbook"),
-                *("-i", str(self.directory / "inventory.yml")),
-                *(f"wgmap.rollout.{name}", *arguments),
-            ],
-            env=os.environ
-            | {
-                "ANSIBLE_COLLECTIONS_PATH": str(REPOSITORY / "build/ansible"),
-                "ANSIBLE_PRIVATE_KEY_FILE": str(self.key),
-                "ANSIBLE_SSH_ARGS": " ".join((*self._ssh_options(), "-o", "ControlPersist=60s")),
-                "ANSIBLE_HOST_KEY_CHECKING": "false",
-                "ANSIBLE_NOCOLOR": "1",
-                "ANSIBLE_PIPELINING": "true",
-                "ANSIBLE_FORKS": "10",
-            },
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-        )
-        with (self.directory / "log").open("a") as log:
-            log.write(f"== {name} {arguments}\n{done.stdout}{done.stderr}")
-        return Recap(done.returncode, done.stdout + done.stderr)
+    def play(self, name: str, *arguments: str, timeout_s: float = 1800) -> "Recap":
+        """Run a playbook of the collection against the site's inventory; its output is logged."""
+        command = [
+            *("ip", "netns", "exec", self.bridge),
+            str(REPOSITORY / ".venv-rollout/bin/ansible-playbook"),
+            *("-i", str(self.directory / "inventory.yml")),
+            *(f"wgmap.rollout.{name}", *arguments),
+        ]
+        with self.log.open("a+") as log:
+            print(f"== {name} {' '.join(arguments)}", file=log, flush=True)
+            start, began = log.tell(), time.monotonic()
+            done = subprocess.run(
+                command,
+                env=os.environ | self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                timeout=timeout_s,
+                check=False,
+            )
+            took = time.monotonic() - began
+            log.seek(start)
+            return Recap(name, done.returncode, log.read(), took)
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            "ANSIBLE_COLLECTIONS_PATH": str(REPOSITORY / "build/ansible"),
+            "ANSIBLE_PRIVATE_KEY_FILE": str(self.key),
+            "ANSIBLE_SSH_ARGS": " ".join((*self._ssh_options(), "-o", "ControlPersist=60s")),
+            "ANSIBLE_HOST_KEY_CHECKING": "false",
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_PIPELINING": "true",
+            "ANSIBLE_FORKS": "10",
+        }
 
     def write_inventory(self, inventory: dict[str, Any]) -> None:
         """Write the inventory (JSON is YAML)."""
@@ -266,18 +283,26 @@ class Site:
 class Recap:
     """What a playbook ended with."""
 
+    name: str
     code: int
     output: str
+    took_s: float
 
+    @property
     def changed(self) -> dict[str, int]:
-        """Count what was changed, by host."""
+        """How many tasks changed something, by host."""
+        return self._count("changed")
+
+    @property
+    def failed(self) -> dict[str, int]:
+        """How many tasks failed, by host; a host that was not reached counts as well."""
+        unreachable = self._count("unreachable")
+        return {host: one + unreachable[host] for host, one in self._count("failed").items()}
+
+    def _count(self, what: str) -> dict[str, int]:
         _, _, recap = self.output.rpartition("PLAY RECAP")
-        counts = {}
-        for line in recap.splitlines()[1:]:
-            host, _, values = line.partition(":")
-            if "changed=" in values:
-                counts[host.strip()] = int(values.split("changed=")[1].split()[0])
-        return counts
+        lines = re.findall(rf"^(\S+)\s+:.*\b{what}=(\d+)", recap, re.MULTILINE)
+        return {host: int(number) for host, number in lines}
 
 
 def _make_base() -> None:
