@@ -1,7 +1,7 @@
 # Two commands do everything: `make demo` and `make test`. The others are for people who work on it.
 .PHONY: all setup demo test test-promises test-kernel test-matrix check fuzz format clean mutants bench-log chaos-log \
         bench-moves bench-first-contact bench-failover bench-storms bench-registers sim-agent \
-        wheelhouse lint-rollout test-rollout
+        wheelhouse package lint-rollout test-rollout
 
 PYTEST ?= .venv/bin/pytest
 FUZZ_SECONDS ?= 60
@@ -98,6 +98,10 @@ clean:
 # What hosts are installed from: dist/wgmap-wheelhouse-*.tar.
 wheelhouse:
 	scripts/wheelhouse.sh dist
+
+# A Debian package of a lone agent: dist/wgmap-agent_*.deb (docs/install.md).
+package: .venv-rollout/.stamp
+	scripts/package.sh "$$(scripts/wheelhouse.sh dist | tail -n 1)" dist
 
 # Ansible, its linter and promtool have an environment of their own.
 .venv-rollout/.stamp: deploy/requirements-rollout.txt scripts/promtool.sh

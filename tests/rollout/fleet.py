@@ -13,10 +13,11 @@ from wgmap_agent.runner.statussocket import request
 
 SERVERS = ("ms1", "ms2", "ms3")
 SPARE = "ms4"
+LONE = "a9"  # an agent that Ansible knows nothing of
 AGENTS = ("a1", "a2", "a3")
-FIRST_SERVER, FIRST_AGENT = 11, 21  # last bytes of addresses
+FIRST_SERVER, FIRST_AGENT, LONE_NUMBER = 11, 21, 29  # last bytes of addresses
 OVERLAY = ["10.66.0.0/16", "fd66::/32"]
-SETTLED_S = 60.0
+SETTLED_S = 120.0
 POLL_S = 0.25
 T = TypeVar("T")
 
@@ -29,11 +30,13 @@ class Fleet:
         self.site = site
         self.wheelhouse = wheelhouse
         self.servers = list(SERVERS)
+        self.agents = list(AGENTS)  # those that are enrolled
         self.recaps: list[Recap] = []
         for number, name in enumerate((*SERVERS, SPARE), FIRST_SERVER):
             site.add(name, number)
         for number, name in enumerate(AGENTS, FIRST_AGENT):
             site.add(name, number)
+        site.add(LONE, LONE_NUMBER)
         site.boot()
 
     # -- what an operator does ---------------------------------------------------------------
@@ -132,7 +135,7 @@ class Fleet:
     def settle(self) -> None:
         """Wait until every server is in step and every agent is connected to each of them."""
         self.until(self._well, "all servers fresh, with all agents")
-        for name in AGENTS:
+        for name in self.agents:
             self.until(lambda name=name: self.agent(name)["registered"], f"{name} registered")  # type: ignore[misc]
 
     def _well(self) -> bool:
@@ -140,7 +143,7 @@ class Fleet:
         return (
             sorted(one["name"] for one in servers) == sorted(self.servers)
             and all(one["fresh"] for one in servers)
-            and all(one["reachable_agents"] == len(AGENTS) for one in servers)
+            and all(one["reachable_agents"] == len(self.agents) for one in servers)
         )
 
     def _host(self, name: str) -> dict[str, str]:

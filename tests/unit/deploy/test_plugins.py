@@ -55,6 +55,13 @@ def test_each_trouble_names_the_server(changes: dict[str, Any], says: str) -> No
     assert trouble(server("ms1"), server("ms2", **changes)) == [says]
 
 
+def test_a_server_that_is_known_to_be_away_is_no_trouble() -> None:
+    away = server("ms2", state="unreachable", applied=None, fresh=None)
+    status = json.dumps({"leader": "ms1", "servers": [server("ms1"), away]})
+    assert CLUSTER.trouble(status, ["ms2"]) == []
+    assert CLUSTER.trouble(status, ["ms1"]) == ["ms2 is unreachable"]
+
+
 def test_no_leader_and_no_answer_are_trouble() -> None:
     assert trouble(server("ms1"), leader=None) == ["there is no leader"]
     for text in ("", "{}", "null", '{"servers": []}'):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 BEHIND = 1000  # entries of the log that a server may lack and still be in step
 
 DOCUMENTATION = """
 name: trouble
+positional: absent
 short_description: List what is wrong with a cluster
 description:
   - Reads the output of C(wgmap status --json).
@@ -19,6 +23,11 @@ options:
     description: The output; empty or broken output is trouble of its own.
     type: str
     required: true
+  absent:
+    description: Servers that are known to be away, which is no trouble then.
+    type: list
+    elements: str
+    default: []
 """
 
 EXAMPLES = """
@@ -33,7 +42,7 @@ _value:
 """
 
 
-def trouble(text: str) -> list[str]:
+def trouble(text: str, absent: Sequence[str] = ()) -> list[str]:
     """Return one sentence for each thing that is wrong."""
     try:
         status = json.loads(text)
@@ -43,7 +52,8 @@ def trouble(text: str) -> list[str]:
         return ["the server does not tell its state"]
     found = [] if status["leader"] else ["there is no leader"]
     for one in servers:
-        found += _of_server(one, newest)
+        if one["name"] not in absent:
+            found += _of_server(one, newest)
     return found
 
 
