@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 
 from prometheus_client.core import Metric
-from wgmap.metrics.families import Histogram
 
+from wgmap.metrics.families import Histogram
 from wgmap_agent.engine.types import EngineStatus
 from wgmap_agent.runner import measures as agent
 from wgmap_cluster.replica import measures as server
