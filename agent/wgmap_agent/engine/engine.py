@@ -26,6 +26,7 @@ from wgmap_agent.engine.capture import Capture
 from wgmap_agent.engine.control import ControlTunnels
 from wgmap_agent.engine.counters import Counters
 from wgmap_agent.engine.data_plane import DataPlane
+from wgmap_agent.engine.intake import Intake
 from wgmap_agent.engine.moves import Budget
 from wgmap_agent.engine.peers import Peer, Phase
 from wgmap_agent.engine.registration import Registration
@@ -90,12 +91,13 @@ class Engine:
         self._plane = DataPlane(
             identity, settings, rng, self.counters, self._servers, self._requests
         )
+        self._intake = Intake(self._plane)
         self._readings = self._plane.readings
         self._server_set = ServerSet(
             identity, self._servers, self._control, settings, rng, self.counters
         )
         self._capture = Capture(self._plane)
-        self._watch = Watch(self._plane)
+        self._watch = Watch(self._plane, self._intake)
         self._renewals = Renewals(self._plane)
         self._resolutions = Resolutions()
         self._retries = Retries(self._plane.data.table, self.counters)
@@ -146,14 +148,14 @@ class Engine:
         ``packet``: as it came, with its IP header. Whose it is nobody knows, and it may be forged:
         WireGuard judges it, if it gets it again.
         """
-        return self._plane.initiation(now, source, at, packet)
+        return self._intake.initiation(now, source, at, packet)
 
     def response(self, now: float, source: Endpoint) -> list[Action]:
         """Take in that ``source`` sent a handshake response to the data port.
 
         It too may be forged: it only has packets go their way without us sooner.
         """
-        return self._plane.response(now, source)
+        return self._intake.response(now, source)
 
     def peers_read(
         self, now: float, tunnel: Tunnel, state: DeviceState, wall: float
@@ -323,7 +325,7 @@ class Engine:
         if answer.target == self._identity.control_prefix:
             return self._saved(self._server_set.answered(now, answer))
         self._resolutions.answered(answer)
-        actions = self._plane.answer(now, answer)
+        actions = self._intake.answer(now, answer)
         self._renewals.answered(now, answer)
         return actions
 
@@ -338,7 +340,7 @@ class Engine:
         if self._server_set.is_about(notify.records):
             actions = self._saved(self._server_set.told(now, notify.records))
         else:
-            actions = self._plane.push(now, notify.records)
+            actions = self._intake.push(now, notify.records)
             self._renewals.pushed(name, notify.records)
         if notify.xtr is not None and not own:  # the answer to a register repeats our own mark
             self._told(now, name, Mark.of(notify.xtr))

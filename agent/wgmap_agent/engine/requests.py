@@ -53,7 +53,6 @@ class Answer:
     authoritative: bool
     refresh: bool
     server: str | None = None  # who gave it; it pushes changes from now on
-    recalled: bool = False  # it is our own cache's
     second: bool = False  # beside another server's
 
 
@@ -157,7 +156,8 @@ class Requests:
         if not settled.unsure or not self._is_sure(now, settled, reply):
             return None
         settled.unsure = ()
-        return Answer(settled.target, reply.records, True, settled.refresh, server, settled.second)
+        answer = Answer(settled.target, reply.records, True, settled.refresh, server)
+        return replace(answer, second=settled.second)
 
     def _is_sure(self, now: float, pending: Pending, reply: MapReply) -> bool:
         """Say whether an answer counts as authoritative.
@@ -259,7 +259,7 @@ class Requests:
         self._counters.add("request.recalled")
         pending.unsure = records  # a server's answer to this question still counts
         self._drop(pending)
-        return [Answer(pending.target, records, authoritative=False, refresh=False, recalled=True)]
+        return [Answer(pending.target, records, authoritative=False, refresh=False)]
 
     def _keep_unsure(
         self, now: float, pending: Pending, server: str, records: tuple[Record, ...]

@@ -3,6 +3,7 @@
 from wgmap.wg.device import DeviceState, PeerConfig
 from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine.data_plane import DataPlane
+from wgmap_agent.engine.intake import Intake
 from wgmap_agent.engine.peers import Role
 from wgmap_agent.engine.successors import Successor
 from wgmap_agent.engine.types import Action, ConfigurePeers, Tunnel
@@ -11,8 +12,9 @@ from wgmap_agent.engine.types import Action, ConfigurePeers, Tunnel
 class Succession:
     """Works on the successors of a data plane."""
 
-    def __init__(self, plane: DataPlane) -> None:
+    def __init__(self, plane: DataPlane, intake: Intake) -> None:
         self._plane = plane
+        self._intake = intake
 
     def read(self, now: float, state: DeviceState) -> list[Action]:
         """Judge every successor by a reading of the data device."""
@@ -59,7 +61,7 @@ class Succession:
         if successor is None:
             return []
         plane.counters.add("peer.successor_failed")
-        return [_removal(key), *plane.pushed(now, successor.offer, successor.records)]
+        return [_removal(key), *self._intake.pushed(now, successor.offer, successor.records)]
 
 
 def _removal(key: PublicKey) -> ConfigurePeers:

@@ -6,6 +6,7 @@ from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine.data_plane import DataPlane
 from wgmap_agent.engine.flows import Event
 from wgmap_agent.engine.handshakes import Step
+from wgmap_agent.engine.intake import Intake
 from wgmap_agent.engine.mappings import is_inside, overlaps
 from wgmap_agent.engine.moves import Suspicion
 from wgmap_agent.engine.peers import Peer, Phase, Role
@@ -28,9 +29,9 @@ KICK_AFTER_ALL = 5  # and by the side that leaves the kick to the other, which m
 class Watch:
     """Works on the peers of a data plane."""
 
-    def __init__(self, plane: DataPlane) -> None:
+    def __init__(self, plane: DataPlane, intake: Intake) -> None:
         self._plane = plane
-        self._succession = Succession(plane)
+        self._succession = Succession(plane, intake)
         self._ways = Ways(plane)
         self._watch_at: float | None = None
         self._adopted = False
