@@ -30,13 +30,23 @@ class Phase(Enum):
 
 
 @dataclass(slots=True)
+class Trial:
+    """A try of the endpoint that is to be taken first, while another one is in use."""
+
+    since: float
+    sets: int = 0  # how often it was set
+    seen: tuple[bool, int] | None = None  # since then: was it the endpoint, and what had come
+    works: bool = False  # something came from there
+    held_since: float | None = None  # from when on each reading has shown it
+
+
+@dataclass(slots=True)
 class WayBack:
     """From another of a peer's endpoints to the one that is to be taken first: when it is tried."""
 
     at: float | None = None  # when next
     wait: float = 0.0  # after the last time it was of no use
-    since: float | None = None  # a try is under way,
-    rx: int = 0  # and this had come before
+    trial: Trial | None = None
 
 
 @dataclass(slots=True)

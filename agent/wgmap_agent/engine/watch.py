@@ -42,8 +42,8 @@ class Watch:
         """Return when the device must be read next."""
         times = [self._watch_at] if self._watch_at is not None else []
         data = self._plane.data
+        # The readings' own pause (``poll_s``) is between those that are wanted at any time.
         if self._plane.successors.all():
-            # The readings' own pause (``poll_s``) is between them.
             times.append(float("-inf"))
         for key, peer in list(data.unsettled.items()):
             if data.peers.get(key) is not peer or _is_settled(peer):
@@ -55,8 +55,8 @@ class Watch:
                 times.append(peer.recovery.next_at)
             elif peer.phase is Phase.UP and peer.activity.unanswered_since is not None:
                 times.append(self._plane.moves.suspect_at(peer.activity))
-            if peer.way_back.since is not None:
-                times.append(peer.way_back.since + self._ways.trial_s())
+            if peer.way_back.trial is not None:
+                times.append(float("-inf"))
         return min(times, default=None)
 
     def want(self, now: float) -> None:
@@ -268,4 +268,4 @@ class Watch:
 
 def _is_settled(peer: Peer) -> bool:
     in_doubt = peer.recovery is not None or peer.activity.unanswered_since is not None
-    return peer.phase is Phase.UP and not in_doubt and peer.way_back.since is None
+    return peer.phase is Phase.UP and not in_doubt and peer.way_back.trial is None

@@ -1,17 +1,22 @@
 """The ways to a peer with several endpoints: on when one is silent, back when it returns.
 
 Nothing but WireGuard's own packets can show that a way works, and a device sends over one. So the
-way back is tried, seldom and shortly: the peer answers from where it was reached, and the device
-takes as endpoint whence the last packet came. What comes from elsewhere means that the first way is
-dead, and has put the other one back already.
+first way is tried now and then: the peer answers from where it was reached, and the device takes as
+endpoint whence the last packet came. What is under way on the other one puts that back, so a single
+try says nothing while data flows. But an endpoint that *returns* to the first way without us, or
+stays there while packets come, was set by a packet from there: the way works. Then it is set again
+and again until it stays, for some round trips. One that never shows itself costs the packets that
+were sent between a few tries and what the peer sent next.
 """
 
-from wgmap.wg.device import PeerConfig
+from wgmap.wg.device import PeerConfig, PeerState
 from wgmap_agent.engine.data_plane import DataPlane
-from wgmap_agent.engine.peers import Peer, WayBack
+from wgmap_agent.engine.peers import Peer, Trial, WayBack
 from wgmap_agent.engine.types import Action, ConfigurePeers, Tunnel
 
 CHANGE_AFTER_TRIES = 2  # questions for a silent peer: it may have moved, or we may have
+SETS = 3  # of the first way in one trial, before anything comes from there
+HOLD_ON = 12  # times as long as an unanswered trial may one take whose way works
 
 
 class Ways:
@@ -19,10 +24,6 @@ class Ways:
 
     def __init__(self, plane: DataPlane) -> None:
         self._plane = plane
-
-    def trial_s(self) -> float:
-        """Return how long (seconds) a try of the first way may take."""
-        return self._plane.settings.way_trial_s + 2 * self._plane.servers.rtt()
 
     def silent(self, peer: Peer) -> list[Action]:
         """Go on to the next way of a peer that does not answer; empty: there is none yet."""
@@ -33,40 +34,72 @@ class Ways:
 
     def watch(self, now: float, peer: Peer) -> list[Action]:
         """Look after the way back of a peer that is heard."""
-        back = peer.way_back
-        if len(peer.ways) < 2 or peer.endpoint == peer.ways[0]:
+        back, state = peer.way_back, peer.state
+        if len(peer.ways) < 2 or state is None:
             return []
-        if back.since is not None:
-            return self._judge(now, peer)
+        if back.trial is not None:
+            return self._judge(now, peer, back.trial, state)
+        in_use = state.endpoint if state.endpoint in peer.ways else peer.endpoint
+        if in_use == peer.ways[0]:
+            return []
         if back.at is None:
             back.wait = back.wait or self._plane.settings.way_back_s
             back.at = now + back.wait
-        return self._try(now, peer) if now >= back.at else []
-
-    def _try(self, now: float, peer: Peer) -> list[Action]:
-        plane = self._plane
-        plane.counters.add("peer.way_back_tried")
-        rx = 0 if peer.state is None else peer.state.rx_bytes
-        peer.way_back = WayBack(wait=peer.way_back.wait, since=now, rx=rx)
-        plane.data.unsettle(peer)
-        plane.touched(peer)
-        change = PeerConfig(peer.key, peer.ways[0], update_only=True)
-        return [ConfigurePeers(Tunnel.DATA, (change,)), *plane.probe(peer)]
-
-    def _judge(self, now: float, peer: Peer) -> list[Action]:
-        back, state, settings = peer.way_back, peer.state, self._plane.settings
-        since = now if back.since is None else back.since
-        came = state is not None and state.rx_bytes > back.rx
-        if not came and now - since < self.trial_s():
+        if now < back.at:
             return []
-        if came and state is not None and state.endpoint == peer.ways[0]:
+        peer.endpoint = in_use
+        return self._begin(now, peer)
+
+    def _begin(self, now: float, peer: Peer) -> list[Action]:
+        self._plane.counters.add("peer.way_back_tried")
+        trial = Trial(now)
+        peer.way_back = WayBack(wait=peer.way_back.wait, trial=trial)
+        self._plane.data.unsettle(peer)
+        return self._try(peer, trial)
+
+    def _try(self, peer: Peer, trial: Trial) -> list[Action]:
+        trial.sets += 1
+        trial.seen = None
+        self._plane.touched(peer)
+        change = PeerConfig(peer.key, peer.ways[0], update_only=True)
+        return [ConfigurePeers(Tunnel.DATA, (change,)), *self._plane.probe(peer)]
+
+    def _judge(self, now: float, peer: Peer, trial: Trial, state: PeerState) -> list[Action]:
+        _note(now, peer, trial, state)
+        lasts = self._plane.settings.way_trial_s + 2 * self._plane.servers.rtt()
+        held = -1.0 if trial.held_since is None else now - trial.held_since
+        if trial.works and held >= lasts:
             self._plane.counters.add("peer.way_back")
             peer.endpoint, peer.way_back = peer.ways[0], WayBack()
             return []
-        peer.way_back = WayBack(wait=min(2 * back.wait, settings.way_back_cap_s))
+        passed = now - trial.since
+        if passed >= lasts * (HOLD_ON if trial.works else 1):
+            return self._end(peer)
+        if trial.held_since is not None:
+            return self._plane.probe(peer)  # its answer shows that the way works, if it does
+        again = trial.works or (trial.sets < SETS and passed >= lasts * trial.sets / SETS)
+        return self._try(peer, trial) if again else []
+
+    def _end(self, peer: Peer) -> list[Action]:
+        """Go on with the other way; the next try comes later than this one did."""
+        wait = min(2 * peer.way_back.wait, self._plane.settings.way_back_cap_s)
+        peer.way_back = WayBack(wait=wait)
         return [self._set(peer)]
 
     def _set(self, peer: Peer) -> Action:
         self._plane.touched(peer)
         change = PeerConfig(peer.key, peer.endpoint, update_only=True)
         return ConfigurePeers(Tunnel.DATA, (change,))
+
+
+def _note(now: float, peer: Peer, trial: Trial, state: PeerState) -> None:
+    """Note what a reading shows of a trial."""
+    is_first = state.endpoint == peer.ways[0]
+    before, trial.seen = trial.seen, (is_first, state.rx_bytes)
+    if not is_first:
+        trial.held_since = None
+        return
+    if trial.held_since is None:
+        trial.held_since = now
+    if before is not None and (not before[0] or state.rx_bytes > before[1]):
+        trial.works = True

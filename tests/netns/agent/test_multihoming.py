@@ -91,11 +91,6 @@ async def test_the_lowest_priority_is_taken(
             assert bed.endpoint() == expected
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="While data flows, packets that are under way on the second link put the endpoint back:"
-    " WireGuard follows the last packet that came. The trial must hold on for a round trip.",
-)
 @pytest.mark.parametrize("family", [0, 1], ids=["ipv4 inside", "ipv6 inside"])
 async def test_a_silent_link_is_left_and_taken_again_when_it_returns(
     tmp_path: Path, family: int
