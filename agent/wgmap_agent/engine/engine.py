@@ -37,6 +37,7 @@ from wgmap_agent.engine.retries import Retries
 from wgmap_agent.engine.server_set import ServerSet
 from wgmap_agent.engine.servers import Servers
 from wgmap_agent.engine.settings import Settings
+from wgmap_agent.engine.traces import ServerTrace, Traces
 from wgmap_agent.engine.types import (
     Action,
     CachedPeer,
@@ -100,6 +101,7 @@ class Engine:
         self._watch = Watch(self._plane, self._intake)
         self._renewals = Renewals(self._plane)
         self._resolutions = Resolutions()
+        self._traces = Traces(identity, self._servers, rng)
         self._retries = Retries(self._plane.data.table, self.counters)
         self._underlay: tuple[IPAddress, ...] = ()
         self._move_at: float | None = None  # a move that waits for the flapping limit
@@ -256,6 +258,14 @@ class Engine:
         """Return what the last ``resolve`` of this EID brought; None: not answered yet."""
         return self._resolutions.get(eid)
 
+    def trace(self, now: float, eid: IPAddress) -> list[Action]:
+        """Ask every server for an EID and what became of it; ``traced`` has what came."""
+        return self._traces.begin(now, eid)
+
+    def traced(self, eid: IPAddress) -> tuple[ServerTrace, ...]:
+        """Return what came of the last ``trace`` of this EID, a server each."""
+        return self._traces.get(eid)
+
     def forget(self, now: float, eid: IPAddress) -> list[Action]:
         """Drop the data peer of an EID on behalf of an operator; empty where there is none.
 
@@ -318,6 +328,8 @@ class Engine:
     def _reply(self, now: float, name: str, reply: MapReply) -> list[Action]:
         if self._servers.probe_answered(now, name, reply.nonce):
             return []
+        if self._traces.reply(now, name, reply):
+            return []
         answer = self._requests.reply(now, name, reply)
         return [] if answer is None else self._answered(now, answer)
 
@@ -330,6 +342,8 @@ class Engine:
         return actions
 
     def _notify(self, now: float, name: str, notify: MapNotify) -> list[Action]:
+        if self._traces.notify(name, notify):
+            return []
         own = self._answers_register(notify)
         if own:
             actions = self._registration.notify(now, name, notify)

@@ -43,7 +43,29 @@ def trace(answer: Json) -> str:
     for one in answer["steps"]:
         mark = "ok  " if one["ok"] else "STOP"
         lines.append(f"  {mark} {one['step']}: {one['detail']}")
+    lines += [_line(f"server {one['name']}", _traced(one)) for one in answer["servers"]]
     return "\n".join([*lines, *_contact(answer["contact"])])
+
+
+def _traced(server: Json) -> str:
+    """Write what one server made of a question."""
+    if server["answered_s"] is None:
+        return "no answer"
+    fresh = "fresh" if server["fresh"] else "not fresh"
+    parts = [f"answered after {server['answered_s'] * 1e3:.2f} ms ({fresh})"]
+    if server["index"] is None:
+        parts.append("did not report")
+        return ", ".join(parts)
+    parts.append(f"log index {server['index']}")
+    if server["pushed_s"] is None:
+        parts.append("nobody to tell")
+        return ", ".join(parts)
+    parts.append(f"told the other side after {server['pushed_s'] * 1e3:.2f} ms")
+    known = server["acknowledged_s"]
+    parts.append(
+        "no acknowledgement" if known is None else f"acknowledged after {known * 1e3:.2f} ms"
+    )
+    return ", ".join(parts)
 
 
 def _contact(steps: list[Json]) -> list[str]:

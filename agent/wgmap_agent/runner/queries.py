@@ -14,6 +14,7 @@ from wgmap.wg.keys import PublicKey
 from wgmap_agent.config import AgentConfig
 from wgmap_agent.engine.engine import Engine
 from wgmap_agent.engine.resolutions import Resolution
+from wgmap_agent.engine.traces import ServerTrace
 from wgmap_agent.runner.contacts import Contacts
 from wgmap_agent.runner.pump import Pump
 from wgmap_agent.runner.rotator import Rotator
@@ -22,6 +23,7 @@ from wgmap_agent.runner.trace import Tracer
 
 RESOLVE_S = 12.0  # beyond what the engine waits for servers
 RESOLVE_POLL_S = 0.005
+TRACE_S = 2.0  # servers report within a second, and it has a way to go
 MAX_RESOLVING = 8
 
 
@@ -85,7 +87,7 @@ class Queries:
 
     async def resolve(self, eid: IPAddress) -> Json:
         """Ask the map servers; UnavailableError where none answers, ConflictError: too many."""
-        if not any(eid in prefix for prefix in self._config.agent.overlay):
+        if not self._is_overlay(eid):
             msg = f"{eid} is not inside the overlay"
             raise ConfigError(msg)
         if self._resolving >= MAX_RESOLVING:
@@ -100,7 +102,21 @@ class Queries:
     async def trace(self, eid: IPAddress) -> Json:
         """Follow an EID to where it stops."""
         peers = self._engine.status(clock.now()).peers
-        return await self._tracer.trace(eid, peers, lambda: self.resolve(eid))
+        traced = await self._traced(eid) if self._is_overlay(eid) else ()
+        return await self._tracer.trace(eid, peers, traced, lambda: self.resolve(eid))
+
+    async def _traced(self, eid: IPAddress) -> tuple[ServerTrace, ...]:
+        """Ask every server what it makes of an EID, and wait for those that tell."""
+        self._pump.take(self._engine.trace(clock.now(), eid))
+        end = clock.now() + TRACE_S
+        while clock.now() < end:  # no event tells of it
+            if all(one.is_over for one in self._engine.traced(eid)):
+                break
+            await asyncio.sleep(RESOLVE_POLL_S)
+        return self._engine.traced(eid)
+
+    def _is_overlay(self, eid: IPAddress) -> bool:
+        return any(eid in prefix for prefix in self._config.agent.overlay)
 
     async def forget(self, eid: IPAddress) -> Json:
         """Drop the data tunnel to an EID; it is gone from the device when this returns."""

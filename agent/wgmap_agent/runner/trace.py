@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from wgmap.addresses import IPAddress
 from wgmap.errors import WgmapError
 from wgmap_agent.config import AgentConfig
+from wgmap_agent.engine.traces import ServerTrace
 from wgmap_agent.engine.types import PeerStatus
 from wgmap_agent.runner.contacts import Contacts
 from wgmap_agent.runner.statussocket import Json
@@ -32,11 +33,13 @@ class Tracer:
         self,
         eid: IPAddress,
         peers: Sequence[PeerStatus],
+        traced: Sequence[ServerTrace],
         resolve: Callable[[], Awaitable[Json]],
     ) -> Json:
         """Look at the overlay, the map servers, the peer and its tunnel.
 
-        ``contact`` are the steps of the last first contact: names and seconds since boot.
+        ``servers`` is what each map server made of a question that was traced, ``contact`` are the
+        steps of the last first contact: names and seconds since boot.
         """
         steps = [self._overlay(eid)]
         if steps[-1].ok:
@@ -46,6 +49,7 @@ class Tracer:
             "eid": str(eid),
             "found": all(step.ok for step in steps),
             "steps": [{"step": one.step, "ok": one.ok, "detail": one.detail} for one in steps],
+            "servers": [_server(one) for one in traced],
             "contact": self._contacts.steps(eid),
         }
 
@@ -57,6 +61,19 @@ class Tracer:
             if eid in prefix:
                 return Step("overlay", ok=True, detail=f"in {prefix}")
         return Step("overlay", ok=False, detail="not inside the overlay")
+
+
+def _server(traced: ServerTrace) -> Json:
+    """Describe what a server told; times are seconds, from its question or its arrival there."""
+    report = traced.report
+    return {
+        "name": traced.name,
+        "answered_s": traced.answered_s,
+        "fresh": traced.fresh,
+        "index": None if report is None else report.index,
+        "pushed_s": None if report is None else report.pushed,
+        "acknowledged_s": None if report is None else report.acknowledged,
+    }
 
 
 async def _mapping(resolve: Callable[[], Awaitable[Json]]) -> Step:
@@ -78,7 +95,10 @@ def _tunnel(peer: PeerStatus | None) -> list[Step]:
         return [Step("tunnel", ok=True, detail="none yet: the first packet makes it")]
     steps = [Step("peer", ok=True, detail=f"{peer.key} at {peer.endpoint or 'unknown'}")]
     traffic = f"received {peer.rx or 0} bytes, sent {peer.tx or 0}"
-    return [*steps, Step("tunnel", ok=peer.state == "up", detail=f"{peer.state}, {traffic}")]
+    stood = peer.last_handshake_s
+    handshake = "no handshake yet" if stood is None else f"handshake {stood:.1f} s ago"
+    detail = f"{peer.state}, {handshake}, {traffic}"
+    return [*steps, Step("tunnel", ok=peer.state == "up", detail=detail)]
 
 
 def _owner(eid: IPAddress, peers: Sequence[PeerStatus]) -> PeerStatus | None:

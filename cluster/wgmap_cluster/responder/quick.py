@@ -1,15 +1,16 @@
 """The one shape of Map-Request that nearly all are of, read without the codec.
 
-Agents in instance 0 ask for one host with no flag set but I. What is read here the codec reads as
-the same; everything else is None, and the codec's to judge.
+Agents in instance 0 ask for one host with no flag set but I, untraced. What is read here the codec
+reads as the same; everything else is None, and the codec's to judge.
 """
 
-from wgmap.lisp.mark import MARK_BYTES
+from wgmap.lisp.mark import MARK_BYTES, TRACED
 
 # Type 1 without flags but perhaps I, one ITR-RLOC, one record (RFC 9301, section 5.2). The bytes
 # of the I field at the end:
 _HEADS = {b"\x10\x00\x00\x01": 0, b"\x10\x10\x00\x01": MARK_BYTES}
 _NONCE_END = 12
+_TRACED = TRACED.to_bytes(4)
 _ADDRESS_BYTES = {b"\x00\x01": 4, b"\x00\x02": 16}  # by AFI
 _SOURCE_BYTES = {b"\x00\x00": 0, **_ADDRESS_BYTES}
 # What stands before the address of a host: reserved (with or without the N bit of RFC 9437),
@@ -36,6 +37,8 @@ def parse(data: bytes) -> tuple[bytes, bytes, bytes] | None:
     at += 2 + locator
     size = _HOST_BYTES.get(data[at : at + 4])
     if size is None or len(data) != at + 4 + size + mark:
+        return None
+    if mark and data[-8:-4] == _TRACED:
         return None
     at += 4
     return data[4:_NONCE_END], data[at : at + size], data[at + size :]

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from wgmap.lisp.codec import decode
-from wgmap.lisp.mark import MARK_BYTES, Mark
+from wgmap.lisp.mark import MARK_BYTES, TRACED, Mark
 from wgmap.lisp.messages import CodecError, Encapsulated, MapNotifyAck, MapRequest, XtrId
 from wgmap.metrics.families import FINE_S, Histogram
 from wgmap_cluster.feed import (
@@ -34,6 +34,7 @@ from wgmap_cluster.responder.heard import Heard
 from wgmap_cluster.responder.limits import Limit
 from wgmap_cluster.responder.lookup import Asked, Lookup
 from wgmap_cluster.responder.refreshes import Refreshes
+from wgmap_cluster.responder.traces import Traces
 
 MAX_DATAGRAM = 16 * 1024
 MAX_REQUEST_RECORDS = 32
@@ -69,6 +70,7 @@ class Service:
             self._follower, self._answers, settings.pushes, rng, self.counters
         )
         self._refreshes: Refreshes[Asked] = Refreshes()
+        self._traces = Traces()
         self._requests = Limit(*settings.requests) if settings.requests else None
         self._registers = Limit(*settings.registers) if settings.registers else None
         self._attached = False
@@ -153,7 +155,8 @@ class Service:
                 return self._request(Asked(peer, (source[0], port), request), now)
             case MapNotifyAck(nonce=nonce, xtr=xtr):
                 self._announcer.acknowledged(nonce, source[0])
-                return self._announcer.compare(peer, _mark(xtr), now)
+                reports = self._traces.acknowledged(nonce, source[0], now)
+                return reports + self._announcer.compare(peer, _mark(xtr), now)
             case _:
                 raise _RefusedError("unexpected_type")
 
@@ -177,13 +180,23 @@ class Service:
         self.counters["request.received"] += 1
         if not asked.request.smr_invoked:
             answer = self._answer(asked, now, fresh=self._follower.is_fresh(now))
-            return answer + self._announcer.compare(asked.requester, _mark(asked.request.xtr), now)
+            mark = _mark(asked.request.xtr)
+            if mark and Mark.decode(mark).since == TRACED:
+                mark = Mark.decode(mark)._replace(since=0).encode()
+                answer += self._trace(asked, answer, now)
+            return answer + self._announcer.compare(asked.requester, mark, now)
         if not self._attached:
             raise _RefusedError("refresh_no_replica")
         if not self._refreshes.add(asked):
             raise _RefusedError("refresh_too_many")
         self.counters["refresh.received"] += 1
         return self._barrier(now)
+
+    def _trace(self, asked: Asked, answer: list[Action], now: float) -> list[Action]:
+        if not self._follower.tables.takes_keys(asked.requester):
+            return []  # a plain LISP client with an identifier of its own
+        self.counters["request.traced"] += 1
+        return self._traces.begin(asked, self.index, answer, now)
 
     def _check(self, asked: Asked) -> None:
         request = asked.request
@@ -296,7 +309,7 @@ class Service:
 
     def tick(self, now: float) -> list[Action]:
         """Do what time asks for."""
-        actions = self._announcer.tick(now)
+        actions = self._announcer.tick(now) + self._traces.give_up(now)
         late = self._refreshes.give_up(now)
         self.counters["refresh.late"] += late
         if late:
@@ -308,7 +321,11 @@ class Service:
 
     def next_tick(self, now: float) -> float | None:
         """Return when tick() has something to do; None: not before something comes in."""
-        times = [self._announcer.next_due(now), self._refreshes.next_due()]
+        times = [
+            self._announcer.next_due(now),
+            self._refreshes.next_due(),
+            self._traces.next_due(),
+        ]
         if self._attached:
             times.append(self._note_at)
         return min((at for at in times if at is not None), default=None)

@@ -73,6 +73,8 @@ def _request_facts(message: MapRequest) -> dict[str, object]:
 
 
 def _record_facts(message: MapReply | Authenticated) -> dict[str, object]:
+    if not message.records:
+        return {}
     record = message.records[0]
     found: dict[str, object] = {
         "eid": str(record.eid.prefix),
