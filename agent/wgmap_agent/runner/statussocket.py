@@ -5,7 +5,6 @@ one line too: ``{"ok": ...}`` or ``{"error": TEXT, "code": EXIT-CODE}``; then it
 """
 
 import asyncio
-import contextlib
 import json
 import socket
 from collections.abc import Awaitable, Callable
@@ -15,6 +14,7 @@ from typing import Any, TypeAlias
 from wgmap import unixsocket
 from wgmap.errors import ConfigError, ExitCode, UnavailableError, WgmapError
 from wgmap.log import Log
+from wgmap.streams import StreamServer
 
 MAX_REQUEST = 4096  # bytes
 MAX_ANSWER = 64 << 20
@@ -34,42 +34,18 @@ class StatusSocket:
     def __init__(self, path: Path, handler: Handler) -> None:
         self._path = path
         self._handler = handler
-        self._server: asyncio.Server | None = None
-        self._clients: set[asyncio.Task[None]] = set()
+        self._server = StreamServer(self._serve, MAX_CLIENTS, MAX_REQUEST, log)
 
     async def start(self) -> None:
         """Listen; replaces the file of a dead agent. Raises ConflictError, ConfigError."""
-        listener = unixsocket.listen(self._path)
-        self._server = await asyncio.start_unix_server(
-            self._accept, sock=listener, limit=MAX_REQUEST
-        )
+        await self._server.start(unixsocket.listen(self._path))
 
     async def close(self) -> None:
         """Stop serving and remove the file."""
-        if self._server is None:
+        if not self._server.is_open:
             return
-        self._server.close()
-        for task in tuple(self._clients):
-            task.cancel()
-        await asyncio.gather(*self._clients, return_exceptions=True)
-        self._server = None
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._clients) >= MAX_CLIENTS:
-            writer.close()
-            return
-        task = asyncio.current_task()
-        assert task is not None  # asyncio runs this as a task
-        self._clients.add(task)
-        try:
-            await self._serve(reader, writer)
-        except (TimeoutError, ConnectionError, ValueError) as error:
-            log.debug("client dropped", reason=error)
-        finally:
-            self._clients.discard(task)
-            writer.close()
+        await self._server.close()
+        self._path.unlink(missing_ok=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with asyncio.timeout(REQUEST_S):

@@ -48,6 +48,7 @@ RESPONDER = (
     Counted("register.answered", "Answers to registers."),
     Counted("register.forwarded", "Registers handed on to the replica."),
     Counted("request.received", "Map-Requests that were served."),
+    Counted("request.traced", "Map-Requests of an operator who traces, answered with a report."),
     Counted("shed.*", "Datagrams dropped: more came than could be served.", "class"),
     Counted("subscriptions.dropped", "Subscriptions that made room for newer ones."),
     Counted("index", "Last index of the log that the tables hold in full.", size=True),

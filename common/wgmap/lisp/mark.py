@@ -23,6 +23,7 @@ comes a Map-Notify with its nonce, without records, that wants no acknowledgemen
               32 bits  0
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 from wgmap.lisp.messages import XtrId
@@ -62,7 +63,8 @@ class Mark(NamedTuple):
         return cls(data[:16], int.from_bytes(data[20:24]), int.from_bytes(data[16:20]))
 
 
-class Report(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Report:
     """What became of a traced Map-Request. Times in seconds from its arrival; None: it did not."""
 
     index: int  # of the log

@@ -6,12 +6,11 @@ GET /health/ready   200: it does its work at this moment; 503: it does not, and 
 """
 
 import asyncio
-import contextlib
 import json
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from prometheus_client.core import Metric
 
@@ -20,6 +19,7 @@ from wgmap.config import Listen
 from wgmap.errors import ConfigError
 from wgmap.log import Log
 from wgmap.metrics.families import render
+from wgmap.streams import StreamServer
 
 MAX_HEAD = 8192  # bytes of a request
 MAX_CLIENTS = 8  # more are closed at once
@@ -53,51 +53,26 @@ class MetricsServer:
         self._listen = listen
         self._page = page
         self._ready = ready
-        self._server: asyncio.Server | None = None
-        self._clients: set[asyncio.Task[None]] = set()
+        self._server = StreamServer(self._serve, MAX_CLIENTS, MAX_HEAD, log)
 
     async def start(self) -> None:
         """Listen; raises ConfigError, ConflictError."""
-        listener = _open(self._listen)
-        options: dict[str, Any] = {"sock": listener, "limit": MAX_HEAD}
-        if isinstance(self._listen, Path):
-            self._server = await asyncio.start_unix_server(self._accept, **options)
-        else:
-            self._server = await asyncio.start_server(self._accept, **options)
+        await self._server.start(_open(self._listen))
         log.info("metrics", at=self._listen)
 
     async def stop(self) -> None:
         """Stop serving; a unix socket's file goes as well."""
-        if self._server is None:
+        if not self._server.is_open:
             return
-        self._server.close()
-        for task in tuple(self._clients):
-            task.cancel()
-        await asyncio.gather(*self._clients, return_exceptions=True)
-        self._server = None
+        await self._server.close()
         if isinstance(self._listen, Path):
             self._listen.unlink(missing_ok=True)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._clients) >= MAX_CLIENTS:
-            writer.close()
-            return
-        task = asyncio.current_task()
-        assert task is not None  # asyncio runs this as a task
-        self._clients.add(task)
-        try:
-            async with asyncio.timeout(REQUEST_S):
-                head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(self._answer(head))
-                await writer.drain()
-        except (TimeoutError, ConnectionError, asyncio.IncompleteReadError, ValueError):
-            log.debug("client dropped")
-        except asyncio.LimitOverrunError:
-            log.debug("client dropped", reason="its request is too long")
-        finally:
-            self._clients.discard(task)
-            with contextlib.suppress(ConnectionError):
-                writer.close()
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async with asyncio.timeout(REQUEST_S):
+            head = await reader.readuntil(b"\r\n\r\n")
+            writer.write(self._answer(head))
+            await writer.drain()
 
     def _answer(self, head: bytes) -> bytes:
         method, _, rest = head.partition(b" ")

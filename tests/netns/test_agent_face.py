@@ -1,0 +1,210 @@
+"""What an agent shows of itself over a lab: status, resolve, trace, exit codes, metrics."""
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from support.lab import Lab, execute, program, wait_until
+from support.reconfigure import reconfigured
+from wgmap_chaos.lab.inventory import AgentEntry
+
+pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
+
+# Contract: keys and what their values may be; None stands for null.
+STATUS = {"registered": bool, "servers": list, "peers": list, "counters": dict}
+SERVER: dict[str, Any] = {
+    "name": str,
+    "control": str,
+    "rtt_ms": float | None,
+    "last_heard_s": float | None,
+    "preferred": bool,
+}
+PEER: dict[str, Any] = {
+    "key": str,
+    "eids": list,
+    "endpoint": str | None,
+    "last_handshake_s": float | None,
+    "rx": int | None,
+    "tx": int | None,
+    "state": str,
+}
+RESOLVE: dict[str, Any] = {
+    "instance": int,
+    "eid": str,
+    "found": bool,
+    "fresh": bool,
+    "version": int | None,
+    "ttl_s": int | None,
+    "key": str | None,
+    "locators": list,
+}
+LOCATOR = {"address": str, "port": int, "priority": int, "weight": int}
+DELAY_MS = 20.0
+
+
+def is_of(found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    assert set(found) == set(wanted)
+    for name, kind in wanted.items():
+        assert isinstance(found[name], kind), (name, found[name])
+
+
+def ask(agent: AgentEntry, *arguments: str) -> tuple[int, str, str]:
+    """Run ``wgmap-agent`` against an agent; returns exit code, output and complaints."""
+    done = execute(program("wgmap-agent"), "--socket", str(agent.socket), *arguments)
+    return done.returncode, done.stdout, done.stderr
+
+
+def contact(lab: Lab, source: AgentEntry, target: AgentEntry) -> None:
+    """Make a first contact, until the handshake is known to stand."""
+    lab.forget(source, target)
+    assert lab.ping(source, target) is not None
+    wait_until(
+        lambda: any(
+            one["state"] == "up" and f"{target.eids[0]}/32" in one["eids"]
+            for one in lab.agent_status(source)["peers"]
+        ),
+        "the tunnel stands",
+    )
+
+
+def test_status_and_resolve_are_as_promised(lab: Lab) -> None:
+    source, target = lab.file.agents[:2]
+    contact(lab, source, target)
+    code, output, _ = ask(source, "status", "--json")
+    status = json.loads(output)
+    assert code == 0
+    is_of(status, STATUS)
+    for one in status["servers"]:
+        is_of(one, SERVER)
+    for one in status["peers"]:
+        is_of(one, PEER)
+        assert one["state"] in ("pending", "up", "silent", "idle")
+    assert {one["name"] for one in status["servers"]} == {one.name for one in lab.file.servers}
+    assert sum(one["preferred"] for one in status["servers"]) == 1
+    assert all(isinstance(value, int) for value in status["counters"].values())
+    for arguments in (("--json", "resolve", str(target.eids[0])),):
+        code, output, _ = ask(source, *arguments)
+        assert code == 0
+        is_of(json.loads(output), RESOLVE)
+        for one in json.loads(output)["locators"]:
+            is_of(one, LOCATOR)
+    code, output, _ = ask(source, "resolve", "10.66.200.200", "--json")
+    assert code == 1
+    is_of(json.loads(output), RESOLVE)
+    assert not json.loads(output)["found"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("resolve", "10.66.200.200"), 1),
+        (("resolve", "192.0.2.1"), 2),  # outside the overlay
+        (("resolve", "nonsense"), 2),
+        (("trace", "10.66.200.200"), 1),
+        (("trace", "192.0.2.1"), 1),  # it says where a packet stops
+        (("trace", "nonsense"), 2),
+        (("forget", "10.66.200.200"), 1),
+        (("forget", "nonsense"), 2),
+        (("down",), 2),
+        (("down", "--config", "/nonexistent/agent.toml"), 2),
+        (("run", "--config", "/nonexistent/agent.toml"), 2),
+        (("nonsense",), 2),
+        (("--socket", "/nonexistent/agent.sock", "status"), 1),
+        (("status", "--socket", "/nonexistent/agent.sock"), 1),
+    ],
+)
+def test_exit_codes(lab: Lab, arguments: tuple[str, ...], expected: int) -> None:
+    code, _, complaints = ask(lab.file.agents[0], *arguments)
+    assert code == expected, complaints
+    assert "Traceback" not in complaints
+
+
+def applied(lab: Lab) -> int:
+    """Return the last index that any server has applied."""
+    return max(one["applied"] or 0 for one in lab.status()["servers"])
+
+
+def test_a_trace_has_every_step_with_its_time(lab: Lab) -> None:
+    source, target = lab.file.agents[:2]
+    with lab.underlay(delay_ms=DELAY_MS):
+        contact(lab, source, target)
+        code, output, _ = ask(source, "trace", str(target.eids[0]), "--json")
+        trace = json.loads(output)
+        assert code == 0, trace
+        text = ask(source, "trace", str(target.eids[0]))[1]
+    round_trip = 2 * DELAY_MS / 1e3
+    assert {one["name"] for one in trace["servers"]} == {one.name for one in lab.file.servers}
+    for one in trace["servers"]:
+        assert round_trip <= one["answered_s"] < 1
+        assert one["fresh"]
+        assert one["pushed_s"] == 0
+        assert round_trip <= one["acknowledged_s"] < 1
+        assert 0 < one["index"] <= applied(lab)
+    steps = [one["step"] for one in trace["contact"]]
+    assert steps[0] == "captured"
+    assert {"asked", "answered", "peer", "injected", "route", "stands"} <= set(steps)
+    times = [one["at"] for one in trace["contact"]]
+    assert times == sorted(times)
+    assert times[-1] - times[0] >= 2 * round_trip, "a question and a handshake"
+    assert all(one["ok"] for one in trace["steps"])
+    assert text.count("log index") == len(lab.file.servers)
+    assert text.count("acknowledged after") == len(lab.file.servers)
+
+
+def test_a_trace_tells_that_nobody_has_an_eid(lab: Lab) -> None:
+    code, output, _ = ask(lab.file.agents[0], "trace", "10.66.200.200", "--json")
+    assert code == 1
+    for one in json.loads(output)["servers"]:
+        assert one["index"] > 0
+        assert (one["pushed_s"], one["acknowledged_s"]) == (None, None)
+
+
+def scraped(path: Path) -> dict[str, dict[tuple[str, ...], float]]:
+    """Read the page as Prometheus does: sample names to values by their labels' values."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(str(path))
+        client.sendall(b"GET /metrics HTTP/1.1\r\nHost: agent\r\n\r\n")
+        page = b"".join(iter(lambda: client.recv(65536), b""))
+    head, _, body = page.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK")
+    samples: dict[str, dict[tuple[str, ...], float]] = {}
+    for family in text_string_to_metric_families(body.decode()):
+        for one in family.samples:
+            samples.setdefault(one.name, {})[tuple(one.labels.values())] = one.value
+    return samples
+
+
+@pytest.fixture
+def measured(lab: Lab, tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "metrics.sock"
+    with reconfigured(lab, lab.file.agents[:1], metrics={"listen": str(path)}):
+        yield path
+
+
+def test_metrics_show_a_contact_and_what_status_counts(lab: Lab, measured: Path) -> None:
+    source, target = lab.file.agents[:2]
+    histogram = "wgmap_agent_first_contact_seconds"
+    before = scraped(measured)[f"{histogram}_count"][()]
+    contact(lab, source, target)
+    page = scraped(measured)
+    assert page[f"{histogram}_count"][()] == before + 1
+    assert 0 < page[f"{histogram}_sum"][()] < 5
+    buckets = list(page[f"{histogram}_bucket"].values())
+    assert buckets == sorted(buckets)
+    assert buckets[-1] == before + 1
+    names = {(one.name,) for one in lab.file.servers}
+    assert page["wgmap_agent_registered"][()] == 1
+    assert page["wgmap_agent_peers"]["up",] >= 1
+    assert set(page["wgmap_agent_server_preferred"]) == names
+    assert sum(page["wgmap_agent_server_preferred"].values()) == 1
+    assert set(page["wgmap_agent_server_round_trip_seconds"]) <= names
+    for name in lab.agent_status(source)["counters"]:
+        shown = "wgmap_agent_" + name.removeprefix("now.").replace(".", "_").lower()
+        shown += "" if name.startswith("now.") else "_total"
+        assert shown in page, name
