@@ -151,10 +151,6 @@ async def test_a_new_key_that_nobody_told_of_is_found(
         assert lab.resolve(target.eids[0])["key"] in keys
 
 
-@pytest.mark.skipif(
-    not os.environ.get("WGMAP_LONG"),
-    reason="make test-promises runs it: once, the contact after the prefix was back was lost",
-)
 @pytest.mark.parametrize("delay_ms", DELAYS_MS)
 async def test_a_withdrawal_that_nobody_told_of_is_found(
     lab: Lab, pair: tuple[AgentEntry, AgentEntry], delay_ms: int

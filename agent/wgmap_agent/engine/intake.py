@@ -243,6 +243,7 @@ class Intake:
     def _found(self, now: float, installed: Installed, offer: PeerOffer) -> list[Action]:
         """Let the flows go on that waited for this mapping, and end their questions."""
         peer = installed.peer
+        self._plane.negative.over(one.prefix for one in offer.prefixes)
         actions: list[Action] = []
         for flow in self._flows_of(offer):
             claim = self._plane.data.table.owner(flow.destination)

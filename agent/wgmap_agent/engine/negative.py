@@ -1,6 +1,8 @@
 """Negative answers, believed for a short time, and how often senders are told."""
 
-from wgmap.addresses import IPAddress
+from collections.abc import Iterable
+
+from wgmap.addresses import IPAddress, IPNetwork
 from wgmap.lisp.messages import Action as Act
 from wgmap.lisp.messages import Record
 from wgmap_agent.engine.mappings import is_denial
@@ -41,9 +43,20 @@ class Negative:
             return None
         return known[1]
 
-    def forget(self) -> None:
-        """Forget everything: what was unknown may have been registered."""
-        self._until.clear()
+    def over(self, prefixes: Iterable[IPNetwork]) -> None:
+        """Forget what was said of destinations in prefixes that somebody has now."""
+        if not self._until:
+            return
+        for prefix in prefixes:
+            if prefix.prefixlen == prefix.max_prefixlen:
+                self._until.pop(prefix.network_address, None)
+                continue
+            for address in [one for one in self._until if one in prefix]:
+                del self._until[address]
+
+    def unknown(self, now: float) -> tuple[IPAddress, ...]:
+        """Return the destinations that are refused now."""
+        return tuple(one for one, (until, _) in self._until.items() if now < until)
 
     def may_refuse(self, now: float) -> bool:
         """Take a token of the limit on ICMP errors."""

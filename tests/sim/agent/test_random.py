@@ -20,7 +20,10 @@ from support.agent_sim.world import Fault
 
 EXAMPLES = int(os.environ.get("WGMAP_SIM_EXAMPLES", "40"))
 AGENTS = 3
-KINDS = ("ping", "burst", "move", "reboot", "restart", "new key", "server", "withdraw", "lose")
+KINDS = (
+    *("ping", "burst", "move", "reboot", "restart", "new key", "server", "lose"),
+    *("withdraw", "return", "forget"),
+)
 FAULTY = ("data.init", "data.response", "data.data", "ctl.data.push", "ctl.data.reply", "ctl.init")
 Deed: TypeAlias = Callable[[], None]
 
@@ -44,9 +47,18 @@ steps = st.builds(
 )
 
 
-# What earlier runs have found: a session that only the pushed side has, and a mapping that is
-# withdrawn while an agent starts that would have adopted it.
+# What earlier runs have found: a session that only the pushed side has, a negative answer that is
+# believed after the mapping came back, and a mapping that is withdrawn while an agent starts that
+# would have adopted it.
 ONE_SIDED = [Step("burst", 1.0, 2, 0), Step("move", 4.0, 2, 0), Step("lose", 0.02, 0, 0)]
+WITHDRAWN_AND_BACK = [
+    Step("withdraw", 0.0, 0, 1),
+    Step("ping", 0.3, 0, 1),
+    Step("return", 0.3, 0, 1),
+    Step("ping", 1.0, 0, 1),
+    Step("forget", 0.3, 0, 1),
+    Step("ping", 0.0, 0, 1),
+]
 WITHDRAWN_AT_START = [
     Step("ping", 0.0, 0, 1),
     Step("restart", 0.0, 0, 0),
@@ -67,6 +79,8 @@ def do(lab: Lab, step: Step, number: int) -> None:
         "restart": lambda: restart(host),
         "server": lambda: toggle(lab.servers[step.host]),
         "withdraw": lambda: withdraw(lab, other),
+        "return": lambda: come_back(lab, other),
+        "forget": lambda: forget(host, other),
         "lose": lambda: lab.world.faults.append(fault),
     }
     deeds[step.kind]()
@@ -92,6 +106,19 @@ def toggle(server: ServerHost) -> None:
 def withdraw(lab: Lab, other: Host) -> None:
     if other.prefixes[0] in lab.log.mappings:
         lab.servers[0].server.withdraw(other.prefixes[0])
+
+
+def come_back(lab: Lab, other: Host) -> None:
+    """Let one that was withdrawn register again, as after its daemon was started anew."""
+    if other.prefixes[0] not in lab.log.mappings:
+        restart(other)
+
+
+def forget(host: Host, other: Host) -> None:
+    """Make two hosts strangers, as an operator does on both of them."""
+    for one, its in ((host, other), (other, host)):
+        if one.engine is not None and one is not its:
+            one._do(one.engine.forget(one.world.now, its.eid))
 
 
 def heal(lab: Lab) -> None:
@@ -120,6 +147,7 @@ def heal(lab: Lab) -> None:
     seed=st.integers(0, 1 << 16),
 )
 @example(plan=ONE_SIDED, delay=0.0, loss=0.3, seed=13452)
+@example(plan=WITHDRAWN_AND_BACK, delay=0.02, loss=0.0, seed=0)
 @example(plan=WITHDRAWN_AT_START, delay=0.0, loss=0.0, seed=0)
 def test_whatever_happens_the_invariants_hold_and_all_heals(
     plan: list[Step], delay: float, loss: float, seed: int

@@ -154,6 +154,8 @@ class Lab:
         assert len(plane.requests) <= self.settings.max_requests
         self._check_peers(host)
         assert set(data.table.owners()) == set(data.peers), "a peer without reason"
+        refused = plane.negative.unknown(self.world.now)
+        assert not any(map(data.table.owner, refused)), "refused although somebody has it"
 
     def _check_peers(self, host: Host) -> None:
         assert host.engine is not None

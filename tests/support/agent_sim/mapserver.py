@@ -102,6 +102,7 @@ class MapServer:
         self.dead = False
         self.peers: list[MapServer] = []
         self._asked: dict[IPNetwork, set[IPv6Address]] = {}
+        self._missed: dict[IPNetwork, set[IPv6Address]] = {}  # who was told that nobody has it
         self._pushes: dict[tuple[IPv6Address, int], Push] = {}
 
     def datagram(self, source: IPv6Address, data: bytes) -> None:
@@ -126,6 +127,7 @@ class MapServer:
         found = self.log.find(target.prefix)
         if found is None:
             records: tuple[Record, ...] = (self._negative(target),)
+            self._missed.setdefault(target.prefix, set()).add(source)
         else:
             records = tuple(self._served(record) for record in self.log.of(found.owner))
             for record in records:
@@ -176,8 +178,11 @@ class MapServer:
     # ----------------------------------------------------------------------------------- pushes
 
     def changed(self, owner: IPv6Address, prefixes: list[IPNetwork]) -> None:
-        """Push a changed mapping to those who asked for it."""
+        """Push a changed mapping to those who asked for it, with or without success."""
         asked = {agent for prefix in prefixes for agent in self._asked.get(prefix, ())}
+        for wide in prefixes:
+            for one in [one for one in self._missed if one.network_address in wide]:
+                asked |= self._missed.pop(one)
         for agent in sorted(asked - {owner}):
             self.push(agent, self.log.of(owner))
 
@@ -190,7 +195,7 @@ class MapServer:
         )
         record = replace(gone.record, ttl_min=0, locators=locators, version=version)
         for server in (self, *self.peers):
-            for agent in sorted(server._asked.get(prefix, ())):
+            for agent in sorted(server._asked.get(prefix, set()) - {gone.owner}):
                 server.push(agent, (record,))
 
     def push(self, destination: IPv6Address, records: tuple[Record, ...]) -> None:

@@ -282,6 +282,17 @@ def test_negative_answers_are_believed_for_a_short_time() -> None:
         assert negative.get(lifetime, host) is None
 
 
+def test_a_negative_answer_is_over_when_somebody_has_the_destination() -> None:
+    negative = Negative(SETTINGS)
+    hosts = [net(f"10.66.{number}.1/32") for number in (2, 3, 4)]
+    for host in hosts:
+        record = Record(Eid(host, 7), ttl_min=1, action=Act.SEND_MAP_REQUEST)
+        negative.note(0.0, host.network_address, record, authoritative=True)
+    negative.over([hosts[0], net("10.66.3.0/24"), net("fd66::/64")])
+    assert negative.unknown(1.0) == (hosts[2].network_address,)
+    assert negative.unknown(SETTINGS.unknown_s) == ()
+
+
 def test_negative_answers_and_refusals_are_bounded() -> None:
     negative = Negative(Settings(max_negative=2, refusals_per_s=3))
     for number in range(3):
