@@ -26,6 +26,8 @@ class MemoryLog:
         self.commands: list[bytes] = []
         self.quorum = True
         self.barriers = 0  # that were asked for
+        # Leaders that die with a proposal each; True: it was committed all the same.
+        self.deaths: list[bool] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.asked = asyncio.Event()  # something was proposed
@@ -53,9 +55,15 @@ class MemoryLog:
             return Proposal(Outcome.UNKNOWN, reason="no quorum in time")
         if not self.quorum:
             return Proposal(Outcome.NOT_APPLIED, reason="no leader")
+        committed = self.deaths.pop(0) if self.deaths else None
+        if committed is False:
+            return Proposal(Outcome.UNKNOWN, reason="lost the leader")
         self.commands.append(command)
         index = len(self.commands)
-        return Proposal(Outcome.APPLIED, index, self.machine.apply(index, command))
+        result = self.machine.apply(index, command)
+        if committed:
+            return Proposal(Outcome.UNKNOWN, reason="lost the leader")
+        return Proposal(Outcome.APPLIED, index, result)
 
     async def read_barrier(self, deadline_s: float = 1.0) -> int | None:
         assert deadline_s > 0

@@ -11,9 +11,12 @@ from wgmap_agent.engine.settings import Settings
 from wgmap_agent.engine.types import SavedState, ServerInfo, ServerStatus
 
 UNKNOWN_RTT_S = 0.1
-# One sample counts for so many times what was known, and this: an answer that waited for a
-# handshake or for a server's start says little of the way, and much of it would hold hedges up.
+# An answer that waited for a handshake or for a server's start says little of the way, and would
+# hold up hedges and repairs for minutes. So one sample counts for so many times what was known, and
+# this; and where one is so much shorter than what was known, which no way ever is by chance, what
+# was known is forgotten: the first sample of all has usually waited.
 OUTLIER_RTTS, OUTLIER_S = 3.0, 0.02
+SHORTER = 0.5
 
 
 class RoundTrip:
@@ -25,7 +28,7 @@ class RoundTrip:
 
     def sample(self, value: float) -> None:
         """Take in one round trip of a datagram that was sent once (Karn)."""
-        if self.smoothed is None:
+        if self.smoothed is None or value < SHORTER * self.smoothed:
             self.smoothed, self._variation = value, value / 2
             return
         value = min(value, OUTLIER_RTTS * self.smoothed + OUTLIER_S)

@@ -22,7 +22,7 @@ from wgmap.net.rtnetlink import SCOPE_UNIVERSE
 from wgmap_agent.config import AgentConfig
 from wgmap_agent.runner import interfaces
 
-SETTLE_S = 0.02  # a change that is followed by others waits for them (a flow may wait as well),
+SETTLE_S = 0.01  # a change that is followed by others waits for them (a flow may wait as well),
 SETTLE_MOST_S = 0.5  # but not for longer than this
 ROUTE_PAUSE_S = 1.0  # between two changes of nothing but routes: some routers change them all day
 MAX_RLOCS = 8

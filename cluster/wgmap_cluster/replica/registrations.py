@@ -4,11 +4,13 @@ An unchanged re-registration is answered from the state while the lease is fresh
 counts as seen; without a lease nothing is acknowledged, and the agent goes to another server.
 """
 
+import asyncio
 import ipaddress
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from wgmap import clock
 from wgmap.addresses import IPAddress
 from wgmap.clock import now
 from wgmap.log import Log
@@ -32,7 +34,9 @@ from wgmap_cluster.replica.notify import answer
 from wgmap_cluster.replica.proposing import NotReadByAllError
 
 MAX_IN_FLIGHT = 4096  # peers whose register is being committed; more: dropped and counted
-PROPOSAL_S = 1.5
+PROPOSAL_S = 1.5  # for all attempts at one register
+ATTEMPTS = 3
+AGAIN_S = 0.02  # between them
 Reply: TypeAlias = Callable[[Answer], None]
 _LOG = Log("replica.registrations")
 
@@ -188,9 +192,20 @@ class Registrar:
             del self._lanes[key]
 
     async def _commit(self, lane: Lane) -> None:
-        command = lane.current.admitted.command
+        """Propose a register, and again where a leader took it along when it died.
+
+        A register may be repeated: one that was committed after all is answered as it stands. The
+        agent would come again only later, and what it waits for shows as silence of its flows.
+        """
+        end = clock.now() + PROPOSAL_S
         try:
-            proposal = await self._core.proposer.propose(command, PROPOSAL_S)
+            for _ in range(ATTEMPTS):
+                command, left = lane.current.admitted.command, end - clock.now()
+                proposal = await self._core.proposer.propose(command, max(left, 0.0))
+                if proposal.outcome is Outcome.APPLIED or clock.now() + AGAIN_S >= end:
+                    break
+                self._counters.count("register.proposed_again")
+                await asyncio.sleep(AGAIN_S)
         except NotReadByAllError as error:
             self._counters.count("register.needs_upgrade")
             _LOG.warning("a register cannot be committed", reason=error)

@@ -369,6 +369,17 @@ def test_one_answer_that_waited_for_a_handshake_says_little_of_the_way() -> None
     assert rtt.smoothed == pytest.approx(0.2, rel=0.1)
 
 
+def test_a_first_answer_that_waited_is_forgotten_with_the_first_that_did_not() -> None:
+    rtt = RoundTrip()
+    rtt.sample(2.0)  # there was no handshake yet
+    rtt.sample(0.04)
+    assert rtt.smoothed == 0.04
+    assert rtt.patience(SETTINGS.hedge_rtts, 1.0, SETTINGS.hedge_floor_s) <= 3 * 0.04
+    for number in range(100):
+        rtt.sample(0.03 if number % 2 else 0.05)  # what varies is smoothed
+        assert rtt.smoothed == pytest.approx(0.04, abs=0.006)
+
+
 def test_a_silent_server_loses_preference_and_gets_it_back() -> None:
     servers = Asking().servers
     best = servers.names(0.0)[0]

@@ -36,7 +36,7 @@ from wgmap_cluster.replica import feeding
 from wgmap_cluster.replica.core import Core
 from wgmap_cluster.replica.feeding import Feeder
 from wgmap_cluster.replica.proposing import Proposer
-from wgmap_cluster.replica.registrations import Registrar
+from wgmap_cluster.replica.registrations import ATTEMPTS, Registrar
 
 OUTER = ipaddress.ip_address("192.0.2.11")
 A1 = (str(ipaddress.ip_address(address_of(key(1)))), 4342)
@@ -162,6 +162,23 @@ async def test_without_a_quorum_nothing_is_acknowledged(bench: Bench, client: Cl
     await ignored(bench, client, register(1, "10.66.1.0/24"), A1)
     assert bench.counted()["register.not_committed"] == 1
     assert not await client.barrier(77)
+
+
+@pytest.mark.parametrize("deaths", [[False], [True], [False, True]])
+async def test_a_register_that_a_dying_leader_took_along_is_proposed_again(
+    bench: Bench, client: Client, deaths: list[bool]
+) -> None:
+    bench.log.deaths = list(deaths)
+    notify = await client.register(register(9, "10.66.1.0/24"), A1)
+    assert notify.nonce == 9
+    assert [record.version for record in notify.records] == [1], "it took effect once"
+    assert bench.counted()["register.proposed_again"] == len(deaths)
+
+
+async def test_a_register_is_not_proposed_for_ever(bench: Bench, client: Client) -> None:
+    bench.log.deaths = [False] * 10
+    await ignored(bench, client, register(9, "10.66.1.0/24"), A1)
+    assert len(bench.log.deaths) == 10 - ATTEMPTS
 
 
 async def test_a_register_that_another_server_does_not_read_yet_is_not_proposed(
