@@ -319,11 +319,14 @@ class Engine:
         if regained:
             # It may have lost who asked for what, and we its pushes.
             self.counters.add("server.regained")
-            self._renewals.all_soon(now)
+            self._renewals.lost(now, frozenset({name}))
         if regained and was_alone:
+            self._renewals.all_soon(now)
             # All were gone: it may be another cluster, made from a backup, that knows us as we
             # were then.
             self._registration.repeat_soon(now)
+        if regained:
+            self._renewals.unconfirmed_now(now)
 
     def _reply(self, now: float, name: str, reply: MapReply) -> list[Action]:
         if self._servers.probe_answered(now, name, reply.nonce):
@@ -391,7 +394,7 @@ class Engine:
         if self._servers.told(name, mark.incarnation):
             # Its responder is a new one: who asked for what died with the former.
             self.counters.add("server.new_incarnation")
-            self._renewals.all_soon(now)
+            self._renewals.lost(now, frozenset({name}))
         before = self._servers.revocations.number
         self._servers.revocations.told(mark)
         if len(self._cache) and self._servers.revocations.number != before:

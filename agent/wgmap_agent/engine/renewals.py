@@ -64,22 +64,34 @@ class Renewals:
                 self._plane.data.peers[claim.key].told_by |= {server}
 
     def all_soon(self, now: float) -> None:
-        """Ask for every peer soon: a server is back, and pushes may have been missed."""
-        peers = list(self._plane.data.peers.values())
-        self._soon(now, peers)
-        for peer in peers:
-            if peer.unconfirmed_since is not None:  # one that nobody vouches for comes first
+        """Ask for every peer soon: no server was there, and pushes may have been missed."""
+        self._soon(now, list(self._plane.data.peers.values()))
+
+    def unconfirmed_now(self, now: float) -> None:
+        """Ask for those that nobody vouches for: a server is back."""
+        for peer in self._plane.data.peers.values():
+            if peer.unconfirmed_since is not None:
                 self._plane.data.renew(peer, now)
 
     def lost(self, now: float, servers: frozenset[str]) -> None:
-        """Ask another server soon for what one that is silent now would have pushed changes of."""
-        peers = self._plane.data.peers.values()
-        self._soon(now, [peer for peer in peers if peer.told_by & servers])
+        """Ask soon for what servers that were silent, or are new, would push changes of.
 
-    def _soon(self, now: float, peers: list[Peer]) -> None:
+        Later, where another one that is there pushes them as well.
+        """
+        told = [peer for peer in self._plane.data.peers.values() if peer.told_by & servers]
+        for peer in told:
+            peer.told_by -= servers
+        silent = self._plane.servers.is_silent
+        alone = [peer for peer in told if all(silent(now, name) for name in peer.told_by)]
+        self._soon(now, alone)
+        others = [peer for peer in told if peer not in alone]
+        self._soon(now, others, self._plane.settings.revalidate_second_s)
+
+    def _soon(self, now: float, peers: list[Peer], spread_s: float | None = None) -> None:
         """Spread the questions, the longer the more there are: others do the same just now."""
         settings = self._plane.settings
-        spread = max(settings.revalidate_spread_s, len(peers) / settings.revalidate_per_s)
+        spread = settings.revalidate_spread_s if spread_s is None else spread_s
+        spread = max(spread, len(peers) / settings.revalidate_per_s)
         for peer in peers:
             soon = now + spread * self._plane.rng.random()
             self._plane.data.renew(peer, min(peer.renew_at, soon))

@@ -54,6 +54,7 @@ class Settings:
     max_withdrawn: int = 4096  # remembered withdrawals: what a late push may not bring back
     revalidate_retry_s: float = 30.0  # between questions for a mapping past its TTL
     revalidate_spread_s: float = 5.0  # jitter, so that peers of one TTL are not asked at once
+    revalidate_second_s: float = 20.0  # the same, where a server is left that pushes changes
     revalidate_per_s: float = 20.0  # of one agent: a thousand of them regain a server as one
 
     # Without authority: an answer of a server out of touch, or of our own cache, is used for so

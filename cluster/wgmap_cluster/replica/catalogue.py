@@ -17,6 +17,7 @@ REPLICA = (
     Counted("register.not_fresh", "Registers left to other servers: no lease here."),
     Counted("register.older", "Registers with a nonce below the stored one."),
     Counted("register.overload", "Registers dropped: too many are under way."),
+    Counted("register.proposed_again", "Registers proposed again: a leader died with them."),
     Counted("register.received", "Map-Registers that came to the replica."),
     Counted("register.repeated", "Unchanged registers: answered without an entry of the log."),
     Counted("register.refused.*", "Registers refused.", "reason"),

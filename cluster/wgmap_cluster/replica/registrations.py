@@ -10,7 +10,6 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from wgmap import clock
 from wgmap.addresses import IPAddress
 from wgmap.clock import now
 from wgmap.log import Log
@@ -19,7 +18,7 @@ from wgmap.wg.device import DeviceError
 from wgmap_cluster.feed import Answer, Forward, Source
 from wgmap_cluster.fsm.registration import classify, is_in_force
 from wgmap_cluster.fsm.results import Applied, Refused, Registered, Taken
-from wgmap_cluster.raft.interface import Outcome
+from wgmap_cluster.raft.interface import Outcome, Proposal
 from wgmap_cluster.replica.admission import (
     AdmissionError,
     Admitted,
@@ -192,20 +191,8 @@ class Registrar:
             del self._lanes[key]
 
     async def _commit(self, lane: Lane) -> None:
-        """Propose a register, and again where a leader took it along when it died.
-
-        A register may be repeated: one that was committed after all is answered as it stands. The
-        agent would come again only later, and what it waits for shows as silence of its flows.
-        """
-        end = clock.now() + PROPOSAL_S
         try:
-            for _ in range(ATTEMPTS):
-                command, left = lane.current.admitted.command, end - clock.now()
-                proposal = await self._core.proposer.propose(command, max(left, 0.0))
-                if proposal.outcome is Outcome.APPLIED or clock.now() + AGAIN_S >= end:
-                    break
-                self._counters.count("register.proposed_again")
-                await asyncio.sleep(AGAIN_S)
+            proposal = await self._proposed(lane)
         except NotReadByAllError as error:
             self._counters.count("register.needs_upgrade")
             _LOG.warning("a register cannot be committed", reason=error)
@@ -214,6 +201,23 @@ class Registrar:
             self._applied(lane.current, proposal.result)
         else:
             self._counters.count("register.not_committed")
+
+    async def _proposed(self, lane: Lane) -> Proposal:
+        """Propose a register, and again where a leader took it along when it died.
+
+        A register may be repeated: one that was committed after all is answered as it stands. The
+        agent would come again only later, and what it waits for shows as silence of its flows.
+        """
+        end, attempts = now() + PROPOSAL_S, 1
+        while True:
+            command, left = lane.current.admitted.command, end - now()
+            proposal = await self._core.proposer.propose(command, left)
+            over = proposal.outcome is Outcome.APPLIED or attempts >= ATTEMPTS
+            if over or now() + 2 * AGAIN_S >= end:
+                return proposal
+            attempts += 1
+            self._counters.count("register.proposed_again")
+            await asyncio.sleep(AGAIN_S)
 
     def _applied(self, job: Job, result: object) -> None:
         assert isinstance(result, Applied)

@@ -16,6 +16,6 @@ def test_a_lost_server_and_its_return_are_no_storm() -> None:
     _, lost, back = storm.phases
     for phase, servers in ((lost, ("ms2", "ms3")), (back, ("ms1", "ms2", "ms3"))):
         for server in servers:
-            assert storm.ratio(server, phase) < 20
+            assert storm.ratio(server, phase) < 5
             assert share_of_worst_second(storm, server, phase) < 0.25  # all at once: nearly 1
     assert storm.peak("ms1", lost) == 0  # what comes to a dead server is no work
