@@ -113,9 +113,7 @@ class Registrar:
     async def _check(self, claimed: Claim, source: Source, reply: Reply, came_at: float) -> None:
         """Look where the tunnel comes from, and admit the register or not."""
         try:
-            control = ipaddress.ip_address(claimed.row.control_address)
-            addresses = claimed.addresses()
-            outer = [each for each in addresses if await self._outer.is_outer(control, each)]
+            outer = await self._outer_of(claimed)
             admitted = admit(self._core.machine.state, claimed, outer)
         except AdmissionError as error:
             self._refused(error)
@@ -126,6 +124,17 @@ class Registrar:
             self._admitted(Job(admitted, source, reply, came_at))
         finally:
             self._checking -= 1
+
+    async def _outer_of(self, claimed: Claim) -> tuple[IPAddress, ...]:
+        """Return the one address that needs it and has it: the tunnel comes from there.
+
+        Looking on would mean another reading of the device, and a register waits for it.
+        """
+        control = ipaddress.ip_address(claimed.row.control_address)
+        for address in claimed.addresses():
+            if await self._outer.is_outer(control, address):
+                return (address,)
+        return ()
 
     def _refused(self, error: AdmissionError) -> None:
         self._counters.count(f"register.refused.{error.refusal}")
