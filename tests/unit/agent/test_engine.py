@@ -344,6 +344,17 @@ def test_a_denied_destination_is_prohibited() -> None:
     assert contact(engine, denied) == [Refuse(PING, Refusal.PROHIBITED)]
 
 
+@pytest.mark.parametrize("prefix", ["10.66.2.1/32", "10.0.0.0/8", "0.0.0.0/0"])
+def test_natively_forward_leaks_nothing_of_the_overlay(prefix: str) -> None:
+    """Outside the overlay nothing comes to the agent; what does is never sent in clear text."""
+    engine = make_engine()
+    native = Record(
+        Eid(net(prefix), 7), ttl_min=15, action=Act.NATIVELY_FORWARD, authoritative=True
+    )
+    assert contact(engine, native) == [Refuse(PING, Refusal.UNREACHABLE)]
+    assert engine.packet(1.1, PING) == [Refuse(PING, Refusal.UNREACHABLE)]
+
+
 def test_resolve_asks_and_installs_nothing() -> None:
     engine = make_engine()
     asked = question(engine.resolve(1.0, OTHER))
