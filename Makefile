@@ -63,9 +63,11 @@ test-promises: setup
 chaos-log: setup
 	@scripts/as-root .venv/bin/wgmap-chaos log --minutes $(MINUTES) --seed $(SEED) --servers $(SERVERS)
 
-# The replicated log beside the stock library, three servers on loopback (about a minute).
+# The replicated log beside the stock library, three servers on loopback (3 minutes), and how it
+# comes back (a minute): docs/evaluation/replication.md.
 bench-log: setup
 	.venv/bin/python bench/log.py
+	.venv/bin/python bench/log_recovery.py
 
 # First contacts beside preconfigured tunnels, 0 and 20 ms one way (7 minutes); and Nebula, where
 # it is installed.

@@ -1,7 +1,8 @@
 """The replicated log beside the stock library: proposals a second and how long one takes.
 
 Three servers on loopback, 200-byte commands, state on the disk of the temporary directory (set
-TMPDIR to choose). Prints a Markdown table. Each server is a process of its own.
+TMPDIR to choose). Each server is a process of its own. The two take turns, a new cluster each
+time, so that what the machine does besides meets both; prints the medians as a Markdown table.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import asyncio
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 CASES = (("leader", 1), ("leader", 64), ("leader", 1024), ("follower", 1), ("follower", 64))
+FIGURES = ("rate", "p50", "p99", "cpu")
 
 
 async def measure(
@@ -161,12 +164,16 @@ class Process:
         self._process.wait()
 
 
-def bench(kind: str, seconds: float, base: Path) -> None:
-    """Start three servers and print the rows of one kind."""
+Row = tuple[str, str, str, int]  # kind, what, on, outstanding
+
+
+def bench(kind: str, seconds: float, base: Path) -> dict[Row, dict[str, float]]:
+    """Start three servers of one kind and measure each case once."""
     from support.raftlog import free_ports  # noqa: PLC0415
 
     addresses = [f"127.0.0.1:{port}" for port in free_ports(3)]
     processes = [Process(kind, number, addresses, base) for number in range(3)]
+    rows = {}
     try:
         roles: list[str | None] = [None]
         end = time.monotonic() + 30
@@ -177,31 +184,47 @@ def bench(kind: str, seconds: float, base: Path) -> None:
             for role, outstanding in CASES:
                 process = processes[roles.index(role)]
                 row = process.call(op=op, outstanding=outstanding, seconds=seconds)
-                figures = f"{row['rate']:,.0f} | {row['p50']:.2f} | {row['p99']:.1f}"
-                figures += f" | {row['cpu']:.1f}"
-                print(f"| {kind} | {op} | {role} | {outstanding} | {figures} |", flush=True)
+                rows[kind, op, role, outstanding] = row
     finally:
         for process in processes:
             process.stop()
+    return rows
+
+
+def show(rounds: list[dict[Row, dict[str, float]]]) -> None:
+    """Print the medians of all rounds, and between which rates they were."""
+    print("| log | what | on | outstanding | rate/s | (of) | p50 ms | p99 ms | processor us |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for row in rounds[0]:
+        rates = sorted(each[row]["rate"] for each in rounds)
+        middle = {name: statistics.median(each[row][name] for each in rounds) for name in FIGURES}
+        figures = f"{middle['rate']:,.0f} | {rates[0]:,.0f} to {rates[-1]:,.0f}"
+        figures += f" | {middle['p50']:.2f} | {middle['p99']:.1f} | {middle['cpu']:.1f}"
+        print("|", " | ".join(map(str, row)), "|", figures, "|")
 
 
 def main() -> None:
     """Run both kinds."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=2.0, help="for each row")
+    parser.add_argument("--seconds", type=float, default=1.0, help="for each row")
+    parser.add_argument("--rounds", type=int, default=5, help="of which the medians are shown")
     parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         kind, number, addresses, directory = options.serve
         asyncio.run(serve(kind, int(number), json.loads(addresses), Path(directory)))
         return
-    load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
-    print(f"Load average {load} on {os.cpu_count()} processors.\n")
-    print("| log | what | on | outstanding | rate/s | p50 ms | p99 ms | processor us |")
-    print("|---|---|---|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory(prefix="wgmap-bench-") as base:
+    rounds: list[dict[Row, dict[str, float]]] = []
+    for _ in range(options.rounds):
+        rounds.append({})
         for kind in ("hardened", "stock"):
-            bench(kind, options.seconds, Path(base))
+            with tempfile.TemporaryDirectory(prefix="wgmap-bench-") as base:
+                rounds[-1] |= bench(kind, options.seconds, Path(base))
+    load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
+    print(
+        f"{len(rounds)} rounds; load average {load} on {os.cpu_count()} processors, ours included."
+    )
+    show(rounds)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ async def serve(name: str, members: list[list[str]], directory: Path) -> None:
     from wgmap_cluster.raft.log import RaftLog  # noqa: PLC0415
 
     machine = ListMachine()
-    log = RaftLog(name, [Member(*each) for each in members], directory, machine)
+    log = RaftLog(name, [Member(each, at) for each, at in members], directory, machine)
     await log.start()
     lag = Lag()
     task = asyncio.create_task(lag.run())
@@ -135,7 +135,7 @@ def fill(directories: list[Path], members: list[list[str]], entries: int) -> Non
     machine.indices = list(range(1, entries + 1))
     for directory in directories:
         store = SnapshotStore(RealDisk(), directory / SNAPSHOT_NAME, ThreadJob)
-        meta = SnapshotMeta(entries + 2, 1, tuple(Member(*each) for each in members))
+        meta = SnapshotMeta(entries + 2, 1, tuple(Member(each, at) for each, at in members))
         begun = time.monotonic()
         store.save(meta, machine.snapshot())
         while not store.poll():

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from wgmap_cluster.raft.disk import OutFile, RealDisk
 from wgmap_cluster.raft.interface import MAX_COMMAND_BYTES, LogError, Member, Outcome, RefusedError
 from wgmap_cluster.raft.log import RaftLog
 from wgmap_cluster.raft.node import ApplyFailed
+from wgmap_cluster.raft.transport import MeshTransport
 
 
 @pytest.fixture
@@ -322,3 +324,26 @@ async def test_ipv6_addresses_work(tmp_path: Path) -> None:
 def test_only_literals_are_addresses(address: str, tmp_path: Path) -> None:
     with pytest.raises(LogError, match="ms1"):
         RaftLog("ms1", [Member("ms1", address)], tmp_path, ListMachine())
+
+
+async def test_a_server_dials_again_when_its_device_was_gone(
+    three: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attempt while it was gone ended the dialling for ever."""
+    leader = await three.leader()
+    transport = three.logs["ms3"]._transport  # it dials both others
+    assert isinstance(transport, MeshTransport)
+    attempts: list[str] = []
+
+    def gone() -> socket.socket:
+        attempts.append("one")
+        raise LogError("cannot bind to mesh: No such device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transport, "_socket", gone)
+        for connection in list(transport._connections.values()):
+            connection.abort("test")
+        await eventually(lambda: len(attempts) >= 2)
+    await eventually(lambda: all(o.connected for o in three.logs["ms3"].status().others.values()))
+    assert (await leader.propose(b"x", 10.0)).outcome is Outcome.APPLIED
+    await three.settled()

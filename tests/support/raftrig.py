@@ -177,6 +177,22 @@ class Rig:
                         if sender != receiver:
                             self.deliver(sender, receiver)
 
+    def run_far(self, seconds: float, far: str, one_way_s: float) -> None:
+        """Let time pass with one server that far away from all others."""
+        flying: list[tuple[float, str, str, bytes]] = []
+        end = self.time + seconds
+        while self.time < end:
+            self.time += 0.01
+            for (sender, receiver), queue in self.frames.items():
+                due = self.time + (one_way_s if far in (sender, receiver) else 0.0)
+                flying += ((due, sender, receiver, frame) for frame in queue)
+                queue.clear()
+            for _, sender, receiver, frame in (each for each in flying if each[0] <= self.time):
+                self.nodes[receiver].receive(sender, frame)
+            flying = [each for each in flying if each[0] > self.time]
+            for name in self.nodes:
+                self.tick(name)
+
     def elect(self, name: str, names: str | None = None) -> RaftNode:
         """Let ``name`` win an election among ``names``."""
         self.time += 1.0  # every leader is silent long enough

@@ -1,12 +1,10 @@
 """The commands of ``wgmap-chaos lab``."""
 
 import os
-import signal
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 from wgmap.errors import ConflictError, NotFoundError
 from wgmap_chaos.lab import census, inventory, removal
@@ -14,6 +12,7 @@ from wgmap_chaos.lab import topology as topologies
 from wgmap_chaos.lab.bringup import bring_up
 from wgmap_chaos.lab.daemons import Daemons
 from wgmap_chaos.lab.errors import LabError
+from wgmap_chaos.lab.interruption import interruptible, undisturbed
 from wgmap_chaos.lab.inventory import Inventory
 from wgmap_chaos.lab.locking import locked
 from wgmap_chaos.lab.relay import Quality
@@ -25,7 +24,6 @@ UP_S = 60.0
 HOST_S = 4.0  # more for each host above the usual number
 USUAL_HOSTS = 7
 HostT = TypeVar("HostT", bound=Host)
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def up(directory: Path, servers: int, agents: int, quality: Quality) -> Inventory:
@@ -37,7 +35,7 @@ def up(directory: Path, servers: int, agents: int, quality: Quality) -> Inventor
     topology = topologies.plan(directory, servers, agents)
     _require_root()
     topology.paths.directory.mkdir(parents=True, exist_ok=True)
-    with locked(topology.paths.directory) as lock, _interruptible():
+    with locked(topology.paths.directory) as lock, interruptible():
         if topology.paths.inventory.exists():
             raise ConflictError(f"there is a lab in {topology.paths.directory}; end it first")
         removal.remove(topology.id, topology.paths)  # what an interrupted command left
@@ -72,8 +70,7 @@ def _make_directories(topology: Topology) -> None:
 
 
 def _undo(topology: Topology) -> None:
-    for number in _SIGNALS:  # half undone would be worse than slow
-        signal.signal(number, signal.SIG_IGN)
+    undisturbed()
     removal.remove(topology.id, topology.paths)
 
 
@@ -183,18 +180,3 @@ def _chosen(hosts: Iterable[HostT], names: Sequence[str]) -> list[HostT]:
 def _require_root() -> None:
     if os.geteuid():
         raise LabError("a lab wants root: network namespaces and WireGuard interfaces")
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Turn signals that would end us into errors, so that the work is undone."""
-
-    def interrupt(number: int, _frame: FrameType | None) -> NoReturn:
-        raise LabError(f"interrupted by {signal.Signals(number).name}")
-
-    old = {number: signal.signal(number, interrupt) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

@@ -11,6 +11,8 @@ from random import Random
 from typing import Any
 
 from wgmap import clock
+from wgmap_chaos.lab import interruption
+from wgmap_chaos.lab.interruption import interruptible
 from wgmap_chaos.logchaos.cluster import cluster
 from wgmap_chaos.logchaos.faults import Faults
 from wgmap_chaos.logchaos.judge import Verdict, judge
@@ -53,9 +55,13 @@ class Report:
 
 
 def run(servers: int, seed: int, seconds: float, plant: str = "none") -> Report:
-    """Run once; raises LabError where the run itself fails."""
-    with network(servers) as made, tempfile.TemporaryDirectory(prefix="wgmap-log-") as base:
-        return asyncio.run(_run(made, Path(base), seed, seconds, plant))
+    """Run once; raises LabError where the run itself fails, or a signal ends it."""
+    with (
+        interruptible(),
+        network(servers) as made,
+        tempfile.TemporaryDirectory(prefix="wgmap-log-") as base,
+    ):
+        return interruption.run(_run(made, Path(base), seed, seconds, plant))
 
 
 async def _run(made: Network, base: Path, seed: int, seconds: float, plant: str) -> Report:

@@ -27,7 +27,9 @@ class Elections:
     def __init__(self, node: Library) -> None:
         self._node = node
         self.heard_leader = float("-inf")  # when a leader of the current term was last heard
-        self.transfer = False  # standing because the leader asked for it
+        self.refused = False  # the leader said that it does not lead, and was not heard since
+        self._asked_to_stand = False  # by the leader; not stood yet
+        self._transfer_term = 0  # in which this server stands because the leader asked for it
         self.member = True  # whether this server may stand at all
         self._asked_term = 0
         self._granted: set[str] = set()
@@ -44,8 +46,10 @@ class Elections:
         """Tell whether to stand now; asks the others first, and is called again later."""
         if not self.member:
             return False
-        if self._won_question or self.transfer or not self._node.voters():
-            self._won_question = False
+        if self._won_question or self._asked_to_stand or not self._node.voters():
+            if self._asked_to_stand:
+                self._transfer_term = self._node.term + 1
+            self._won_question = self._asked_to_stand = False
             self._votes = set()
             self._node.figures.elections_stood += 1
             return True
@@ -62,6 +66,15 @@ class Elections:
         question = PreVote(self._asked_term, node.wal.last, node.wal.entries[-1][2])
         for name in node.voters():
             node.send(name, question)
+
+    @property
+    def transfer(self) -> bool:
+        """Whether this server stands in the present term because the leader asked it to.
+
+        In that term only: where it does not win, it is a candidate like any other afterwards, who
+        asks before it stands again.
+        """
+        return self._transfer_term == self._node.term
 
     def leader_alive(self) -> bool:
         """Tell whether a leader was heard (or this leader a quorum) within election_min_s."""
@@ -80,7 +93,7 @@ class Elections:
             return False
         self._node.enter_term(term, None)
         self._node.follow(None)
-        self.transfer = False
+        self._asked_to_stand = False
         return True
 
     def on_pre_vote(self, name: str, message: PreVote) -> None:
@@ -128,7 +141,6 @@ class Elections:
             return
         self._votes.add(name)
         if self.quorum(self._votes):
-            self.transfer = False
             node.lead()
 
     def heard(self, leader: str, term: int) -> None:
@@ -136,7 +148,8 @@ class Elections:
         node = self._node
         self.observe_term(term)
         self.heard_leader = now()
-        if not self.transfer:
+        self.refused = False
+        if not self._asked_to_stand:
             node.postpone_election()
         node.follow(leader)
 
@@ -153,7 +166,7 @@ class Elections:
         """Stand at once, because the leader wants to hand over."""
         node = self._node
         if message.term == node.term and name == node.leader and self.member:
-            self.transfer = True
+            self._asked_to_stand = True
             node.election_now()
 
     def refuse_old_leader(self, name: str, round_number: int) -> None:

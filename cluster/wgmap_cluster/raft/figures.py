@@ -20,6 +20,7 @@ class Figures:
     elections_stood: int = 0
     elections_won: int = 0
     leader_changes: int = 0  # another one, or none, was known to lead
+    bridged: int = 0  # asked to lead because another server did not hear the leader
     snapshots_written: int = 0
     snapshots_sent: int = 0  # and installed there
     snapshots_installed: int = 0

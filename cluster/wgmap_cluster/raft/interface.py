@@ -51,10 +51,19 @@ class Role(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A server of the log; ``address`` is the mesh address and Raft port ``[ADDRESS]:PORT``."""
+    """A server of the log; ``address`` is the mesh address and Raft port ``[ADDRESS]:PORT``.
+
+    ``store`` is the disk with which it was added, as the log has it; b"" for those of the first
+    set. It tells nothing apart: operators do not know it.
+    """
 
     name: str
     address: str
+    store: bytes = field(default=b"", compare=False)
+
+    def fields(self) -> list[str | bytes]:
+        """Return it as entries and snapshots have it; the disk only where it is known."""
+        return [self.name, self.address, *([self.store] if self.store else [])]
 
 
 @dataclass(frozen=True, slots=True)

@@ -306,7 +306,11 @@ class Library(SyncObj):  # type: ignore[misc]
         raise NotImplementedError
 
     def reachable_leader(self) -> str | None:
-        """Return another server that leads and to which there is a connection."""
+        """Return another server that leads and can be asked; None where it just refused."""
+        raise NotImplementedError
+
+    def refused_by(self, name: str) -> None:
+        """Take note that ``name`` says that it does not lead (just now)."""
         raise NotImplementedError
 
     def transferring(self) -> bool:

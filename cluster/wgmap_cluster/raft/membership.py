@@ -6,7 +6,7 @@ A server that is added first gets the log without a vote, so that a dead or slow
 weaken the quorum. The leader is never removed: it hands over first.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgpack
 
@@ -45,12 +45,12 @@ class Change:
 
 def pack_members(members: tuple[Member, ...]) -> bytes:
     """Return a set of servers as the command of an entry."""
-    return MEMBERS + bytes(msgpack.packb([[member.name, member.address] for member in members]))
+    return MEMBERS + bytes(msgpack.packb([member.fields() for member in members]))
 
 
 def unpack_members(command: bytes) -> tuple[Member, ...]:
     """Read what pack_members wrote."""
-    return tuple(Member(name, address) for name, address in msgpack.unpackb(command[1:]))
+    return tuple(Member(*fields) for fields in msgpack.unpackb(command[1:]))
 
 
 class Membership:
@@ -101,18 +101,27 @@ class Membership:
         wanted = {member.name: member for member in (*self.committed, *self.members, *extra)}
         return tuple(wanted.values())
 
-    def translate(self, node: Library, command: bytes) -> bytes:
-        """On the leader: turn a request into the entry to append. Raises RefusedError."""
+    def store(self, name: str) -> bytes:
+        """Return the disk with which a server was added; b"" where the log does not tell."""
+        by_name = {member.name: member.store for member in (*self.committed, *self.members)}
+        return by_name.get(name, b"")
+
+    def translate(self, node: Library, command: bytes, answering: set[str]) -> bytes:
+        """On the leader: turn a request into the entry to append. Raises RefusedError.
+
+        ``answering`` are the servers that answer it at present.
+        """
         change = Change.unpack(command)
         first = node.first_of_term
         if first is None or node.commit < first or node.commit < self.index:
             msg = "another change is not committed yet"
             raise RefusedError(msg)
-        members = self._changed(node, change)
+        members = self._changed(node, change, answering)
+        self._require_quorum(members, answering)
         self.learner = None
         return pack_members(members)
 
-    def _changed(self, node: Library, change: Change) -> tuple[Member, ...]:
+    def _changed(self, node: Library, change: Change, answering: set[str]) -> tuple[Member, ...]:
         known = {member.name: member for member in self.members}
         if not change.add:
             if change.member.name == self._name:
@@ -124,10 +133,18 @@ class Membership:
         if change.member.name in known:
             msg = "a server of that name has another address; remove it first"
             raise RefusedError(msg)
-        self._require_caught_up(node, change.member)
-        return (*self.members, change.member)
+        self._require_caught_up(node, change.member, answering)
+        store = node.wal.image.stores.get(change.member.name, b"")
+        return (*self.members, replace(change.member, store=store))
 
-    def _require_caught_up(self, node: Library, member: Member) -> None:
+    def _require_quorum(self, members: tuple[Member, ...], answering: set[str]) -> None:
+        """Refuse a set that could not even commit itself: it would stop the whole cluster."""
+        silent = {member.name for member in members} - answering - {self._name}
+        if 2 * len(silent) >= len(members):
+            msg = f"too many of those that stay do not answer: {', '.join(sorted(silent))}"
+            raise RefusedError(msg)
+
+    def _require_caught_up(self, node: Library, member: Member, answering: set[str]) -> None:
         if self.learner is not None and self.learner != member:
             msg = f"{self.learner.name} is being added"
             raise RefusedError(msg)
@@ -136,6 +153,9 @@ class Membership:
         match = {peer.id: index for peer, index in node.match_index.items()}.get(member.name, 0)
         if match + _CAUGHT_UP < node.wal.last:
             msg = f"{member.name} is catching up ({match} of {node.wal.last})"
+            raise RefusedError(msg)
+        if member.name not in answering:
+            msg = f"{member.name} does not answer"
             raise RefusedError(msg)
 
     def forget_learner(self, *, leading: bool) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 
 from wgmap_cluster.raft import messages
+from wgmap_cluster.raft.bridging import Bridging
 from wgmap_cluster.raft.codec import CodecError, decode, encode
 from wgmap_cluster.raft.disk import Disk
 from wgmap_cluster.raft.elections import Elections
@@ -87,6 +88,7 @@ class RaftNode(Library):
         self.following_side = Following(self, self.elections)
         self.reads = Reads(self, self.leading_side)
         self.proposals = Proposals(self)
+        self.bridging = Bridging(self, self.elections, self.proposals)
         self.succession = Succession(self, self.proposals, wire.connected)
         self.proposals.translate, self.proposals.appended = self._translate, self._on_appended
         self._inbox: list[tuple[str, bytes]] = []
@@ -154,6 +156,7 @@ class RaftNode(Library):
         self.leading_side.connection_changed(name)
         if not self._wire.connected(name):
             self.proposals.lost(name)
+            self.reads.lost(name)
             if name == self.leader:
                 self.elections.lost_leader()
         self.others.tell_soon()
@@ -203,6 +206,7 @@ class RaftNode(Library):
                 self.leading_side.on_reply(name, message)
             case messages.PreVote():
                 self.elections.on_pre_vote(name, message)
+                self.bridging.asked(name)
             case messages.PreVoteReply():
                 self.elections.on_pre_vote_reply(name, message)
             case messages.RequestVote():
@@ -280,7 +284,12 @@ class RaftNode(Library):
     def reachable_leader(self) -> str | None:
         """See Library."""
         leader = self.leader
-        return leader if leader is not None and self._wire.connected(leader) else None
+        asks = leader is not None and self._wire.connected(leader) and not self.elections.refused
+        return leader if asks else None
+
+    def refused_by(self, name: str) -> None:
+        """See Library: it is not asked again before it was heard again as the leader."""
+        self.elections.refused |= name == self.leader
 
     def transferring(self) -> bool:
         """See Library."""
@@ -419,7 +428,7 @@ class RaftNode(Library):
             return command
         learner = self.membership.learner
         try:
-            return self.membership.translate(self, command)
+            return self.membership.translate(self, command, self.leading_side.answering())
         finally:
             if self.membership.learner != learner:
                 self._set_members()

@@ -68,10 +68,12 @@ class Others:
         """Tell whether ``name`` may connect: a server whose disk was wiped must be added anew.
 
         It has forgotten what it acknowledged and whom it voted for; in its old place it could
-        help to elect a leader without entries that are committed.
+        help to elect a leader without entries that are committed. What the log says counts before
+        what this server remembers: it may have been away while another one was replaced.
         """
         stores = self._node.wal.image.stores
-        if stores.get(name, store) != store:
+        expected = self._membership.store(name) or stores.get(name, store)
+        if expected != store:
             log.error("%s came back with another disk; remove it, then add it", name)
             return False
         if name not in stores:

@@ -31,12 +31,29 @@ class _Pending:
     term: int = 0  # with asked: the term in which it was appended, 0: not known yet
 
 
+@dataclass(slots=True)
+class _Room:
+    """How much a leader may append before some of what it has is committed."""
+
+    entries: int
+    size: int  # bytes of commands
+
+    def take(self, command: bytes) -> bool:
+        """Use it for a command; False where there is none left."""
+        if self.entries <= 0 or self.size <= 0:
+            return False
+        self.entries -= 1
+        self.size -= len(command)
+        return True
+
+
 class Proposals:
     """The proposals made on one server, and those that others sent to it as the leader."""
 
     def __init__(self, node: Library) -> None:
         self._node = node
         self._pending: dict[int, _Pending] = {}
+        self._pending_bytes = 0
         self._queue: deque[int] = deque()
         self._remote: list[tuple[str, Propose]] = []  # of this tick
         self._appended: dict[int, list[int]] = {}  # index -> requests waiting for it
@@ -48,10 +65,12 @@ class Proposals:
 
     def add(self, command: bytes, deadline: float, done: Done) -> None:
         """Take a command, which begins with the byte that tells its kind."""
-        if len(self._pending) >= self._node.settings.pending_limit:
+        settings, size = self._node.settings, self._pending_bytes + len(command)
+        if len(self._pending) >= settings.pending_limit or size > settings.pending_bytes:
             self.ended.append((done, Proposal(Outcome.NOT_APPLIED, reason="too many proposals")))
             return
         self._next_id += 1
+        self._pending_bytes = size
         self._pending[self._next_id] = _Pending(command, deadline, done)
         self._queue.append(self._next_id)
 
@@ -65,7 +84,7 @@ class Proposals:
         last = node.wal.last
         for name, message in self._take_remote():
             self._append_remote(name, message)
-        if node.leading and now() >= self.hold_until:
+        if self._queue and node.leading and now() >= self.hold_until:
             self._append_own()
         return node.wal.last > last
 
@@ -76,7 +95,7 @@ class Proposals:
             pending = self._pending.get(request)
             if pending is None:
                 continue
-            if room <= 0:
+            if not room.take(pending.command):
                 self._end(request, Proposal(Outcome.NOT_APPLIED, reason=NO_QUORUM))
                 continue
             try:
@@ -84,14 +103,15 @@ class Proposals:
             except RefusedError as error:
                 self._end(request, Proposal(Outcome.NOT_APPLIED, reason=str(error)))
                 continue
-            room -= 1
             pending.asked, pending.term = name, term
             self._appended.setdefault(index, []).append(request)
 
-    def _room(self) -> int:
-        """Return how many entries may be appended before some are committed."""
-        node = self._node
-        return node.settings.uncommitted_limit - (node.wal.last - node.commit)
+    def _room(self) -> _Room:
+        wal, settings = self._node.wal, self._node.settings
+        uncommitted = wal.slice(self._node.commit + 1, wal.last + 1)
+        size = sum(len(command) for command, _, _ in uncommitted)
+        entries = settings.uncommitted_limit - len(uncommitted)
+        return _Room(entries, settings.uncommitted_bytes - size)
 
     def _append(self, command: bytes) -> int:
         wal, regular = self._node.wal, command[:1] == REGULAR
@@ -133,7 +153,8 @@ class Proposals:
         """Append what another server sent, if this one leads."""
         node = self._node
         leads = node.leading and node.term == message.term and now() >= self.hold_until
-        if not leads or self._room() <= 0:
+        room = self._room()
+        if not leads or room.entries <= 0 or room.size <= 0:
             refused = tuple((request, 0) for request, _ in message.items)
             node.send(name, Proposed(node.term, refused, NO_QUORUM if leads else ""))
             return
@@ -168,6 +189,8 @@ class Proposals:
         if reason:
             self._end(request, Proposal(Outcome.NOT_APPLIED, reason=reason))
             return
+        if pending.asked is not None:
+            self._node.refused_by(pending.asked)
         pending.asked = None
         del self._pending[request]
         self._next_id += 1
@@ -217,4 +240,5 @@ class Proposals:
     def _end(self, request: int, proposal: Proposal) -> None:
         pending = self._pending.pop(request, None)
         if pending is not None:
+            self._pending_bytes -= len(pending.command)
             self.ended.append((pending.done, proposal))

@@ -80,6 +80,12 @@ class Leading:
             {name for name, seen in self._rounds.items() if seen >= (term, round_number)}
         )
 
+    def answering(self) -> set[str]:
+        """Return who has answered this leader in its term, and just now."""
+        core, since = self._node, now() - self._node.settings.election_min_s
+        recent = {str(node.id) for node, at in core.answered.items() if at > since}
+        return {n for n in recent if self._rounds.get(n, (0, 0))[0] == core.term}
+
     def connection_changed(self, name: str) -> None:
         """Forget what was in flight: go back to what is known to have arrived."""
         for node, match in self._node.match_index.items():

@@ -35,10 +35,9 @@ class _Round:
 
 @dataclass(slots=True)
 class _Asked:
-    """Reads that wait for the leader's answer."""
+    """Reads that wait for the leader's answer, for as long as that may take."""
 
     leader: str
-    deadline: float
     reads: list[_Read]
 
 
@@ -53,13 +52,15 @@ class Reads:
         self._asked: dict[int, _Asked] = {}
         self._confirmed: list[tuple[int, _Read]] = []  # waiting to be applied here
         self._next_id = node.rng.getrandbits(48) << 12
+        self._open = 0  # reads of this server that have not ended
 
     def add(self, deadline: float, done: Done) -> None:
         """Have ``done`` called when everything committed before now is applied here."""
-        if len(self._waiting) + len(self._confirmed) >= self._node.settings.pending_limit:
+        if self._open >= self._node.settings.pending_limit:
             self._node.figures.reads_refused += 1
             done(None)
             return
+        self._open += 1
         self._waiting.append(_Read(deadline, done))
 
     def on_request(self, name: str, message: ReadRequest) -> None:
@@ -75,6 +76,7 @@ class Reads:
         if asked is None or asked.leader != name:
             return
         if message.at == 0:
+            self._node.refused_by(name)
             self._waiting.extend(asked.reads)  # it may be answered by the next leader
         else:
             self._confirmed.extend((message.at, read) for read in asked.reads)
@@ -98,8 +100,7 @@ class Reads:
         if self._waiting and leader is not None:
             self._next_id += 1
             reads, self._waiting = self._waiting, []
-            deadline = now() + node.settings.election_min_s
-            self._asked[self._next_id] = _Asked(leader, deadline, reads)
+            self._asked[self._next_id] = _Asked(leader, reads)
             node.send(leader, ReadRequest(self._next_id))
         return False
 
@@ -136,13 +137,25 @@ class Reads:
         if ready:
             self._confirmed = [item for item in self._confirmed if item[0] > applied]
         for _, read in ready:
-            read.done(applied)
+            self._end(read, applied)
         self._node.figures.reads_confirmed += len(ready)
 
+    def lost(self, name: str) -> None:
+        """Ask again what ``name`` was asked over a connection that is gone."""
+        for request, asked in list(self._asked.items()):
+            if asked.leader == name:
+                self._waiting.extend(self._asked.pop(request).reads)
+
     def _expire(self) -> None:
+        """End what is too late.
+
+        An answer that is only on its way is waited for: asking again after a while would never
+        end where the leader is further away than that.
+        """
         time, leader = now(), self._node.leader
         for request, asked in list(self._asked.items()):
-            if asked.leader != leader or asked.deadline < time:
+            asked.reads = self._unexpired(asked.reads, time)
+            if asked.leader != leader or not asked.reads:
                 self._waiting.extend(self._asked.pop(request).reads)
         self._waiting = self._unexpired(self._waiting, time)
         for batch in self._rounds:
@@ -160,13 +173,17 @@ class Reads:
         self._waiting, self._confirmed, self._rounds = [], [], []
         self._asked.clear()
         for read in reads:
-            read.done(None)
+            self._end(read, None)
+
+    def _end(self, read: _Read, index: int | None) -> None:
+        self._open -= 1
+        read.done(index)
 
     def _unexpired(self, reads: list[_Read], time: float) -> list[_Read]:
         late = [read for read in reads if read.deadline < time]
         if not late:
             return reads
         for read in late:
-            read.done(None)
+            self._end(read, None)
         self._node.figures.reads_refused += len(late)
         return [read for read in reads if read.deadline >= time]

@@ -33,7 +33,9 @@ class Settings:
     chunk_bytes: int = 64 * 1024  # of a snapshot in one message
     apply_batch: int = 2_000  # entries applied in one tick
     pending_limit: int = 16_384  # proposals (and reads) waiting here; more are refused at once
+    pending_bytes: int = 64 * MIB  # of commands of proposals waiting here; more are refused
     uncommitted_limit: int = 50_000  # entries a leader holds uncommitted; more are refused
+    uncommitted_bytes: int = 64 * MIB  # of their commands
 
     def __post_init__(self) -> None:
         if not 3 * self.heartbeat_s < self.election_min_s < self.election_max_s:

@@ -6,8 +6,9 @@ the flood of a server that waits for one.
     file:  "wgmapsn1", then frames
     frame: length u32 | CRC of the data, continued from the frame before u32 | data
 
-The first frame is msgpack [version, index, term, [[name, address], ...]]; each of the others is
-one piece of the state machine; a frame of length 0 ends the file.
+The first frame is msgpack [version, index, term, [[name, address, disk], ...]], the disk only
+where the log tells it; each of the others is one piece of the state machine; a frame of length 0
+ends the file.
 """
 
 import struct
@@ -41,7 +42,7 @@ class SnapshotMeta:
 
     def pack(self) -> bytes:
         """Return the first frame's data."""
-        members = [[member.name, member.address] for member in self.members]
+        members = [member.fields() for member in self.members]
         return bytes(msgpack.packb([_VERSION, self.index, self.term, members]))
 
     @classmethod
@@ -51,7 +52,7 @@ class SnapshotMeta:
         if version != _VERSION:
             msg = f"version {version} is not known"
             raise ValueError(msg)
-        return cls(index, term, tuple(Member(name, address) for name, address in members))
+        return cls(index, term, tuple(Member(*fields) for fields in members))
 
 
 def _framed(data: bytes, crc: int) -> tuple[bytes, int]:

@@ -307,7 +307,8 @@ class MeshTransport:
 
     async def _dial(self, member: Member) -> None:
         while self._running:
-            with contextlib.suppress(OSError, TimeoutError):
+            # A LogError: the device is gone for now.
+            with contextlib.suppress(OSError, TimeoutError, LogError):
                 async with asyncio.timeout(self._settings.connect_timeout_s):
                     connection = await self._connect(member)
                 await connection.closed.wait()

@@ -12,7 +12,7 @@ from wgmap.clock import now
 from wgmap.log import Log
 from wgmap_cluster.raft.interface import ReplicatedLog
 
-RENEWALS = 4  # of a lease within its length
+RENEWALS = 4  # of a lease within its length, and so many under way at most
 _LOG = Log("replica.lease")
 
 
@@ -38,16 +38,23 @@ class LeaseKeeper:
         return max(0.0, self._until - now())
 
     async def run(self) -> None:
-        """Renew until cancelled."""
-        while True:
-            asked = now()
-            index = await self._log.read_barrier(self._staleness_s)
-            if index is not None and now() < asked + self._staleness_s:
-                self._until = asked + self._staleness_s
-                self._granted(self._until)
-            self._tell()
-            pause = asked + self._staleness_s / RENEWALS - now()
-            await asyncio.sleep(max(pause, 0.01))
+        """Renew until cancelled.
+
+        Renewals overlap: each takes four times the way to a leader that is far away, and its
+        lease counts from when it began.
+        """
+        async with asyncio.TaskGroup() as renewals:
+            while True:
+                renewals.create_task(self._renew())
+                await asyncio.sleep(self._staleness_s / RENEWALS)
+
+    async def _renew(self) -> None:
+        until = now() + self._staleness_s
+        index = await self._log.read_barrier(self._staleness_s)
+        if index is not None and max(now(), self._until) < until:
+            self._until = until
+            self._granted(until)
+        self._tell()
 
     def _tell(self) -> None:
         fresh = self.fresh()

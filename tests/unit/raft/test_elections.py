@@ -3,6 +3,7 @@
 import pytest
 
 from support.raftrig import Rig
+from wgmap_cluster.raft import bridging
 from wgmap_cluster.raft.interface import Outcome, RefusedError
 from wgmap_cluster.raft.messages import (
     AppendEntries,
@@ -159,6 +160,25 @@ def test_only_the_leader_can_make_a_server_stand() -> None:
     assert leader.leading
 
 
+def test_a_successor_that_was_overtaken_leaves_the_new_leader_alone() -> None:
+    """It stood again and again, as if the leader had asked for each of these elections."""
+    rig = Rig()
+    leader = rig.elect("a")
+    rig.run(0.2)
+    rig.inject("a", "b", TimeoutNow(leader.term))  # b stands, and nobody hears of it
+    successor = rig.nodes["b"]
+    assert successor.elections.transfer
+    rig.frames["b", "a"].clear()
+    rig.frames["b", "c"].clear()
+    winner = rig.elect("c", "ac")
+    while winner.term < successor.term:
+        winner = rig.elect("a" if winner.name == "c" else "c", "ac")
+    term = winner.term
+    rig.run(3.0)
+    assert winner.leading
+    assert winner.term == term
+
+
 def test_a_leader_whose_process_ends_is_replaced_sooner_than_one_that_falls_silent() -> None:
     rig = Rig()
     rig.elect("a")
@@ -184,3 +204,33 @@ def test_one_broken_connection_deposes_no_leader() -> None:
     rig.run(2.0)
     assert leader.leading
     assert leader.term == term
+
+
+def test_leadership_moves_to_where_everybody_hears_it() -> None:
+    """Only the leader and c do not reach each other: c asked for votes for ever, in vain."""
+    rig = Rig()
+    leader = rig.elect("a")
+    rig.run(0.2)
+    rig.disconnect("a", "c")
+    rig.run(2.0)
+    assert leader.leading  # it may pass by itself
+    rig.propose("a", b"x")
+    rig.run(bridging.PATIENCE_S)
+    assert {node.leader for node in rig.nodes.values()} == {"b"}
+    assert rig.machines["c"].commands == [b"x"]
+    term = rig.nodes["b"].term
+    rig.run(5.0)
+    assert (rig.nodes["b"].leading, rig.nodes["b"].term) == (True, term)
+
+
+def test_where_moving_helps_nobody_it_is_tried_less_and_less() -> None:
+    """A ring of five: whoever leads, two servers do not hear it."""
+    rig = Rig("abcde")
+    for one, other in ("ac", "bd", "ce", "da", "eb"):
+        rig.disconnect(one, other)
+    rig.elect("a")
+    rig.run(100.0)
+    assert sum(node.figures.bridged for node in rig.nodes.values()) <= 20
+    result = rig.propose(next(n for n, node in rig.nodes.items() if node.leading), b"x")
+    rig.run(0.2)
+    assert result[0].outcome is Outcome.APPLIED

@@ -1,6 +1,9 @@
 """Adding and removing servers, one at a time."""
 
+import pytest
+
 from support.raftrig import Rig, RigWire
+from support.simdisk import SimDisk
 from wgmap_cluster.raft.interface import Member, Outcome, Proposal
 from wgmap_cluster.raft.membership import Change
 from wgmap_cluster.raft.settings import Settings
@@ -172,3 +175,71 @@ def test_a_leader_that_was_removed_without_commit_can_take_that_back() -> None:
     rig.connect("a", "c")
     rig.run(0.3, "ac")
     assert names(rig, "a") == set("abc")
+
+
+def test_a_dead_server_is_not_added_to_a_young_cluster() -> None:
+    """With few entries nobody is far behind, whoever was never heard neither."""
+    rig = Rig()
+    rig.elect("a")
+    rig.run(0.1)
+    result = change(rig, "a", add=True, member=D)
+    rig.run(0.2)
+    assert result[0].reason == "d does not answer"
+    assert names(rig, "a") == set("abc")
+
+
+def test_nobody_is_removed_where_those_who_stay_could_do_nothing() -> None:
+    rig = Rig()
+    rig.elect("a")
+    rig.run(0.2)
+    rig.isolate("c")
+    rig.run(0.5, "ab")
+    refused = change(rig, "a", add=False, member=rig.members[1])
+    rig.run(0.1, "ab")
+    assert "too many of those that stay do not answer: c" in refused[0].reason
+    allowed = change(rig, "a", add=False, member=rig.members[2])
+    rig.run(0.2, "ab")
+    assert allowed[0].outcome is Outcome.APPLIED
+    assert rig.propose("a", b"x") == []
+    rig.run(0.1, "ab")
+    assert rig.machines["b"].commands == [b"x"]
+
+
+@pytest.mark.parametrize("entries", [0, 200])
+def test_a_server_that_was_away_takes_the_new_disk_of_another_one(entries: int) -> None:
+    """Removed and added under its old name meanwhile: by entries, or by a snapshot."""
+    rig = Rig("abcd", settings=Settings(snapshot_entries=50, retain_entries=5))
+    rig.elect("a")
+    stores = {name: node.others.store() for name, node in rig.nodes.items()}
+    for one, node in rig.nodes.items():
+        assert all(node.others.admit(other, stores[other]) for other in "abcd" if other != one)
+    rig.run(0.2)
+    away = rig.nodes["c"]
+    rig.isolate("c")
+    assert change(rig, "a", add=False, member=rig.members[1]) == []
+    rig.run(0.3, "abd")
+    rig.isolate("b")
+    rig.disks["b"] = SimDisk()
+    new = rig.boot("b").others.store()
+    assert new != stores["b"]
+    assert not away.others.admit("b", new)  # as far as it knows, a disk that was wiped
+    for name in "ad":
+        rig.connect(name, "b")
+    rig.run(0.3, "ad")
+    assert rig.nodes["a"].others.admit("b", new)
+    for _ in range(20):
+        result = change(rig, "a", add=True, member=rig.members[1])
+        rig.run(0.2, "abd")
+        if result[0].outcome is Outcome.APPLIED:
+            break
+    assert names(rig, "a") == set("abcd")
+    for number in range(entries):
+        rig.propose("a", b"%d" % number)
+    rig.run(0.2, "abd")
+    rig.connect("a", "c")
+    rig.connect("d", "c")
+    rig.run(0.5)
+    assert names(rig, "c") == set("abcd")
+    assert away.others.admit("b", new)
+    assert not away.others.admit("b", stores["b"])  # the old disk is of no use any more
+    assert rig.crash("c").others.admit("b", new)

@@ -3,8 +3,8 @@
 import pytest
 
 from support.raftrig import Rig
-from wgmap_cluster.raft.interface import Outcome
-from wgmap_cluster.raft.messages import AppendReply, Install
+from wgmap_cluster.raft.interface import Outcome, Proposal
+from wgmap_cluster.raft.messages import AppendReply, Install, Propose, ReadRequest
 from wgmap_cluster.raft.settings import Settings
 
 
@@ -105,6 +105,82 @@ def test_reads_end_at_their_deadline() -> None:
     assert read == []
     rig.run(0.2)
     assert read == [None]
+
+
+@pytest.mark.parametrize("one_way_s", [0.02, 0.1, 0.15])
+def test_a_read_waits_for_a_leader_that_is_far_away(one_way_s: float) -> None:
+    """Four times the way: the question, the leader's round, the answer; no less, and no more."""
+    rig = Rig()
+    rig.elect("a")
+    rig.run(0.1)
+    read = rig.read("b", 4 * one_way_s + 0.1)
+    rig.run_far(4 * one_way_s + 0.1, "a", one_way_s)
+    assert read == [rig.nodes["a"].commit]
+
+
+def test_a_read_is_asked_again_where_its_question_may_be_lost() -> None:
+    rig = Rig()
+    rig.elect("a")
+    rig.run(0.1)
+    read = rig.read("b")
+    rig.tick("b")
+    assert ReadRequest in map(type, rig.sent("b", "a"))
+    rig.disconnect("a", "b")
+    rig.connect("a", "b")
+    rig.run(0.2)
+    assert read == [rig.nodes["a"].commit]
+
+
+def test_reads_are_bounded_wherever_they_wait() -> None:
+    rig = Rig(settings=Settings(pending_limit=10))
+    rig.elect("a")
+    rig.run(0.1)
+    for name in "ab":  # the leader waits for its round, the follower for the leader
+        rig.deliver("a", name, 0)
+        reads = [rig.read(name) for _ in range(6)]
+        rig.tick(name)
+        reads += [rig.read(name) for _ in range(6)]
+        rig.tick(name)
+        assert reads == [[]] * 10 + [[None]] * 2
+    rig.run(0.2)
+    again = rig.read("a")
+    rig.run(0.1)
+    assert again == [rig.nodes["a"].applied]
+
+
+def test_who_is_refused_asks_again_when_the_leader_is_heard_and_not_before() -> None:
+    """It was asked over and over, as fast as the network went, until it was replaced."""
+    rig = Rig()
+    leader = rig.elect("a")
+    rig.run(0.2)
+    leader.proposals.hold_until = rig.time + 0.3  # as while it hands over
+    result = rig.propose("b", b"x")
+    asked = 0
+    for _ in range(50):  # no time passes
+        rig.tick("b")
+        asked += sum(isinstance(message, Propose) for message in rig.sent("b", "a"))
+        rig.deliver("b", "a")
+        rig.deliver("a", "b")
+    assert asked == 1
+    rig.run(0.5)
+    assert result[0].outcome is Outcome.APPLIED
+
+
+def test_proposals_are_bounded_by_their_size_as_well() -> None:
+    rig = Rig(settings=Settings(pending_bytes=1000, uncommitted_bytes=2500))
+    rig.elect("a")
+    rig.isolate("a")
+    results = [rig.propose("a", b"x" * 299) for _ in range(4)]
+    rig.tick("a")
+    assert [r[0].reason for r in results if r] == ["too many proposals"]
+    last: list[Proposal] = []
+    for _ in range(10):
+        rig.nodes["a"].proposals.end_all("the test")
+        last = rig.propose("a", b"x" * 299)
+        rig.tick("a")
+    assert last[0].reason == "the leader has no quorum"
+    held = sum(len(command) for command, _, _ in rig.nodes["a"].wal.entries)
+    assert 2500 <= held < 2500 + 400
 
 
 def test_too_many_proposals_are_refused_at_once() -> None:
