@@ -232,6 +232,62 @@ MUTANTS = (
         "if self._saving is None:",
     ),
     Mutant(
+        "no sync of the directory",
+        "disk.py",
+        "os.fsync(directory)",
+        "pass",
+        test="test_disk.py::test_a_file_takes_anothers_place_durably",
+    ),
+    Mutant(
+        "a read asked again while its answer is on its way",
+        "reads.py",
+        "if asked.leader != leader or not asked.reads:",
+        "if asked.leader:",
+        test="test_reads.py::test_a_read_waits_for_a_leader_that_is_far_away",
+    ),
+    Mutant(
+        "who is refused asks again at once",
+        "node.py",
+        "self.elections.refused |= name == self.leader",
+        "pass",
+        test="test_reads.py::test_who_is_refused_asks_again_when_the_leader_is_heard_and_not_before",
+    ),
+    Mutant(
+        "a successor stands for ever as if asked to",
+        "elections.py",
+        "return self._transfer_term == self._node.term",
+        "return self._transfer_term > 0",
+        test="test_elections.py::test_a_successor_that_was_overtaken_leaves_the_new_leader_alone",
+    ),
+    Mutant(
+        "what a server remembers of disks counts before the log",
+        "others.py",
+        "expected = self._membership.store(name) or stores.get(name, store)",
+        "expected = stores.get(name, store)",
+        test="test_membership.py::test_a_server_that_was_away_takes_the_new_disk_of_another_one",
+    ),
+    Mutant(
+        "a wiped disk is let in",
+        "others.py",
+        "if expected != store:",
+        "if not store:",
+        test="test_membership.py::test_a_server_that_was_away_takes_the_new_disk_of_another_one",
+    ),
+    Mutant(
+        "a removal that leaves no quorum",
+        "membership.py",
+        "if 2 * len(silent) >= len(members):",
+        "if len(silent) > len(members):",
+        test="test_membership.py::test_nobody_is_removed_where_those_who_stay_could_do_nothing",
+    ),
+    Mutant(
+        "a server is added unheard",
+        "membership.py",
+        "if member.name not in answering:",
+        "if not member.name:",
+        test="test_membership.py::test_a_dead_server_is_not_added_to_a_young_cluster",
+    ),
+    Mutant(
         "a dropped proposal counts as applied",
         "proposals.py",
         "if pending.term == term:",
@@ -261,7 +317,7 @@ def run(mutant: Mutant, base: Path) -> str | None:
             timeout=TIMEOUT_S, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return f"it hangs (over {TIMEOUT_S} s)"
+        return f"ERROR: no verdict within {TIMEOUT_S} s"
     if done.returncode == 0:
         return None
     return mutant.test or done.stderr.strip().splitlines()[-1].partition("Error: ")[2]

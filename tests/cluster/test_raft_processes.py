@@ -139,7 +139,10 @@ async def test_a_stopped_leader_comes_back_without_a_lie(busy: ProcessCluster) -
         leader.signal(signal.SIGSTOP)
         pending = [asyncio.create_task(busy.write(leader)) for _ in range(5)]
         read = asyncio.create_task(leader.call("read"))
-        await more(busy, 400)  # past a snapshot and a compaction
+        before = [(await other.call("figures"))["first"] for other in others]
+        await more(busy, 400)
+        after = [(await other.call("figures"))["first"] for other in others]
+        assert all(then < now for then, now in zip(before, after, strict=True))  # compacted
         count = len(busy.acknowledged)
         leader.signal(signal.SIGCONT)
         reply = await read
@@ -174,6 +177,65 @@ async def test_a_bad_disk_ends_the_server_and_loses_nothing(
         await cluster.require_nothing_lost()
     assert code == 70
     assert f"fatal: {wal}: {text}" in said
+
+
+@needs_strace
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("helper", "call", "error", "text"),
+    [
+        ("raft.snapshot.new", "write", "ENOSPC", "cannot write: No space left on device"),
+        ("raft.snapshot.new", "fdatasync", "EIO", "cannot sync: Input/output error"),
+        ("raft.wal.new", "write", "ENOSPC", "cannot write: No space left on device"),
+        ("raft.wal.new", "rename", "EIO", "cannot replace: Input/output error"),
+    ],
+)
+async def test_a_disk_that_fails_in_a_snapshot_or_a_compaction_ends_the_server_and_loses_nothing(
+    helper: str, call: str, error: str, text: str, tmp_path: Path
+) -> None:
+    async with ProcessCluster(tmp_path, 3, **BUSY) as cluster:
+        victim = cluster.servers[0]
+        await victim.kill()
+        path = victim.state_dir / helper
+        await victim.start(*STRACE, "-P", str(path), "-e", f"inject={call}:error={error}")
+        async with writing(cluster):
+            code, said = await victim.wait()
+            await more(cluster, 50)
+            await victim.start()
+        await cluster.require_nothing_lost()
+    assert code == 70
+    assert text in said
+    assert f"fatal: {victim.state_dir}/{helper.removesuffix('.new')}" in said
+
+
+@needs_strace
+@pytest.mark.slow
+async def test_a_leader_whose_disk_blocks_is_replaced_and_what_it_says_later_is_true(
+    tmp_path: Path,
+) -> None:
+    """Its loop waits for the disk with it, so it falls silent, and another one leads."""
+    async with ProcessCluster(tmp_path, 3) as cluster:
+        victim = cluster.servers[0]
+        await victim.kill()
+        trace = (*STRACE, "-P", str(victim.state_dir / "raft.wal"))
+        await victim.start(*trace, "-e", "inject=fdatasync:delay_enter=3000000:when=200")
+        await cluster.leader()
+        assert (await victim.call("hand_over", target=victim.name))["leader"] == victim.name
+        others = [server for server in cluster.servers if server is not victim]
+        async with writing(cluster):
+            async with asyncio.timeout(30):
+                while await _leader_among(others) in (None, victim.name):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            await more(cluster, 100)
+        await cluster.require_nothing_lost()
+        longest = (await victim.call("figures"))["syncs_longest_us"]
+    assert longest >= 3_000_000
+
+
+async def _leader_among(servers: list[ServerProcess]) -> str | None:
+    """Whom all of them follow, None where they differ."""
+    leaders = {(await server.call("status"))["leader"] for server in servers}
+    return leaders.pop() if len(leaders) == 1 else None
 
 
 @needs_strace

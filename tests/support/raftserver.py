@@ -24,7 +24,14 @@ def end(error: LogError) -> None:
     os._exit(70)
 
 
-async def answer(log: RaftLog, machine: ListMachine, request: dict[str, Any]) -> dict[str, Any]:
+def _status(log: RaftLog) -> dict[str, Any]:
+    status = log.status()
+    return {"leader": status.leader, "applied": status.applied, "term": status.term}
+
+
+async def answer(  # noqa: PLR0911  # one for each request
+    log: RaftLog, machine: ListMachine, request: dict[str, Any]
+) -> dict[str, Any]:
     match request["op"]:
         case "propose":
             proposal = await log.propose(request["command"].encode())
@@ -32,10 +39,11 @@ async def answer(log: RaftLog, machine: ListMachine, request: dict[str, Any]) ->
         case "read":
             return {"at": await log.read_barrier(), "count": len(machine.commands)}
         case "status":
-            status = log.status()
-            return {"leader": status.leader, "applied": status.applied, "term": status.term}
+            return _status(log)
         case "figures":
             return dict(log.figures())
+        case "hand_over":
+            return {"leader": await log.hand_over(request["target"])}
         case "snapshot":
             log.take_snapshot()
             return {}

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from support.raftrig import Rig
-from support.simdisk import SimDisk
+from support.simdisk import PowerLossError, SimDisk
 from wgmap_cluster.raft.disk import CorruptError
 from wgmap_cluster.raft.interface import LogError, Member, Outcome
 from wgmap_cluster.raft.messages import Install
@@ -195,3 +195,31 @@ def test_a_server_that_dies_while_it_is_sent_one_holds_the_log_for_a_while_only(
     rig.crash("b")
     rig.run(1.0)
     assert rig.machines["b"].commands == rig.machines["a"].commands
+
+
+def test_a_crash_at_any_step_of_an_install_leaves_a_server_that_goes_on() -> None:
+    """The old state or the new one, with log and snapshot that fit together."""
+    completed = False
+    operation = 0
+    while not completed:
+        rig = Rig(settings=Settings(snapshot_entries=50, retain_entries=5, chunk_bytes=300))
+        rig.elect("a")
+        rig.propose("a", b"before")
+        rig.run(0.2)
+        rig.isolate("c")
+        for number in range(120):
+            rig.propose("a", b"%d" % number)
+        rig.run(0.3, "ab")
+        rig.connect("a", "c")
+        rig.disks["c"].power_lost_in = operation
+        try:
+            rig.run(0.5)
+            completed = True
+        except PowerLossError:
+            rig.crash("c")
+            restored = rig.machines["c"].commands  # less than is committed, perhaps
+            assert restored == rig.machines["a"].commands[: len(restored)]
+            rig.run(0.5)
+        assert rig.machines["c"].commands == rig.machines["a"].commands
+        operation += 1
+    assert operation > 8
