@@ -255,8 +255,8 @@ MUTANTS = (
     Mutant(
         "a successor stands for ever as if asked to",
         "elections.py",
-        "return self._transfer_term == self._node.term",
-        "return self._transfer_term > 0",
+        "self._won_question = self._asked_to_stand = False",
+        "self._won_question = False",
         test="test_elections.py::test_a_successor_that_was_overtaken_leaves_the_new_leader_alone",
     ),
     Mutant(
