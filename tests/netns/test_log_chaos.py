@@ -1,5 +1,6 @@
 """Chaos for the replicated log, short and seeded; ``make chaos-log`` runs it for long."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -10,9 +11,14 @@ from pathlib import Path
 import pytest
 
 from support.lab import program, wait_until
+from wgmap import clock
 from wgmap_chaos.lab import removal
+from wgmap_chaos.logchaos.cluster import cluster
+from wgmap_chaos.logchaos.network import Network, network
 from wgmap_chaos.logchaos.run import Report, run
+from wgmap_chaos.logchaos.server import SETTINGS
 
+CUT_S = 35.0 if os.environ.get("WGMAP_LONG") else 4.0
 PATH = os.environ["PATH"]
 pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.timeout(200)]
 
@@ -73,3 +79,33 @@ def _servers(parent: int) -> Iterator[int]:
             line = Path(f"/proc/{pid}/cmdline").read_bytes()
         if b"wgmap_chaos.logchaos.server" in line and not line.startswith(b"ip"):
             yield int(pid)
+
+
+def test_a_follower_that_was_cut_off_for_long_comes_back_and_disturbs_nobody(
+    tmp_path: Path,
+) -> None:
+    """For half a minute, after which the library itself gives connections up, with WGMAP_LONG."""
+    with network(3) as made:
+        asyncio.run(_cut_off(made, tmp_path))
+
+
+async def _cut_off(made: Network, base: Path) -> None:
+    async with cluster(made, base, "none") as servers:
+        leader = await servers.leader()
+        assert leader is not None
+        before = await leader.call("look")
+        away = next(server for server in servers.servers if server is not leader)
+        others = {server.number for server in servers.servers} - {away.number}
+        await made.cut({cut for n in others for cut in ((n, away.number), (away.number, n))})
+        end, number = clock.now() + CUT_S, 0
+        while clock.now() < end or number < 2 * SETTINGS.snapshot_entries:  # so it needs a snapshot
+            puts = (leader.call("put", key=1, number=number + each) for each in range(100))
+            done = await asyncio.gather(*puts)
+            assert {reply["outcome"] for reply in done} == {"applied"}
+            number += 100
+        lags = await away.call("look")
+        await made.cut(())
+        await servers.await_agreement(settled=True)
+        after = await away.call("look")
+    assert lags["index"] < number <= after["index"]
+    assert (after["leader"], after["term"]) == (leader.name, before["term"])

@@ -50,6 +50,7 @@ log = logging.getLogger(__name__)
 
 WAL_NAME, SNAPSHOT_NAME = "raft.wal", "raft.snapshot"
 _HOUSEKEEPING_S = 0.01
+_HELD = 4  # times the size that starts a snapshot: what an install may hold of the log
 _HINT_S = 1.0  # how far the commit index on disk may lag while nothing is written
 
 
@@ -373,7 +374,8 @@ class RaftNode(Library):
         self.membership.replace_base(meta.members, meta.index)
         cut = max(meta.index - self.settings.retain_entries, self._retained_from(meta.index))
         installing = self.leading_side.installs_from()
-        cut = cut if installing is None else min(cut, installing)
+        if installing is not None and self.wal.size <= _HELD * self.settings.snapshot_bytes:
+            cut = min(cut, installing)  # larger: whoever is so slow begins anew with a newer one
         if cut > self.wal.first:
             self.wal.compact(cut)
 

@@ -223,3 +223,27 @@ def test_a_crash_at_any_step_of_an_install_leaves_a_server_that_goes_on() -> Non
         assert rig.machines["c"].commands == rig.machines["a"].commands
         operation += 1
     assert operation > 8
+
+
+def test_an_install_that_crawls_does_not_hold_the_log_for_ever() -> None:
+    settings = Settings(
+        snapshot_entries=50, retain_entries=5, snapshot_bytes=4000, chunk_bytes=64, window_bytes=64
+    )
+    rig = Rig(settings=settings)
+    leader = rig.elect("a")
+    rig.isolate("c")
+    for number in range(200):
+        rig.propose("a", b"%d" % number)
+    rig.run(0.3, "ab")
+    rig.connect("a", "c")
+    longest = 0
+    for number in range(400):  # c gets a piece now and then: progress, but not much
+        rig.propose("a", b"%d" % number * 10)
+        rig.run(0.02, "ab")
+        if number % 40 == 0:
+            rig.deliver("a", "c", 2)
+            rig.deliver("c", "a")
+        longest = max(longest, leader.wal.size)
+    assert longest < 6 * settings.snapshot_bytes
+    rig.run(3.0)
+    assert rig.machines["c"].commands == rig.machines["a"].commands
