@@ -79,6 +79,7 @@ LOG = (
     Counted("elections_stood", "Elections that this server stood for."),
     Counted("elections_won", "Elections that it won."),
     Counted("leader_changes", "Times that another server, or none, was known to lead."),
+    Counted("bridged", "Times that it asked to lead because another one did not hear the leader."),
     Counted("snapshots_written", "Snapshots written."),
     Counted("snapshots_sent", "Snapshots that another server got from here and installed."),
     Counted("snapshots_installed", "Snapshots installed here."),
