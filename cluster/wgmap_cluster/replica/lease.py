@@ -12,7 +12,7 @@ from wgmap.clock import now
 from wgmap.log import Log
 from wgmap_cluster.raft.interface import ReplicatedLog
 
-RENEWALS = 4  # of a lease within its length, and so many under way at most
+RENEWALS = 8  # of a lease within its length, and so many under way at most
 _LOG = Log("replica.lease")
 
 
