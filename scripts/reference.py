@@ -1,4 +1,4 @@
-"""Write docs/reference/ from the code: configuration keys and metrics.
+"""Write docs/reference/ from the code: configuration keys, metrics, routes of the API.
 
 ``--check`` writes nothing and ends with 1 where a file is not what would be written.
 """
@@ -22,8 +22,11 @@ from wgmap_agent.config import AgentConfig
 from wgmap_agent.engine.types import EngineStatus
 from wgmap_agent.runner import catalogue as agent_catalogue
 from wgmap_agent.runner import measures as agent_measures
+from wgmap_cluster.admin.server import AdminServer
 from wgmap_cluster.config import ServerConfig
+from wgmap_cluster.fsm.machine import Machine
 from wgmap_cluster.replica import catalogue, measures
+from wgmap_cluster.replica.operations import Operations
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
 MADE = "<!-- Made by scripts/reference.py from the code: change it there. -->\n\n"
@@ -166,13 +169,36 @@ def _metrics(families: Iterable[Metric], *catalogues: Catalogue) -> str:
     return table(("metric", "type", "meaning", "counter"), rows)
 
 
+# ----------------------------------------------------------------------------------------- API
+
+
+def api() -> str:
+    """Describe the routes of the admin API."""
+    operations = Operations("ms1", Machine(), *(None,) * 3)  # type: ignore[arg-type]  # never asked
+    rows = []
+    for route in AdminServer(operations, Path("/nowhere")).routes():
+        summary = " ".join((route.handler.__doc__ or "").partition("\n")[0].split())
+        query = ", ".join(f"`{one.name}`" for one in route.query)
+        body = f"`{route.body.__name__}`" if route.body else ""
+        what = (f"`{route.method}`", f"`{route.path}`", route.role.name.lower())
+        rows.append((*what, summary.replace("``", "`"), query, body))
+    head = ("method", "path", "role", "what", "query", "body")
+    return (
+        MADE + "# Admin API\n\nOn the admin socket, and over TLS where `[admin]` says so (see"
+        " [operations](../operations.md)). Schemas of bodies and answers are in the description"
+        " that a server gives: `GET /v1/openapi.json` (OpenAPI 3.1).\n\n"
+        + table(head, sorted(rows, key=lambda row: row[1]))
+    )
+
+
 def main() -> int:
     """Write or check the files."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
     stale = []
-    for name, text in (("configuration.md", configuration()), ("metrics.md", metrics())):
+    pages = {"configuration.md": configuration(), "metrics.md": metrics(), "api.md": api()}
+    for name, text in pages.items():
         path = FOLDER / name
         if check and (not path.exists() or path.read_text() != text):
             stale.append(str(path))

@@ -27,6 +27,6 @@ if [[ ! -f $stamp || "$(cat "$stamp")" != "$wanted" ]]; then
     # The distribution's interpreter where the default one cannot make environments.
     "$python" -m venv .venv || { python=/usr/bin/python3; "$python" -m venv --clear .venv; }
     .venv/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-    .venv/bin/python -m pip install --quiet -e '.[chaos]' --group dev
+    .venv/bin/python -m pip install --quiet -e '.[chaos]' --group dev --group docs
     echo "$wanted" >"$stamp"
 fi

@@ -120,6 +120,29 @@ class MetricsSection(Section):
     )
 
 
+class AdminSection(Section):
+    """``[admin]``: the admin API over TCP, with TLS and tokens; absent: the unix socket alone."""
+
+    listen: EndpointField | None = Field(
+        default=None, description="ADDRESS:PORT; goes with the other three keys."
+    )
+    certificate: Path | None = Field(default=None, description="Certificate chain (PEM).")
+    key: Path | None = Field(default=None, description="Its private key (PEM, 0600).")
+    tokens: Path | None = Field(
+        default=None, description="File of `wgmap token make` (0600); read anew when it changes."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        given = {
+            each is not None for each in (self.listen, self.certificate, self.key, self.tokens)
+        }
+        if len(given) > 1:
+            msg = "listen, certificate, key and tokens go together"
+            raise ValueError(msg)
+        return self
+
+
 class ServerConfig(Section):
     """The whole file."""
 
@@ -129,6 +152,7 @@ class ServerConfig(Section):
     bootstrap: BootstrapSection = BootstrapSection()
     overlay: OverlaySection = OverlaySection()
     metrics: MetricsSection = MetricsSection()
+    admin: AdminSection = AdminSection()
 
     @model_validator(mode="after")
     def _check(self) -> Self:

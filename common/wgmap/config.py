@@ -6,7 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, PlainValidator, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PlainValidator,
+    StringConstraints,
+    ValidationError,
+    WithJsonSchema,
+)
 
 from wgmap.addresses import Endpoint, IPAddress, IPNetwork
 from wgmap.errors import ConfigError
@@ -30,16 +37,44 @@ def _text(parse: Callable[[str], T], kind: type | tuple[type, ...]) -> PlainVali
 
 _ADDRESSES = (ipaddress.IPv4Address, ipaddress.IPv6Address)
 _NETWORKS = (ipaddress.IPv4Network, ipaddress.IPv6Network)
-AddressField = Annotated[IPAddress, _text(ipaddress.ip_address, _ADDRESSES)]
-Address6Field = Annotated[
-    ipaddress.IPv6Address, _text(ipaddress.IPv6Address, ipaddress.IPv6Address)
+
+
+def _schema(what: str, **more: Any) -> WithJsonSchema:
+    """Describe a text for the API's description: JSON Schema knows none of these formats."""
+    return WithJsonSchema({"type": "string", "description": what, **more})
+
+
+AddressField = Annotated[
+    IPAddress,
+    _text(ipaddress.ip_address, _ADDRESSES),
+    _schema("An IPv4 or IPv6 address.", anyOf=[{"format": "ipv4"}, {"format": "ipv6"}]),
 ]
-NetworkField = Annotated[IPNetwork, _text(ipaddress.ip_network, _NETWORKS)]
+Address6Field = Annotated[
+    ipaddress.IPv6Address,
+    _text(ipaddress.IPv6Address, ipaddress.IPv6Address),
+    _schema("An IPv6 address.", format="ipv6"),
+]
+NetworkField = Annotated[
+    IPNetwork,
+    _text(ipaddress.ip_network, _NETWORKS),
+    _schema(
+        "A prefix without host bits, or an address.",
+        anyOf=[{"format": "ipv4"}, {"format": "ipv6"}, {"pattern": "^[0-9A-Fa-f.:]+/[0-9]{1,3}$"}],
+    ),
+]
 Network6Field = Annotated[
     ipaddress.IPv6Network, _text(ipaddress.IPv6Network, ipaddress.IPv6Network)
 ]
-KeyField = Annotated[PublicKey, _text(PublicKey.parse, PublicKey)]
-EndpointField = Annotated[Endpoint, _text(Endpoint.parse, Endpoint)]
+KeyField = Annotated[
+    PublicKey,
+    _text(PublicKey.parse, PublicKey),
+    _schema("A public key in base64.", pattern="^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$"),
+]
+EndpointField = Annotated[
+    Endpoint,
+    _text(Endpoint.parse, Endpoint),
+    _schema("ADDRESS:PORT, IPv6 in brackets.", pattern="^[^ ]+:[0-9]{1,5}$"),
+]
 Listen: TypeAlias = Path | Endpoint
 
 

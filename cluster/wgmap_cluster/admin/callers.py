@@ -7,11 +7,18 @@ from datetime import UTC, datetime
 
 from aiohttp import web
 
+CALLER = "wgmap.caller"  # of a request whose token is known
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
 def operator(request: web.Request) -> str:
-    """Name who asks, for the audit, from the socket's credentials; "" once it hung up."""
+    """Name who asks, for the audit; "" once it hung up.
+
+    Over TCP it is the token's name, else who the socket's credentials say.
+    """
+    caller: str | None = request.get(CALLER)
+    if caller is not None:
+        return caller
     connection = request.get_extra_info("socket")
     if connection is None:
         return ""

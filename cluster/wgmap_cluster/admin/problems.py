@@ -1,6 +1,7 @@
 """Errors as application/problem+json (RFC 9457): the one mapping from our errors to HTTP."""
 
 import json
+import traceback
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
@@ -14,6 +15,7 @@ from wgmap.errors import (
     UnavailableError,
     WgmapError,
 )
+from wgmap.log import Log
 
 CONTENT_TYPE = "application/problem+json"
 # In this order: a special error before the general one.
@@ -24,6 +26,7 @@ STATUSES: dict[type[WgmapError], HTTPStatus] = {
     ConflictError: HTTPStatus.CONFLICT,
     UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
+_LOG = Log("admin")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -58,3 +61,9 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         if "Allow" in error.headers:
             answer.headers["Allow"] = error.headers["Allow"]
         return answer
+    except Exception:  # noqa: BLE001  # the boundary: what it is, is in the log alone
+        path = request.match_info.route.resource
+        _LOG.error(
+            "a request failed", method=request.method, path=path, error=traceback.format_exc()
+        )
+        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "it is in this server's log")

@@ -1,41 +1,31 @@
-"""The HTTP server on the admin socket.
+"""The HTTP server of the admin API: a unix socket, and where an operator opens it TLS over TCP.
 
-    POST /v1/peers                  enrol: 201 with the agent's configuration (200: was the same)
-    GET  /v1/peers                  all peers, one array
-    GET  /v1/peers/{name}           one peer with its mappings
-    POST /v1/peers/{name}/revoke    shut a peer out; says which servers have applied it
-    POST /v1/peers/import           enrol a batch, all or nothing; errors have a "position"
-    PATCH /v1/peers/{name}          change a peer; If-Match: its revision (the ETag of GET)
-    GET  /v1/status                 the cluster as this server sees it
-    GET  /v1/resolve?eid=&instance= the mapping of an EID
-    GET  /v1/audit?since=&limit=    what operators did
-    GET  /v1/revocations?since=     what was revoked after that number
-    GET  /v1/counters               what this server counted since its processes started
-    GET  /v1/instances              the virtual networks
-    PATCH /v1/instances/{instance}  set an overlay or a limit
-    GET  /v1/events?follow=1        what happens, as JSON lines (``streams``)
-    GET  /v1/backup?seal_to=        a backup (``streams``)
-    POST /v1/restore                a backup into an empty cluster (``streams``)
-    /v1/servers, /v1/leader         who the servers are, and who leads (``servers``)
-
-Errors are problem+json (``problems``). A body has at most MAX_BODY_BYTES.
+What it serves stands in the tables of ``peers``, ``overview``, ``servers`` and ``streams``; its
+description is at ``/v1/openapi.json``. Errors are problem+json (``problems``).
 """
 
 import asyncio
-import json
-from http import HTTPStatus
-from itertools import islice
+import ssl
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from wgmap.addresses import Endpoint
 from wgmap.errors import ConfigError
-from wgmap_cluster.admin import bodies, unix_socket
-from wgmap_cluster.admin.callers import operator, wall_time
+from wgmap.log import Log
+from wgmap_cluster.admin import bodies, openapi, page, queries, unix_socket
+from wgmap_cluster.admin.connections import Connections
+from wgmap_cluster.admin.guard import Guard
+from wgmap_cluster.admin.overview import OverviewRoutes
+from wgmap_cluster.admin.peers import PeerRoutes
 from wgmap_cluster.admin.problems import problems
+from wgmap_cluster.admin.routes import Role, Route
 from wgmap_cluster.admin.servers import ServerRoutes
 from wgmap_cluster.admin.streams import Streams
+from wgmap_cluster.admin.tokens import TokenFile
+from wgmap_cluster.config import AdminSection
 from wgmap_cluster.replica.operations import Operations
 
 if TYPE_CHECKING:
@@ -43,151 +33,123 @@ if TYPE_CHECKING:
 
 SHUTDOWN_S = 3.0
 KEEPALIVE_S = 15.0  # of a connection without requests
-MAX_NUMBER = (1 << 63) - 1
-MAX_AUDIT = 10_000  # rows in one answer
-LIST_BATCH = 200  # peers written before other work gets its turn
+HANDSHAKE_S = 5.0
+_LOG = Log("admin")
 
 
 class AdminServer:
-    """Serves Operations on a unix socket."""
+    """Serves Operations."""
 
-    def __init__(self, operations: Operations, path: Path) -> None:
+    def __init__(self, operations: Operations, path: Path, tcp: AdminSection | None = None) -> None:
+        """Listen on the unix socket ``path``, and where ``tcp`` says so."""
         self._operations = operations
         self._path = path
+        self._tcp = tcp
         self._listener: socket.socket | None = None
-        self._runner: web.AppRunner | None = None
-        self._watch: asyncio.Task[None] | None = None
+        self._runners: list[web.AppRunner] = []
+        self._open: list[asyncio.Server] = []
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Listen; raises ConfigError where the socket cannot be had."""
-        self._listener = unix_socket.listen(self._path)
-        runner = web.AppRunner(
-            self._app(), access_log=None, shutdown_timeout=SHUTDOWN_S, keepalive_timeout=KEEPALIVE_S
-        )
-        await runner.setup()
-        self._runner = runner
-        await web.SockSite(runner, self._listener).start()
-        self._watch = asyncio.create_task(self._operations.events.watch())
+        """Listen; raises ConfigError where a listener cannot be had."""
+        try:
+            self._listener = unix_socket.listen(self._path)
+            runner = await self._run(make_app(self.routes()))
+            await web.SockSite(runner, self._listener).start()
+            if self._tcp is not None and self._tcp.listen is not None:
+                await self._open_tcp(self._tcp, self._tcp.listen)
+        except BaseException:
+            await self.stop()
+            raise
+        jobs = (self._operations.events.watch(), self._operations.history.run())
+        self._tasks = [asyncio.create_task(job) for job in jobs]
 
     async def stop(self) -> None:
         """Finish what is being answered, for at most SHUTDOWN_S; idempotent."""
-        watch, self._watch = self._watch, None
-        if watch is not None:
-            watch.cancel()
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
         self._operations.events.close()
         listener, self._listener = self._listener, None
-        runner, self._runner = self._runner, None
+        runners, self._runners = self._runners, []
         if listener is not None:
             unix_socket.remove(self._path)
-        if runner is not None:
-            await runner.cleanup()
+        while self._open:
+            self._open.pop().close()
+        await asyncio.gather(*(runner.cleanup() for runner in runners))
+        if listener is not None:
+            listener.close()
 
-    def _app(self) -> web.Application:
-        app = web.Application(middlewares=[problems], client_max_size=bodies.MAX_BODY_BYTES)
-        app.add_routes(
-            [
-                web.post("/v1/peers", self._add_peer),
-                web.get("/v1/peers", self._list_peers),
-                web.get("/v1/peers/{name}", self._show_peer),
-                web.post("/v1/peers/{name}/revoke", self._revoke_peer),
-                web.post("/v1/peers/import", self._import_peers),
-                web.patch("/v1/peers/{name}", self._set_peer),
-                web.get("/v1/status", self._status),
-                web.get("/v1/audit", self._audit),
-                web.get("/v1/revocations", self._revocations),
-                web.get("/v1/counters", self._counters),
-                web.get("/v1/instances", self._instances),
-                web.patch("/v1/instances/{instance}", self._set_instance),
-                *Streams(self._operations).routes(),
-                *ServerRoutes(self._operations.servers).routes(),
-                web.get("/v1/resolve", self._resolve),
-            ]
+    def routes(self) -> list[Route]:
+        """Return the table of all routes."""
+        return [
+            *PeerRoutes(self._operations).routes(),
+            *OverviewRoutes(self._operations).routes(),
+            *ServerRoutes(self._operations.servers).routes(),
+            *Streams(self._operations).routes(),
+            Route("GET", "/v1/openapi.json", self.openapi, Role.READ, dict[str, object]),
+        ]
+
+    async def openapi(self, request: web.Request) -> web.Response:
+        """Show the description of this API."""
+        queries.known(request)
+        return web.json_response(openapi.describe(self.routes()))
+
+    async def _open_tcp(self, section: AdminSection, listen: Endpoint) -> None:
+        assert section.tokens is not None, "the section was checked"
+        context = _tls(section)
+        routes = self.routes()
+        guard = Guard(TokenFile(section.tokens), routes, page.PATHS)
+        connections = Connections(guard.knows)
+        runner = await self._run(make_app(routes, guard))
+        assert runner.server is not None, "it is set up"
+        server = runner.server
+        loop = asyncio.get_running_loop()
+        try:
+            listening = await loop.create_server(
+                connections.limited(server),
+                *(str(listen.address), listen.port),
+                ssl=context,
+                ssl_handshake_timeout=HANDSHAKE_S,
+                reuse_address=True,
+            )
+        except OSError as error:
+            raise ConfigError(f"admin.listen {listen}: {error.strerror or error}") from error
+        self._open.append(listening)
+        _LOG.info("admin API over TLS", at=listen)
+
+    async def _run(self, app: web.Application) -> web.AppRunner:
+        runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=SHUTDOWN_S, keepalive_timeout=KEEPALIVE_S
         )
-        return app
-
-    async def _add_peer(self, request: web.Request) -> web.Response:
-        enrolment = bodies.parse(await request.read(), bodies.PeerBody).enrolment()
-        added = await self._operations.add_peer(enrolment, operator(request), wall_time())
-        status = HTTPStatus.CREATED if added["changed"] else HTTPStatus.OK
-        return web.json_response(added, status=status)
-
-    async def _list_peers(self, request: web.Request) -> web.StreamResponse:
-        """Write the array in batches: there may be a hundred thousand, and the log must beat."""
-        response = web.StreamResponse()
-        response.content_type = "application/json"
-        await response.prepare(request)
-        await response.write(b"[")
-        peers = self._operations.peers()
-        comma = ""
-        while batch := list(islice(peers, LIST_BATCH)):
-            await response.write((comma + ", ".join(map(json.dumps, batch))).encode())
-            comma = ", "
-            await asyncio.sleep(0)
-        await response.write(b"]")
-        return response
-
-    async def _show_peer(self, request: web.Request) -> web.Response:
-        view = self._operations.peer(request.match_info["name"])
-        return web.json_response(view, headers={"ETag": f'"{view["revision"]}"'})
-
-    async def _set_peer(self, request: web.Request) -> web.Response:
-        revision = bodies.parse_revision(request.headers.get("If-Match"))
-        change = bodies.parse(await request.read(), bodies.SetPeerBody).change(revision)
-        name = request.match_info["name"]
-        view = await self._operations.set_peer(name, change, operator(request), wall_time())
-        return web.json_response(view, headers={"ETag": f'"{view["peer"]["revision"]}"'})
-
-    async def _import_peers(self, request: web.Request) -> web.Response:
-        body = bodies.parse(await request.read(), bodies.ImportBody)
-        enrolments = [peer.enrolment() for peer in body.peers]
-        who = (operator(request), wall_time())
-        return web.json_response(await self._operations.import_peers(enrolments, *who))
-
-    async def _revoke_peer(self, request: web.Request) -> web.Response:
-        name = request.match_info["name"]
-        revoked = await self._operations.revoke_peer(name, operator(request), wall_time())
-        return web.json_response(revoked)
-
-    async def _status(self, _request: web.Request) -> web.Response:
-        return web.json_response(self._operations.status())
-
-    async def _audit(self, request: web.Request) -> web.Response:
-        query = _query(request, "since", "limit")
-        since = query.get("since")
-        after = None if since is None else bodies.parse_number(since, "since", MAX_NUMBER)
-        most = bodies.parse_number(query.get("limit", "100"), "limit", MAX_AUDIT)
-        return web.json_response(self._operations.audit(after, most))
-
-    async def _revocations(self, request: web.Request) -> web.Response:
-        since = _query(request, "since").get("since", "0")
-        number = bodies.parse_number(since, "since", MAX_NUMBER)
-        return web.json_response(self._operations.revocations(number))
-
-    async def _counters(self, _request: web.Request) -> web.Response:
-        return web.json_response(self._operations.counters())
-
-    async def _instances(self, _request: web.Request) -> web.Response:
-        return web.json_response(self._operations.instances())
-
-    async def _set_instance(self, request: web.Request) -> web.Response:
-        instance = bodies.parse_instance(request.match_info["instance"])
-        body = bodies.parse(await request.read(), bodies.InstanceBody)
-        who = (operator(request), wall_time())
-        view = await self._operations.set_instance(instance, body.overlay, body.max_mappings, who)
-        return web.json_response(view)
-
-    async def _resolve(self, request: web.Request) -> web.Response:
-        unknown = set(request.query) - {"eid", "instance"}
-        if unknown or "eid" not in request.query:
-            raise ConfigError("resolve takes eid and, if not 0, instance")
-        eid = bodies.parse_eid(request.query["eid"])
-        instance = bodies.parse_instance(request.query.get("instance", "0"))
-        return web.json_response(await self._operations.resolve(instance, eid))
+        await runner.setup()
+        self._runners.append(runner)
+        return runner
 
 
-def _query(request: web.Request, *known: str) -> dict[str, str]:
-    """Return the query; raises ConfigError for what is not known."""
-    unknown = sorted(set(request.query) - set(known))
-    if unknown:
-        raise ConfigError(f"{request.path} does not take {unknown[0]!r}")
-    return dict(request.query)
+def make_app(routes: Iterable[Route], guard: Guard | None = None) -> web.Application:
+    """Make the application of one listener; over TCP there is a guard."""
+    middlewares = [problems] if guard is None else [problems, guard.middleware()]
+    app = web.Application(middlewares=middlewares, client_max_size=bodies.MAX_BODY_BYTES)
+    app.add_routes([route.to_aiohttp() for route in routes])
+    app.add_routes(page.routes())
+    app.on_response_prepare.append(_harden)
+    return app
+
+
+async def _harden(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = "wgmap"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers.setdefault("Cache-Control", "no-store")
+
+
+def _tls(section: AdminSection) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    assert section.certificate is not None, "the section was checked"
+    try:
+        context.load_cert_chain(section.certificate, section.key)
+    except (OSError, ssl.SSLError) as error:
+        msg = f"admin.certificate and admin.key: {error.strerror or error}"
+        raise ConfigError(msg) from error
+    return context

@@ -1,18 +1,14 @@
-"""The part of the API that changes who the servers are.
-
-GET    /v1/servers          who they are, and who leads
-POST   /v1/servers          add one: the fields of a [[bootstrap.server]]
-DELETE /v1/servers/{name}   remove one
-POST   /v1/leader           {"target": NAME or null}: have another one lead
-"""
+"""The part of the API that changes who the servers are."""
 
 from aiohttp import web
 
 from wgmap.config import NameField, Section
-from wgmap_cluster.admin import bodies
+from wgmap_cluster.admin import bodies, queries
 from wgmap_cluster.admin.callers import operator, wall_time
+from wgmap_cluster.admin.routes import CHANGES, Role, Route
 from wgmap_cluster.config import BootstrapServer
 from wgmap_cluster.replica.servers import Servers
+from wgmap_cluster.replica.views import LeaderView, ServerSetView
 
 
 class LeaderBody(Section):
@@ -28,27 +24,46 @@ class ServerRoutes:
         """Serve these."""
         self._servers = servers
 
-    def routes(self) -> list[web.RouteDef]:
+    def routes(self) -> list[Route]:
         """Return the routes."""
         return [
-            web.get("/v1/servers", self._list),
-            web.post("/v1/servers", self._add),
-            web.delete("/v1/servers/{name}", self._remove),
-            web.post("/v1/leader", self._hand_over),
+            Route("GET", "/v1/servers", self.list_servers, Role.READ, ServerSetView),
+            Route(
+                *("POST", "/v1/servers", self.add_server, Role.ADMIN, ServerSetView),
+                body=BootstrapServer,
+                refusals=CHANGES,
+            ),
+            Route(
+                *("DELETE", "/v1/servers/{name}", self.remove_server, Role.ADMIN, ServerSetView),
+                refusals=CHANGES,
+            ),
+            Route(
+                *("POST", "/v1/leader", self.hand_over, Role.ADMIN, LeaderView),
+                body=LeaderBody,
+                refusals=CHANGES,
+            ),
         ]
 
-    async def _list(self, _request: web.Request) -> web.Response:
+    async def list_servers(self, request: web.Request) -> web.Response:
+        """List the servers: who they are, and who leads."""
+        queries.known(request)
         return web.json_response(self._servers.show())
 
-    async def _add(self, request: web.Request) -> web.Response:
+    async def add_server(self, request: web.Request) -> web.Response:
+        """Add a server that runs with an empty state; ends when it votes."""
+        queries.known(request)
         server = bodies.parse(await request.read(), BootstrapServer)
         view = await self._servers.add(server, operator(request), wall_time())
         return web.json_response(view)
 
-    async def _remove(self, request: web.Request) -> web.Response:
+    async def remove_server(self, request: web.Request) -> web.Response:
+        """Remove a server, which stops voting."""
+        queries.known(request)
         name = request.match_info["name"]
         return web.json_response(await self._servers.remove(name, operator(request), wall_time()))
 
-    async def _hand_over(self, request: web.Request) -> web.Response:
+    async def hand_over(self, request: web.Request) -> web.Response:
+        """Have another server lead."""
+        queries.known(request)
         body = bodies.parse(await request.read(), LeaderBody)
         return web.json_response(await self._servers.hand_over(body.target))

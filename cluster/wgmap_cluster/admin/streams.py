@@ -9,12 +9,15 @@ that is gone is noticed. A client that does not read is dropped: with the line `
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 
 from aiohttp import web
 
 from wgmap.errors import ConfigError, UnavailableError
-from wgmap_cluster.admin import bodies
+from wgmap_cluster.admin import bodies, queries
 from wgmap_cluster.admin.callers import operator, wall_time
+from wgmap_cluster.admin.routes import BYTES, JSON_LINES, Query, Role, Route, number
+from wgmap_cluster.replica.archive import RestoredView
 from wgmap_cluster.replica.events import MAX_WAITING, Event, Subscription
 from wgmap_cluster.replica.operations import Operations
 
@@ -23,7 +26,8 @@ WRITE_S = 30.0  # for one piece, to a client that does not read
 MAX_LINE = 1 << 20  # of a restore's options
 READ_BYTES = 64 * 1024
 READ_S = 60.0  # for one piece of a restore's body
-JSON_LINES = "application/jsonl"
+FOLLOW = Query("follow", "1: those that come from now on, until you hang up.", number(0, 1))
+SEAL_TO = Query("seal_to", "An operator's public key.", {"type": "string", "maxLength": 64})
 
 
 class Streams:
@@ -33,15 +37,34 @@ class Streams:
         """Serve these."""
         self._operations = operations
 
-    def routes(self) -> list[web.RouteDef]:
+    def routes(self) -> list[Route]:
         """Return the routes."""
+        busy = (HTTPStatus.SERVICE_UNAVAILABLE,)
         return [
-            web.get("/v1/events", self._events),
-            web.get("/v1/backup", self._backup),
-            web.post("/v1/restore", self._restore),
+            Route(
+                *("GET", "/v1/events", self.events, Role.READ),
+                query=(FOLLOW,),
+                media=JSON_LINES,
+                refusals=busy,
+            ),
+            Route(
+                *("GET", "/v1/backup", self.backup, Role.ADMIN),
+                query=(SEAL_TO,),
+                media=BYTES,
+                refusals=(HTTPStatus.CONFLICT, *busy),
+            ),
+            Route(
+                *("POST", "/v1/restore", self.restore, Role.ADMIN, RestoredView),
+                body=bodies.RestoreOptions,
+                body_media=BYTES,
+                refusals=(HTTPStatus.CONFLICT, *busy),
+            ),
         ]
 
-    async def _events(self, request: web.Request) -> web.StreamResponse:
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """Show the last events as JSON lines, or those that come."""
+        if queries.known(request, "follow").get("follow", "0") not in ("0", "1"):
+            raise ConfigError("follow: 0 or 1")
         events = self._operations.events
         if request.query.get("follow") != "1":
             return await self._recent(request, events.recent())
@@ -55,7 +78,9 @@ class Streams:
         await response.write(_lines(events))
         return response
 
-    async def _backup(self, request: web.Request) -> web.StreamResponse:
+    async def backup(self, request: web.Request) -> web.StreamResponse:
+        """Take a backup; sealed to a key it holds this server's keys."""
+        queries.known(request, "seal_to")
         text = request.query.get("seal_to")
         seal_to = None if text is None else bodies.parse_key(text, "seal_to")
         archive = self._operations.archive
@@ -68,7 +93,9 @@ class Streams:
                 await asyncio.sleep(0)
         return response
 
-    async def _restore(self, request: web.Request) -> web.Response:
+    async def restore(self, request: web.Request) -> web.Response:
+        """Put a backup into an empty cluster: a line of JSON, then the backup."""
+        queries.known(request)
         line, rest = await _first_line(request)
         options = bodies.parse(line, bodies.RestoreOptions)
         view = await self._operations.archive.restore(

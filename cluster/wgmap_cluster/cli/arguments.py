@@ -1,25 +1,29 @@
 """The command line of ``wgmap``: what is wrong here ends with exit code 2."""
 
 import argparse
-import importlib
 import ipaddress
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
-from wgmap.addresses import IPNetwork
 from wgmap.wg.keys import PublicKey
-from wgmap_cluster.cli import commands
-from wgmap_cluster.cli.client import Client
+from wgmap_cluster.cli import commands, tools
 from wgmap_cluster.cli.commands import Command
+from wgmap_cluster.cli.levels import (
+    DEFAULT_SOCKET,
+    MAX_INSTANCE,
+    SOCKET_VARIABLE,
+    Level,
+    address,
+    common,
+    eid,
+    later,
+    network,
+    number,
+    value,
+)
 
-SOCKET_VARIABLE = "WGMAP_SOCKET"
-DEFAULT_SOCKET = Path("/run/wgmap/admin.sock")
-MAX_INSTANCE = (1 << 32) - 1
 MAX_PEER_LIMIT = 64
 _PEER_VALUES = ("name_new", "prefix", "endpoint_allow", "control_key", "lisp_key", "limit")
-T = TypeVar("T")
 
 
 def parse(argv: list[str] | None = None) -> tuple[Command, argparse.Namespace]:
@@ -52,79 +56,13 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error("--lisp-auth without --lisp-key")
 
 
-def _value(read: Callable[[str], T], what: str) -> Callable[[str], T]:
-    def convert(text: str) -> T:
-        try:
-            return read(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {what}: {error}") from error
-
-    return convert
-
-
-def _number(most: int) -> Callable[[str], int]:
-    def convert(text: str) -> int:
-        number = int(text)
-        if not 0 <= number <= most:
-            raise ValueError(f"0 to {most}")
-        return number
-
-    return convert
-
-
-def _network(text: str) -> IPNetwork:
-    return ipaddress.ip_network(text)
-
-
-def _address(text: str) -> str:
-    return str(ipaddress.ip_address(text))
-
-
-def _eid(text: str) -> str:
-    return str(ipaddress.ip_network(text) if "/" in text else ipaddress.ip_address(text))
-
-
-def _common() -> argparse.ArgumentParser:
-    """Options of every level; SUPPRESS keeps a later level from undoing an earlier one."""
-    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    common.add_argument(
-        "--socket",
-        type=Path,
-        metavar="PATH",
-        help=f"admin socket of a server (default: ${SOCKET_VARIABLE} or {DEFAULT_SOCKET})",
-    )
-    common.add_argument("--json", action="store_true", help="print JSON")
-    return common
-
-
-class _Level:
-    """A parser with subcommands, of which one must be given."""
-
-    def __init__(self, parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
-        self._common = common
-        self._commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def add(self, name: str, text: str, run: Command | None = None) -> argparse.ArgumentParser:
-        """Add a subcommand."""
-        parser = self._commands.add_parser(
-            name, help=text, description=text, parents=[self._common], allow_abbrev=False
-        )
-        if run is not None:
-            parser.set_defaults(command=run, parser=parser)
-        return parser
-
-    def level(self, name: str, text: str) -> "_Level":
-        """Add a subcommand that has subcommands."""
-        return _Level(self.add(name, text), self._common)
-
-
 def _parser() -> argparse.ArgumentParser:
-    common = _common()
+    shared = common()
     text = "Operate a wgmap cluster through the admin socket of any of its servers."
     parser = argparse.ArgumentParser(
-        "wgmap", description=text, parents=[common], allow_abbrev=False
+        "wgmap", description=text, parents=[shared], allow_abbrev=False
     )
-    top = _Level(parser, common)
+    top = Level(parser, shared)
     _add_peer_commands(top.level("peer", "enrol, list, show and revoke peers"))
     top.add("status", "show the cluster as this server sees it", commands.status)
     _add_resolve(top)
@@ -132,27 +70,28 @@ def _parser() -> argparse.ArgumentParser:
     _add_record_commands(top)
     _add_archive_commands(top)
     _add_server_commands(top.level("server", "change the set of servers"))
+    tools.add(top)
     return parser
 
 
-def _add_server_commands(server: _Level) -> None:
-    server.add("list", "list the servers", _later("servers", "show"))
+def _add_server_commands(server: Level) -> None:
+    server.add("list", "list the servers", later("servers", "show"))
     transfer = server.add(
-        "transfer-leader", "have another server lead", _later("servers", "transfer_leader")
+        "transfer-leader", "have another server lead", later("servers", "transfer_leader")
     )
     transfer.add_argument("name", metavar="NAME", nargs="?", help="default: whoever fits")
     remove = server.add(
-        "remove", "take a server out; ask another one for it", _later("servers", "remove")
+        "remove", "take a server out; ask another one for it", later("servers", "remove")
     )
     remove.add_argument("name", metavar="NAME")
     _add_server_add(
-        server.add("add", "add a server that runs with an empty state", _later("servers", "add"))
+        server.add("add", "add a server that runs with an empty state", later("servers", "add"))
     )
 
 
 def _add_server_add(add: argparse.ArgumentParser) -> None:
     add.add_argument("name", metavar="NAME")
-    key, address = _value(PublicKey.parse, "a key"), _value(_address, "an address")
+    key, host = value(PublicKey.parse, "a key"), value(address, "an address")
     for option in ("--mesh-key", "--control-key"):
         add.add_argument(option, type=key, required=True, metavar="KEY", help="public key")
     add.add_argument(
@@ -162,12 +101,12 @@ def _add_server_add(add: argparse.ArgumentParser) -> None:
         help="on the underlay; the port is the control interface's",
     )
     for option, text in (("--mesh-address", "in the mesh"), ("--control-address", "for agents")):
-        add.add_argument(option, type=address, required=True, metavar="ADDRESS", help=text)
+        add.add_argument(option, type=host, required=True, metavar="ADDRESS", help=text)
 
 
-def _add_peer_commands(peer: _Level) -> None:
+def _add_peer_commands(peer: Level) -> None:
     _add_peer_set(peer.add("set", "change a peer", commands.peer_set))
-    bulk = peer.add("import", "enrol many peers from a file of JSON lines", _later("bulk"))
+    bulk = peer.add("import", "enrol many peers from a file of JSON lines", later("bulk"))
     bulk.add_argument("file", type=Path, metavar="FILE", help="- for the standard input")
     _add_peer_add(peer.add("add", "enrol a peer, print its configuration", commands.peer_add))
     peer.add("list", "list all peers", commands.peer_list)
@@ -177,28 +116,17 @@ def _add_peer_commands(peer: _Level) -> None:
     revoke.add_argument("name", metavar="NAME")
 
 
-def _later(module: str, name: str = "") -> Command:
-    """Import a command's module only when it is used: a command line must start fast."""
-
-    def run(client: Client, options: argparse.Namespace) -> commands.Report:
-        found = importlib.import_module(f"wgmap_cluster.cli.{module}")
-        command: Command = getattr(found, name or "peer_import")
-        return command(client, options)
-
-    return run
-
-
 def _add_limit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit",
-        type=_value(_number(MAX_PEER_LIMIT), "a limit"),
+        type=value(number(MAX_PEER_LIMIT), "a limit"),
         metavar="N",
         help=f"most prefixes and mappings at one time (0: the default, {MAX_PEER_LIMIT})",
     )
 
 
 def _add_peer_set(parser: argparse.ArgumentParser) -> None:
-    prefix = _value(_network, "a prefix")
+    prefix = value(network, "a prefix")
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("--name", dest="name_new", metavar="NEW", help="rename it")
     parser.add_argument(
@@ -219,7 +147,7 @@ def _add_peer_set(parser: argparse.ArgumentParser) -> None:
     endpoints.add_argument("--no-endpoint-allow", action="store_true", help="allow none")
     parser.add_argument(
         *("--control-key",),
-        type=_value(PublicKey.parse, "a key"),
+        type=value(PublicKey.parse, "a key"),
         metavar="KEY",
         help="its mappings go, and it starts anew with this key",
     )
@@ -228,22 +156,20 @@ def _add_peer_set(parser: argparse.ArgumentParser) -> None:
     _add_limit(parser)
     parser.add_argument(
         *("--if-revision",),
-        type=_value(_number((1 << 63) - 1), "a revision"),
+        type=value(number((1 << 63) - 1), "a revision"),
         metavar="N",
         help="only if that is its revision (see: wgmap peer show)",
     )
 
 
-def _add_instance_commands(instance: _Level) -> None:
+def _add_instance_commands(instance: Level) -> None:
     instance.add("list", "list the instances", commands.instance_list)
     change = instance.add("set", "set an overlay or a limit", commands.instance_set)
-    change.add_argument(
-        "instance", type=_value(_number(MAX_INSTANCE), "an instance id"), metavar="N"
-    )
+    change.add_argument("instance", type=value(number(MAX_INSTANCE), "an instance id"), metavar="N")
     overlay = change.add_mutually_exclusive_group()
     overlay.add_argument(
         *("--overlay",),
-        type=_value(_network, "a prefix"),
+        type=value(network, "a prefix"),
         nargs="+",
         action="extend",
         metavar="PREFIX",
@@ -252,35 +178,31 @@ def _add_instance_commands(instance: _Level) -> None:
     overlay.add_argument("--no-overlay", action="store_true", help="the cluster's again")
     change.add_argument(
         *("--max-mappings",),
-        type=_value(_number((1 << 32) - 1), "a number"),
+        type=value(number((1 << 32) - 1), "a number"),
         metavar="N",
         help="0: the default",
     )
 
 
-def _add_record_commands(top: _Level) -> None:
+def _add_record_commands(top: Level) -> None:
     audit = top.add("audit", "show what operators did", commands.audit)
-    number = _value(_number((1 << 63) - 1), "a number")
-    audit.add_argument(
-        "--limit", type=_value(_number(10_000), "a number"), default=100, metavar="N"
-    )
-    audit.add_argument("--since", type=number, metavar="N", help="only what came after number N")
-    events = top.add("events", "show what happens in the cluster", _later("follow", "events"))
+    after = value(number((1 << 63) - 1), "a number")
+    audit.add_argument("--limit", type=value(number(10_000), "a number"), default=100, metavar="N")
+    audit.add_argument("--since", type=after, metavar="N", help="only what came after number N")
+    events = top.add("events", "show what happens in the cluster", later("follow", "events"))
     events.add_argument("--follow", action="store_true", help="go on with what comes")
 
 
-def _add_archive_commands(top: _Level) -> None:
-    backup = top.add("backup", "write a backup of the cluster", _later("archives", "backup"))
+def _add_archive_commands(top: Level) -> None:
+    backup = top.add("backup", "write a backup of the cluster", later("archives", "backup"))
     backup.add_argument("file", type=Path, metavar="FILE")
     backup.add_argument(
         *("--seal-to",),
-        type=_value(PublicKey.parse, "a key"),
+        type=value(PublicKey.parse, "a key"),
         metavar="KEY",
         help="put this server's private keys in, sealed to this public key (wg genkey | wg pubkey)",
     )
-    restore = top.add(
-        "restore", "put a backup into an empty cluster", _later("archives", "restore")
-    )
+    restore = top.add("restore", "put a backup into an empty cluster", later("archives", "restore"))
     restore.add_argument("file", type=Path, metavar="FILE")
     restore.add_argument(
         "--revoke", type=Path, metavar="FILE", help="names of peers that the backup still trusts"
@@ -295,7 +217,7 @@ def _add_archive_commands(top: _Level) -> None:
 
 
 def _add_peer_add(parser: argparse.ArgumentParser) -> None:
-    prefix = _value(_network, "a prefix")
+    prefix = value(network, "a prefix")
     parser.add_argument("name", metavar="NAME")
     parser.add_argument(
         *("--prefix",),
@@ -307,11 +229,11 @@ def _add_peer_add(parser: argparse.ArgumentParser) -> None:
     )
     identity = parser.add_mutually_exclusive_group(required=True)
     identity.add_argument(
-        "--control-key", type=_value(PublicKey.parse, "a key"), metavar="KEY", help="of its agent"
+        "--control-key", type=value(PublicKey.parse, "a key"), metavar="KEY", help="of its agent"
     )
     identity.add_argument(
         "--control-address",
-        type=_value(ipaddress.ip_address, "an address"),
+        type=value(ipaddress.ip_address, "an address"),
         metavar="ADDRESS",
         help="of a plain LISP client",
     )
@@ -329,12 +251,12 @@ def _add_peer_add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lisp-auth", choices=("sha256", "sha1"), help="default: sha256")
 
 
-def _add_resolve(top: _Level) -> None:
+def _add_resolve(top: Level) -> None:
     resolve = top.add("resolve", "show the mapping of an EID", commands.resolve)
-    resolve.add_argument("eid", metavar="EID", type=_value(_eid, "an address or prefix"))
+    resolve.add_argument("eid", metavar="EID", type=value(eid, "an address or prefix"))
     _add_instance(resolve)
 
 
 def _add_instance(parser: argparse.ArgumentParser) -> None:
-    number = _value(_number(MAX_INSTANCE), "an instance id")
-    parser.add_argument("--instance", type=number, default=0, metavar="N", help="default: 0")
+    instance = value(number(MAX_INSTANCE), "an instance id")
+    parser.add_argument("--instance", type=instance, default=0, metavar="N", help="default: 0")

@@ -65,7 +65,7 @@ async def _serving(config: ServerConfig) -> None:
     machine = Machine()
     async with tunnels.opened(config, machine) as (control, mesh):
         replica = Replica(config, machine, open_log(config, machine, on_fatal), control)
-        admin = AdminServer(replica.operations(), config.server.admin_socket)
+        admin = AdminServer(replica.operations(), config.server.admin_socket, config.admin)
         others: list[Part] = [partial(_watch, failed), partial(_serve, admin), life.beat]
         if config.metrics.listen is not None:
             others.append(partial(_serve, _metrics(config.metrics.listen, replica)))

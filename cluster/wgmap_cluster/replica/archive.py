@@ -5,7 +5,8 @@ import ipaddress
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypedDict
+
+from typing_extensions import TypedDict
 
 from wgmap.addresses import prefix_to_bytes
 from wgmap.errors import ConfigError, UnavailableError

@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TypedDict
+
+from typing_extensions import TypedDict
 
 from wgmap.errors import UnavailableError
 from wgmap_cluster.fsm.machine import Machine

@@ -45,7 +45,9 @@ from wgmap_cluster.raft.interface import (
 )
 from wgmap_cluster.replica import agent_config
 from wgmap_cluster.replica.archive import Archive
+from wgmap_cluster.replica.browsing import Browser
 from wgmap_cluster.replica.events import EventHub
+from wgmap_cluster.replica.history import History
 from wgmap_cluster.replica.notes import ServerNote
 from wgmap_cluster.replica.proposing import Proposer
 from wgmap_cluster.replica.requests import Enrolment, PeerChange, enrol_command, set_command
@@ -56,6 +58,7 @@ from wgmap_cluster.replica.views import (
     CountersView,
     ImportedView,
     InstanceView,
+    MappingRowView,
     PeerDetailView,
     PeerView,
     ResolveView,
@@ -68,6 +71,7 @@ from wgmap_cluster.replica.views import (
     key_text,
     lisp_auth_name,
     locator_views,
+    mapping_row_view,
     mapping_view,
     no_counters,
     peer_view,
@@ -123,6 +127,8 @@ class Operations:
         self._note = note
         self._staleness_s = staleness_s
         self.counters = counters
+        self.browser = Browser(machine)
+        self.history = History(counters)
         self.events = EventHub(machine, log)
         self.archive = Archive(name, machine, log, self._do, state_dir)
         self.servers = Servers(name, machine, log, self._do, config)
@@ -213,6 +219,14 @@ class Operations:
             "more": last < state.revocation,
             "revocations": [revocation_view(number, row) for number, row in found],
         }
+
+    def mapping(self, instance: int, prefix: IPNetwork) -> MappingRowView:
+        """Show the mapping of exactly this prefix."""
+        key = (instance, prefix_to_bytes(prefix))
+        row = self._machine.state.mappings.get(key)
+        if row is None:
+            raise NotFoundError(f"no mapping of {prefix} in instance {instance}")
+        return mapping_row_view(key, row)
 
     # Instances.
 

@@ -3,7 +3,8 @@
 import base64
 import ipaddress
 from collections.abc import Iterable
-from typing import TypedDict
+
+from typing_extensions import TypedDict
 
 from wgmap.addresses import prefix_from_bytes
 from wgmap.lisp.messages import AuthAlgorithm
@@ -50,6 +51,13 @@ class MappingView(TypedDict):
     version: int
     ttl_s: int
     locators: list[LocatorView]
+
+
+class MappingRowView(MappingView):
+    """A mapping in ``wgmap mapping list``: whose it is, and in which instance."""
+
+    instance: int
+    peer: str
 
 
 class PeerDetailView(PeerView):
@@ -296,3 +304,8 @@ def mapping_view(prefix: bytes, row: MappingRow) -> MappingView:
         "ttl_s": 60 * row.ttl_min,
         "locators": locator_views(row.locators),
     }
+
+
+def mapping_row_view(key: tuple[int, bytes], row: MappingRow) -> MappingRowView:
+    """Show a mapping with whose it is."""
+    return {"instance": key[0], "peer": row.peer, **mapping_view(key[1], row)}

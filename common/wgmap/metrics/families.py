@@ -76,11 +76,33 @@ class Histogram:
 
 def unflat(name: str, text: str, source: str, values: Mapping[str, int]) -> Metric:
     """Show what ``flat`` wrote under the name ``source``."""
-    stem = source + _BOUND
-    counts = {int(key.removeprefix(stem)): n for key, n in values.items() if key.startswith(stem)}
+    counts = _bounds(source, values)
     above = counts.pop(0, 0)
     pairs = [(bound / 1e6, n) for bound, n in sorted(counts.items())]
     return _histogram(name, text, pairs, above, values.get(source + _SUM, 0) / 1e6)
+
+
+def quantile(source: str, values: Mapping[str, int], share: float) -> float | None:
+    """Return an upper bound (seconds) of that share of what ``flat`` wrote; None: nothing timed.
+
+    What is above the last bound counts as that bound.
+    """
+    counts = _bounds(source, values)
+    wanted = share * sum(counts.values())
+    if not wanted:
+        return None
+    bounds = sorted((bound for bound in counts if bound), key=int)
+    for bound in bounds:
+        wanted -= counts[bound]
+        if wanted <= 0:
+            return bound / 1e6
+    return bounds[-1] / 1e6
+
+
+def _bounds(source: str, values: Mapping[str, int]) -> dict[int, int]:
+    """Return how many took at most so many microseconds, and more than the bound before."""
+    stem = source + _BOUND
+    return {int(key.removeprefix(stem)): n for key, n in values.items() if key.startswith(stem)}
 
 
 def is_flat(name: str) -> bool:

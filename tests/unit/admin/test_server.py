@@ -17,7 +17,8 @@ from support.operators import Cluster, found, serving
 from wgmap.errors import ConfigError
 from wgmap.wg.keys import PublicKey
 from wgmap_cluster.admin.bodies import MAX_BODY_BYTES
-from wgmap_cluster.admin.server import LIST_BATCH, AdminServer
+from wgmap_cluster.admin.peers import LIST_BATCH
+from wgmap_cluster.admin.server import AdminServer
 
 KEY = str(PublicKey(fsm.key(1)))
 A1 = {"name": "a1", "prefixes": ["10.66.1.1/32"], "control_key": KEY}
@@ -174,7 +175,7 @@ async def test_paths_and_methods_that_are_not_there(http: aiohttp.ClientSession)
         ("eid=10.0.0.1&instance=-1", "instance"),
         ("eid=10.0.0.1&instance=4294967296", "instance"),
         ("eid=10.0.0.1&instance=99999999999999999999", "instance"),
-        ("eid=10.0.0.1&iid=1", "resolve takes"),
+        ("eid=10.0.0.1&iid=1", "does not take"),
     ],
 )
 async def test_bad_resolve(http: aiohttp.ClientSession, query: str, detail: str) -> None:
