@@ -31,7 +31,7 @@ from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine.engine import Engine
 from wgmap_agent.engine.packets import echo_request
 from wgmap_agent.engine.types import Action, SavedState, Send, ServerInfo
-from wgmap_cluster.feed import Barrier, BarrierDone
+from wgmap_cluster.feed import Barrier
 from wgmap_cluster.fsm.versions import next_version
 from wgmap_cluster.responder.actions import Action as ServiceAction
 
@@ -107,8 +107,7 @@ class Pair:
                 self._said(self.engine.datagram(now, address, one.datagram))
         for asked in told(actions):
             if isinstance(asked.message, Barrier):  # for a refresh: everything is applied
-                done = BarrierDone(asked.message.number, ok=True)
-                self._told(self.network.service.feed(done, now))
+                self._told(self.network.barrier(asked.message.number))
 
     # ------------------------------------------------------------------------ what must hold
 

@@ -169,6 +169,18 @@ def netbed(prefix: str) -> Iterator[Netbed]:
         yield bed
 
 
+@contextmanager
+def room_for_devices(count: int) -> Iterator[None]:
+    """Have the machine carry so many more wireguard-go: each takes one of its inotify instances."""
+    limit = Path("/proc/sys/fs/inotify/max_user_instances")
+    before = int(limit.read_text())
+    limit.write_text(str(before + count))
+    try:
+        yield
+    finally:
+        limit.write_text(str(before))
+
+
 def wait_until(condition: Callable[[], bool], what: str, deadline_s: float = 10) -> None:
     """Wait on a condition, looking every 10 ms; AssertionError after the deadline.
 

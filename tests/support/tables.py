@@ -6,7 +6,7 @@ import random
 from wgmap.addresses import prefix_to_bytes
 from wgmap.lisp.codec import decode, encode
 from wgmap.lisp.messages import Eid, MapNotify, MapNotifyAck, MapReply, MapRequest, RequestRecord
-from wgmap_cluster.feed import Changes, Lease, Rows, TableBegin, TableEnd
+from wgmap_cluster.feed import BarrierDone, Changes, Lease, Rows, TableBegin, TableEnd
 from wgmap_cluster.fsm.rows import (
     Change,
     LocatorRow,
@@ -17,7 +17,7 @@ from wgmap_cluster.fsm.rows import (
     ServerRow,
     Table,
 )
-from wgmap_cluster.responder.actions import Action, Send, Tell
+from wgmap_cluster.responder.actions import Action, Again, Send, Tell
 from wgmap_cluster.responder.announcer import PushSettings
 from wgmap_cluster.responder.service import Service, Settings
 
@@ -129,6 +129,16 @@ class Network:
 
     def send(self, name: str, datagram: bytes) -> list[Action]:
         return self.service.datagram(datagram, (control(name), 4342), self.now)
+
+    def barrier(self, number: int, *, ok: bool = True, later: float = 0.0) -> list[Action]:
+        """Have a barrier come back, and serve what waited for it (so many seconds later)."""
+        actions = self.service.feed(BarrierDone(number, ok=ok), self.now)
+        again = [action for action in actions if isinstance(action, Again)]
+        rest: list[Action] = [action for action in actions if action not in again]
+        self.now += later
+        for data, source, until in again:
+            rest += self.service.serve(data, source, self.now, until)
+        return rest
 
     def ask(self, name: str, *eids: str, instance: int = 0, refresh: bool = False) -> list[Action]:
         return self.send(name, request(*eids, instance=instance, refresh=refresh))

@@ -23,6 +23,8 @@ from wgmap_cluster.responder.announcer import PushSettings
 from wgmap_cluster.responder.runner import Responder
 from wgmap_cluster.responder.service import Service, Settings
 
+REFRESH_S = 2.0  # whoever asked has asked another server by then
+
 
 def main() -> int:
     """Run a responder until SIGTERM or SIGINT."""
@@ -61,12 +63,13 @@ def _inherited(number: int) -> socket.socket:
 
 def _settings(config: ServerConfig, udp: socket.socket) -> Settings:
     pushes = PushSettings(ipaddress.ip_address(udp.getsockname()[0]))
+    patience_s = min(config.server.staleness_s, REFRESH_S)
     # A source address that anybody can write says nothing about who asks: a limit would only
     # let a stranger use it up. The replica bounds what it takes in; load generators ask as fast
     # as they can.
     if config.control.unprotected:
-        return Settings(pushes, requests=None, registers=None)
-    return Settings(pushes)
+        return Settings(pushes, requests=None, registers=None, patience_s=patience_s)
+    return Settings(pushes, patience_s=patience_s)
 
 
 async def _run(config: ServerConfig, udp: socket.socket, ready_fd: int | None) -> None:

@@ -12,10 +12,18 @@ class Send(NamedTuple):
     datagram: bytes
 
 
+class Again(NamedTuple):
+    """Serve a refresh in its turn: its barrier came, and may be built upon until a time."""
+
+    data: bytes
+    source: Source
+    until: float
+
+
 class Tell(NamedTuple):
     """Tell the replica something; left out where it does not listen."""
 
     message: ToReplica
 
 
-Action: TypeAlias = Send | Tell
+Action: TypeAlias = Send | Again | Tell

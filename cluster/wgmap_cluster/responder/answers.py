@@ -9,7 +9,7 @@ from wgmap.lisp.messages import Action, Eid, Locator, LocatorForm, Record
 from wgmap.lisp.records import encode_record
 from wgmap_cluster.fsm.rows import LocatorRow, MappingRow, RevocationRow, ServerRow
 from wgmap_cluster.responder.follower import Follower
-from wgmap_cluster.responder.space import apart, holds
+from wgmap_cluster.responder.space import apart, cut, holds
 from wgmap_cluster.responder.table import Place, Tables
 
 MAX_RECORDS = 128  # of one peer in one answer
@@ -87,6 +87,14 @@ class Answers:
 
     def negative(self, instance: int, address: bytes) -> Record:
         """Return the negative record of an address without a mapping, as wide as it is true."""
+        return _negative(*self._hole(instance, address), instance)
+
+    def negative_bytes(self, instance: int, address: bytes, *, fresh: bool) -> Encoded:
+        """Return the same encoded: strangers that ask for one hole cost one encoding."""
+        return _encoded_negative(*self._hole(instance, address), instance, fresh=fresh)
+
+    def _hole(self, instance: int, address: bytes) -> tuple[bytes, bool]:
+        """Return the prefix around an address that holds no mapping, and whether one may come."""
         overlay = self._tables.overlay_of(instance)
         inside = [wide for wide in overlay if holds(wide, address)]
         space = self._tables.space(instance)
@@ -94,13 +102,8 @@ class Answers:
         length = space.empty_around(address, within)[0] if space else within
         if not inside:
             length = max(length, *(apart(o, address) for o in self._fences(overlay)), 0)
-        unknown = inside or not overlay  # without an overlay nothing is outside
-        return Record(
-            Eid(_network(address, length), instance),
-            ttl_min=UNKNOWN_TTL_MIN if unknown else OUTSIDE_TTL_MIN,
-            action=Action.SEND_MAP_REQUEST if unknown else Action.NATIVELY_FORWARD,
-            authoritative=True,
-        )
+        # Without an overlay nothing is outside.
+        return cut(address, length), bool(inside or not overlay)
 
     def _fences(self, overlay: tuple[bytes, ...]) -> list[bytes]:
         prefixes = (*overlay, self._tables.control_prefix)
@@ -204,6 +207,15 @@ def join(records: list[Record], *, authoritative: bool = True) -> Encoded:
     return Encoded(len(records), b"".join(map(encode_record, marked)))
 
 
+def _negative(prefix: bytes, unknown: bool, instance: int) -> Record:
+    return Record(
+        Eid(prefix_from_bytes(prefix), instance),
+        ttl_min=UNKNOWN_TTL_MIN if unknown else OUTSIDE_TTL_MIN,
+        action=Action.SEND_MAP_REQUEST if unknown else Action.NATIVELY_FORWARD,
+        authoritative=True,
+    )
+
+
 @lru_cache(maxsize=4096)
-def _network(address: bytes, length: int) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    return ipaddress.ip_network((address, length), strict=False)
+def _encoded_negative(prefix: bytes, unknown: bool, instance: int, *, fresh: bool) -> Encoded:
+    return join([_negative(prefix, unknown, instance)], authoritative=fresh)

@@ -30,6 +30,7 @@ class Rank(Enum):
 
     LOOKUP = "lookup"  # and whatever else is not below
     REGISTER = "register"  # with a nonce that was not acknowledged to its source
+    CONFIRMED = "confirmed"  # a refresh whose barrier came: before those that have to ask for one
     REPETITION = "repetition"  # an unchanged register, or a refresh (a Map-Request with s)
 
 
@@ -39,6 +40,7 @@ class Waiting(NamedTuple):
     data: bytes
     source: Source
     at: float = 0.0  # when
+    until: float | None = None  # a refresh: its barrier came, and is good until then
 
 
 class Turns:
@@ -90,18 +92,15 @@ class Backlog:
     def __len__(self) -> int:
         return sum(map(len, self._queues.values()))
 
-    def add(self, data: bytes, source: Source, at: float = 0.0) -> None:
-        """Take a datagram in that was received ``at``, or shed it."""
-        rank = self.rank(data, source[0])
-        if not self._queues[rank].add(Waiting(data, source, at)):
+    def add(self, data: bytes, source: Source, at: float = 0.0, until: float | None = None) -> None:
+        """Take a datagram in, or shed it; ``at`` and ``until``: see Waiting."""
+        rank = self.rank(data, source[0]) if until is None else Rank.CONFIRMED
+        if not self._queues[rank].add(Waiting(data, source, at, until)):
             self._counters[f"shed.{rank.value}"] += 1
 
-    def take(self, most: int) -> Iterator[Waiting]:
-        """Take out at most so many, those first that cannot wait."""
-        for _ in range(most):
-            queue = self._next()
-            if queue is None:
-                return
+    def take(self) -> Iterator[Waiting]:
+        """Take out one after the other, those first that cannot wait."""
+        while (queue := self._next()) is not None:
             yield queue.take()
 
     def rank(self, data: bytes, source: str) -> Rank:

@@ -15,12 +15,12 @@ class Limit:
         self._most = most
         self._full_at: dict[str, float] = {}
 
-    def allows(self, name: str, now: float) -> bool:
-        """Say whether it may happen now, and count it if so."""
+    def allows(self, name: str, now: float, times: int = 1) -> bool:
+        """Say whether it may happen now (so many times at once), and count it if so."""
         if len(self._full_at) >= self._most and name not in self._full_at:
             self._sweep(now)
             name = name if len(self._full_at) < self._most else ""
-        full_at = max(self._full_at.get(name, now), now) + self.every
+        full_at = max(self._full_at.get(name, now), now) + times * self.every
         if full_at - now > self._slack:
             return False
         self._full_at[name] = full_at

@@ -24,6 +24,11 @@ class Asked:
     reply_to: Source
     request: MapRequest
 
+    @property
+    def refresh(self) -> bool:
+        """Whether it wants what stood when it came, or later."""
+        return self.request.smr_invoked
+
 
 @dataclass(slots=True)
 class Found:
@@ -39,9 +44,8 @@ class Quick(NamedTuple):
     """The answer to a usual request, and whose mapping it carries."""
 
     datagram: bytes
-    owner: str
-    ttl_min: int
-    mark: bytes
+    owner: str | None  # None: nobody's
+    ttl_min: int = 0
 
 
 class Lookup:
@@ -62,16 +66,20 @@ class Lookup:
             found.datagrams.append(map_reply_header(asked.request.nonce, count) + data)
         return found
 
-    def quickly(self, requester: str, data: bytes, *, fresh: bool) -> Quick | None:
-        """Answer the usual request with few operations; None: it is not that, or not simple."""
-        parsed = quick.parse(data)
-        tables = self._follower.tables
-        if parsed is None or tables.peers[requester].instance != 0:
+    def usual(self, requester: str, data: bytes) -> quick.Question | None:
+        """Read the usual request; None: it is another, and the codec's to read."""
+        in_zero = self._follower.tables.peers[requester].instance == 0
+        return quick.parse(data) if in_zero else None
+
+    def quickly(self, requester: str, asked: quick.Question, *, fresh: bool) -> Quick | None:
+        """Answer the usual request with few operations; None: the answer is not simple."""
+        tables, address = self._follower.tables, asked.address
+        if self._answers.is_control(address) or not tables.takes_keys(requester):
             return None
-        nonce, address, mark = parsed
         match = tables.match(0, address)
-        if match is None or not tables.takes_keys(requester) or self._answers.is_control(address):
-            return None
+        if match is None:
+            nobody = self._answers.negative_bytes(0, address, fresh=fresh)
+            return Quick(quick.reply(asked.nonce, nobody.count, nobody.data), None)
         row = match[1]
         records = self._answers.of_peer(row.peer)
         if records.left_out:
@@ -79,8 +87,8 @@ class Lookup:
         encoded = records.fresh if fresh else records.stale
         if len(encoded.data) > MAX_REPLY:
             return None
-        datagram = quick.reply(nonce, encoded.count, encoded.data)
-        return Quick(datagram, row.peer, row.ttl_min, mark)
+        datagram = quick.reply(asked.nonce, encoded.count, encoded.data)
+        return Quick(datagram, row.peer, row.ttl_min)
 
     def _whole(self, request: MapRequest, found: Found, fresh: bool) -> list[list[Encoded]]:
         """Return every record of each peer that is asked for, to be sent together."""

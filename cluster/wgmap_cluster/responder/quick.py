@@ -1,14 +1,20 @@
 """The one shape of Map-Request that nearly all are of, read without the codec.
 
-Agents in instance 0 ask for one host with no flag set but I, untraced. What is read here the codec
-reads as the same; everything else is None, and the codec's to judge.
+Agents in instance 0 ask for one host, untraced, with no flag set but I, and s in a refresh. What is
+read here the codec reads as the same; everything else is None, and the codec's to judge.
 """
+
+from typing import NamedTuple
 
 from wgmap.lisp.mark import MARK_BYTES, TRACED
 
-# Type 1 without flags but perhaps I, one ITR-RLOC, one record (RFC 9301, section 5.2). The bytes
-# of the I field at the end:
-_HEADS = {b"\x10\x00\x00\x01": 0, b"\x10\x10\x00\x01": MARK_BYTES}
+# Type 1 without flags but perhaps I and s, one ITR-RLOC, one record (RFC 9301, section 5.2): the
+# bytes of the I field at the end, and whether it is a refresh.
+_HEADS = {
+    bytes((0x10, refresh | marked, 0, 1)): (size, bool(refresh))
+    for refresh in (0x00, 0x40)
+    for marked, size in ((0x00, 0), (0x10, MARK_BYTES))
+}
 _NONCE_END = 12
 _TRACED = TRACED.to_bytes(4)
 _ADDRESS_BYTES = {b"\x00\x01": 4, b"\x00\x02": 16}  # by AFI
@@ -22,11 +28,21 @@ _HOST_BYTES = {
 }
 
 
-def parse(data: bytes) -> tuple[bytes, bytes, bytes] | None:
-    """Return nonce, address and mark (b"" for none) of a request of that shape."""
-    mark = _HEADS.get(data[:4])
-    if mark is None:
+class Question(NamedTuple):
+    """A request of that shape."""
+
+    nonce: bytes
+    address: bytes
+    mark: bytes  # b"": none
+    refresh: bool
+
+
+def parse(data: bytes) -> Question | None:
+    """Read a request of that shape."""
+    head = _HEADS.get(data[:4])
+    if head is None:
         return None
+    mark, refresh = head
     source = _SOURCE_BYTES.get(data[12:14])
     if source is None:
         return None
@@ -41,7 +57,7 @@ def parse(data: bytes) -> tuple[bytes, bytes, bytes] | None:
     if mark and data[-8:-4] == _TRACED:
         return None
     at += 4
-    return data[4:_NONCE_END], data[at : at + size], data[at + size :]
+    return Question(data[4:_NONCE_END], data[at : at + size], data[at + size :], refresh)
 
 
 def reply(nonce: bytes, count: int, records: bytes) -> bytes:

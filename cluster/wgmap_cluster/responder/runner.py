@@ -11,7 +11,7 @@ from wgmap.clock import now
 from wgmap.log import Log
 from wgmap.udp import SocketAddress, UdpEndpoint
 from wgmap_cluster.feed import SOCKET_NAME, Answer, Connection, FeedError, ToReplica, connect
-from wgmap_cluster.responder.actions import Action, Send
+from wgmap_cluster.responder.actions import Action, Again, Send
 from wgmap_cluster.responder.backlog import Backlog
 from wgmap_cluster.responder.service import MAX_DATAGRAM, Service
 from wgmap_cluster.supervisor import life
@@ -23,7 +23,7 @@ COLLECT_EVERY_S = 10.0
 # Reading is much faster than serving: so a flood is sorted (and shed) here and not in the kernel's
 # buffer, which knows no classes.
 READ_A_TURN = 256
-SERVE_A_TURN = 16  # then what came meanwhile is read: it may be of a source whose turn is next
+SERVE_S = 0.0005  # then what came meanwhile is read: it may be of a source whose turn is next
 _LOG = Log("responder")
 
 
@@ -124,12 +124,14 @@ class Responder:
             asyncio.get_running_loop().call_soon(self._serve)
 
     def _serve(self) -> None:
-        at = now()
-        for data, source, came_at in self._backlog.take(SERVE_A_TURN):
-            self._do(self._service.serve(data, source, at))
+        began = at = now()
+        for data, source, came_at, until in self._backlog.take():
+            self._do(self._service.serve(data, source, at, until))
             at = now()  # of this end and of the next beginning: a look at the clock is not free
             if self._backlog.is_lookup(data):
                 self._service.took.observe(at - came_at)
+            if at - began > SERVE_S:
+                break
         self._serving = False
         if self._backlog:
             self._serve_soon()
@@ -138,5 +140,8 @@ class Responder:
         for action in actions:
             if isinstance(action, Send):
                 self._udp.send(action.datagram, action.destination)
+            elif isinstance(action, Again):
+                self._backlog.add(action.data, action.source, until=action.until)
+                self._serve_soon()
             elif self._connection is None or not self._connection.offer(action.message):
                 self._service.counters["feed.left_out"] += 1

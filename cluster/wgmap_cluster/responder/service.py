@@ -8,13 +8,12 @@ from collections import Counter
 from dataclasses import dataclass
 
 from wgmap.lisp.codec import decode
-from wgmap.lisp.mark import MARK_BYTES, TRACED, Mark
-from wgmap.lisp.messages import CodecError, Encapsulated, MapNotifyAck, MapRequest, XtrId
+from wgmap.lisp.mark import MARK_BYTES, Mark
+from wgmap.lisp.messages import CodecError, MapNotifyAck
 from wgmap.metrics.families import FINE_S, Histogram
 from wgmap_cluster.feed import (
     Answer,
     Attach,
-    Barrier,
     BarrierDone,
     Changes,
     Forward,
@@ -26,20 +25,20 @@ from wgmap_cluster.feed import (
     TableEnd,
     ToResponder,
 )
+from wgmap_cluster.responder import requests
 from wgmap_cluster.responder.actions import Action, Send, Tell
 from wgmap_cluster.responder.announcer import Announcer, PushSettings
 from wgmap_cluster.responder.answers import Answers
 from wgmap_cluster.responder.follower import Deferred, Effects, Follower, compare
 from wgmap_cluster.responder.heard import Heard
 from wgmap_cluster.responder.limits import Limit
-from wgmap_cluster.responder.lookup import Asked, Lookup
-from wgmap_cluster.responder.refreshes import Refreshes
-from wgmap_cluster.responder.traces import Traces
+from wgmap_cluster.responder.requests import RefusedError, Requests
+from wgmap_cluster.responder.weight import weight
 
 MAX_DATAGRAM = 16 * 1024
-MAX_REQUEST_RECORDS = 32
 NOTE_EVERY_S = 1.0
 _MAP_REGISTER = 3  # the type in the first four bits
+_REQUESTS = (1, 8)  # Map-Request, and one that is encapsulated
 _REGISTER_I = 0x02  # in the first byte: an I field is the end of the datagram
 _UNAUTHENTICATED = bytes(4)  # key id, algorithm and length where the tunnel is the proof
 _ANYBODY = ""  # the limit that all who are not enrolled share
@@ -52,10 +51,7 @@ class Settings:
     pushes: PushSettings
     requests: tuple[float, int] | None = (2000.0, 4000)  # of each peer; None: no limit
     registers: tuple[float, int] | None = (50.0, 200)  # of each peer; None: no limit
-
-
-class _RefusedError(Exception):
-    """A datagram is not served; the text is the counter's name."""
+    patience_s: float = 1.0  # of a refresh, for its barrier and its turn; the staleness bound
 
 
 class Service:
@@ -65,15 +61,14 @@ class Service:
         self.counters: Counter[str] = Counter()
         self._follower = Follower()
         self._answers = Answers(self._follower)
-        self._lookup = Lookup(self._follower, self._answers)
         self._announcer = Announcer(
             self._follower, self._answers, settings.pushes, rng, self.counters
         )
-        self._refreshes: Refreshes[Asked] = Refreshes()
-        self._traces = Traces()
-        self._requests = Limit(*settings.requests) if settings.requests else None
-        self._registers = Limit(*settings.registers) if settings.registers else None
-        self._attached = False
+        self._requests = Requests(
+            self._follower, self._answers, self._announcer, settings.patience_s, self.counters
+        )
+        self._request_limit = Limit(*settings.requests) if settings.requests else None
+        self._register_limit = Limit(*settings.registers) if settings.registers else None
         self._note_at = 0.0
         self._heard = Heard()
         self.took = Histogram(FINE_S)  # from the reading of a lookup to its answer
@@ -112,58 +107,51 @@ class Service:
         if len(data) > MAX_DATAGRAM:
             return "oversized"
         peer = self._follower.tables.peer_at(source[0])
-        if _is_register(data):
-            limited = self._registers and not self._registers.allows(peer or _ANYBODY, now)
-            return "register_limited" if limited else None
-        if peer is None:
+        if peer is None and not _is_register(data):
             return "unknown_source"
-        return "limited" if self._requests and not self._requests.allows(peer, now) else None
+        limit, reason = self._request_limit, "limited"
+        if _is_register(data):
+            limit, reason = self._register_limit, "register_limited"
+        limited = limit and not limit.allows(peer or _ANYBODY, now, weight(data))
+        return reason if limited else None
 
-    def serve(self, data: bytes, source: Source, now: float) -> list[Action]:
-        """Serve a datagram that was admitted."""
+    def serve(
+        self, data: bytes, source: Source, now: float, until: float | None = None
+    ) -> list[Action]:
+        """Serve a datagram that was admitted.
+
+        With ``until`` it is a refresh (see Again): it is answered with authority until then.
+        """
         try:
-            return self._serve(data, source, now)
-        except _RefusedError as refused:
+            return self._serve(data, source, now, until)
+        except RefusedError as refused:
             self.counters[f"refused.{refused}"] += 1
         except CodecError:
             self.counters["refused.malformed"] += 1
         return []
 
-    def _serve(self, data: bytes, source: Source, now: float) -> list[Action]:
+    def _serve(self, data: bytes, source: Source, now: float, until: float | None) -> list[Action]:
         peer = self._follower.tables.peer_at(source[0])
-        if _is_register(data):
+        kind = data[0] >> 4 if data else 0
+        if kind == _MAP_REGISTER:
             return self._register(data, source, peer, now)
         if peer is None:  # it was revoked while its datagram waited
-            raise _RefusedError("unknown_source")
+            raise RefusedError("unknown_source")
         self._heard.add(peer, now)
-        fresh = self._follower.is_fresh(now)
-        quick = self._lookup.quickly(peer, data, fresh=fresh)
-        if quick is not None:
-            self.counters["request.received"] += 1
-            self.counters["answer.fresh" if fresh else "answer.stale"] += 1
-            pushes = self._announcer.introduce(peer, quick.owner, quick.ttl_min, now)
-            news = self._announcer.compare(peer, quick.mark, now)
-            return [*pushes, Send(source, quick.datagram), *news]
-        return self._read(data, source, peer, now)
-
-    def _read(self, data: bytes, source: Source, peer: str, now: float) -> list[Action]:
+        if kind in _REQUESTS:
+            return self._requests.serve(peer, data, source, now, until)
         match decode(data):
-            case MapRequest() as request:
-                return self._request(Asked(peer, source, request), now)
-            case Encapsulated(source_port=port, message=request):
-                # The outer source is who asks (and proved it); the inner port is where it listens.
-                return self._request(Asked(peer, (source[0], port), request), now)
             case MapNotifyAck(nonce=nonce, xtr=xtr):
                 self._announcer.acknowledged(nonce, source[0])
-                reports = self._traces.acknowledged(nonce, source[0], now)
-                return reports + self._announcer.compare(peer, _mark(xtr), now)
+                reports = self._requests.acknowledged(nonce, source[0], now)
+                return reports + self._announcer.compare(peer, requests.mark(xtr), now)
             case _:
-                raise _RefusedError("unexpected_type")
+                raise RefusedError("unexpected_type")
 
     def _register(self, data: bytes, source: Source, peer: str | None, now: float) -> list[Action]:
         """Hand a Map-Register on: the replica decides who it is from and what it does."""
-        if not self._attached:
-            raise _RefusedError("register_no_replica")
+        if not self._requests.attached:
+            raise RefusedError("register_no_replica")
         self.counters["register.forwarded"] += 1
         forward = Tell(Forward(source, data))
         if peer is None:
@@ -175,70 +163,18 @@ class Service:
             mark = Mark.decode(data[-MARK_BYTES:])._replace(since=0).encode()
         return [forward, *self._announcer.compare(peer, mark, now)]
 
-    def _request(self, asked: Asked, now: float) -> list[Action]:
-        self._check(asked)
-        self.counters["request.received"] += 1
-        if not asked.request.smr_invoked:
-            answer = self._answer(asked, now, fresh=self._follower.is_fresh(now))
-            mark = _mark(asked.request.xtr)
-            if mark and Mark.decode(mark).since == TRACED:
-                mark = Mark.decode(mark)._replace(since=0).encode()
-                answer += self._trace(asked, answer, now)
-            return answer + self._announcer.compare(asked.requester, mark, now)
-        if not self._attached:
-            raise _RefusedError("refresh_no_replica")
-        if not self._refreshes.add(asked):
-            raise _RefusedError("refresh_too_many")
-        self.counters["refresh.received"] += 1
-        return self._barrier(now)
-
-    def _trace(self, asked: Asked, answer: list[Action], now: float) -> list[Action]:
-        if not self._follower.tables.takes_keys(asked.requester):
-            return []  # a plain LISP client with an identifier of its own
-        self.counters["request.traced"] += 1
-        return self._traces.begin(asked, self.index, answer, now)
-
-    def _check(self, asked: Asked) -> None:
-        request = asked.request
-        instance = self._follower.tables.peers[asked.requester].instance
-        refusals = (
-            (request.probe, "probe"),
-            (request.smr, "smr"),
-            (request.dont_map_reply, "no_reply_wanted"),
-            (not request.records, "no_record"),
-            (len(request.records) > MAX_REQUEST_RECORDS, "too_many_records"),
-            (any(r.eid.instance != instance for r in request.records), "foreign_instance"),
-        )
-        for refused, reason in refusals:
-            if refused:
-                raise _RefusedError(reason)
-
-    def _answer(self, asked: Asked, now: float, *, fresh: bool) -> list[Action]:
-        found = self._lookup.answer(asked, fresh=fresh)
-        actions: list[Action] = []
-        for owner, ttl_min in found.owners.items():  # first: it has the longer way to go
-            actions += self._announcer.introduce(asked.requester, owner, ttl_min, now)
-        for instance, address in found.missed:
-            self._announcer.missed(asked.requester, instance, address, now)
-        if found.servers:
-            self._announcer.asked_for_servers(asked.requester, now)
-        self.counters["answer.fresh" if fresh else "answer.stale"] += 1
-        self.counters["answer.negative"] += bool(found.missed)
-        return actions + [Send(asked.reply_to, datagram) for datagram in found.datagrams]
-
     # -------------------------------------------------------------------------- the replica
 
     def attached(self, now: float) -> list[Action]:
         """Tell a replica that is there now what we have."""
-        self._attached = True
+        self._requests.attached = True
         self._note_at = now
         return [Tell(Attach(self._follower.attach_index))]
 
     def detached(self) -> None:
         """Go on with what we have: the replica is gone."""
-        self._attached = False
         self._follower.disconnected()
-        self.counters["refresh.lost"] += self._refreshes.lost()
+        self._requests.detached()
 
     def feed(self, message: ToResponder, now: float) -> list[Action]:
         """Take in a message of the replica; raises FeedError where it makes no sense."""
@@ -266,7 +202,7 @@ class Service:
                 self._follower.lease(until)
                 return []
             case BarrierDone(number, ok):
-                return self._barrier_done(number, now, ok=ok)
+                return self._requests.barrier_done(number, now, ok=ok)
 
     def _switch(self, message: TableEnd, now: float) -> list[Action]:
         ended = self._follower.end(message)
@@ -289,44 +225,20 @@ class Service:
             actions.append(Tell(ResponderNote(self._note(now))))
         return actions
 
-    def _barrier(self, now: float) -> list[Action]:
-        number = self._refreshes.barrier(now)
-        return [] if number is None else [Tell(Barrier(number))]
-
-    def _barrier_done(self, number: int, now: float, *, ok: bool) -> list[Action]:
-        actions: list[Action] = []
-        for asked in self._refreshes.done(number, now):
-            if not ok:
-                self.counters["refresh.refused"] += 1
-            elif self._still_enrolled(asked):
-                actions += self._answer(asked, now, fresh=True)
-        return actions + self._barrier(now)
-
-    def _still_enrolled(self, asked: Asked) -> bool:
-        return self._follower.tables.peer_at(asked.reply_to[0]) == asked.requester
-
     # --------------------------------------------------------------------------------- time
 
     def tick(self, now: float) -> list[Action]:
         """Do what time asks for."""
-        actions = self._announcer.tick(now) + self._traces.give_up(now)
-        late = self._refreshes.give_up(now)
-        self.counters["refresh.late"] += late
-        if late:
-            actions += self._barrier(now)
-        if self._attached and now >= self._note_at:
+        actions = [*self._announcer.tick(now), *self._requests.tick(now)]
+        if self._requests.attached and now >= self._note_at:
             self._note_at = now + NOTE_EVERY_S
             actions.append(Tell(ResponderNote(self._note(now))))
         return actions
 
     def next_tick(self, now: float) -> float | None:
         """Return when tick() has something to do; None: not before something comes in."""
-        times = [
-            self._announcer.next_due(now),
-            self._refreshes.next_due(),
-            self._traces.next_due(),
-        ]
-        if self._attached:
+        times = [self._announcer.next_due(now), self._requests.next_due()]
+        if self._requests.attached:
             times.append(self._note_at)
         return min((at for at in times if at is not None), default=None)
 
@@ -334,7 +246,7 @@ class Service:
         gauges = {
             "index": self.index,
             "reachable_agents": self._heard.count(now),
-            "refresh.waiting": len(self._refreshes),
+            "refresh.waiting": self._requests.waiting,
             **self._follower.tables.counts(),
             **self._announcer.gauges(),
             **self.took.flat("lookup"),
@@ -344,7 +256,3 @@ class Service:
 
 def _is_register(data: bytes) -> bool:
     return bool(data) and data[0] >> 4 == _MAP_REGISTER
-
-
-def _mark(xtr: XtrId | None) -> bytes:
-    return b"" if xtr is None else Mark.of(xtr).encode()

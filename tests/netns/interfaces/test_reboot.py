@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from support.netns import Namespace, Netbed, netbed, wait_until
+from support.netns import Namespace, Netbed, netbed, room_for_devices, wait_until
 from wgmap.addresses import Endpoint, control_address
 from wgmap.clock import now
 from wgmap.net.netlink import Network
@@ -129,6 +129,7 @@ async def test_a_rebooted_server_reaches_silent_agents_by_itself(
     monkeypatch.setattr(control, "COUNT_CACHED_S", 0.0)
     saved = tmp_path / "control-endpoints"
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(room_for_devices(AGENTS))
         bed = stack.enter_context(netbed("rb"))
         machines = Machines(bed, backend)
         async with machines.running(saved) as peers:
@@ -149,6 +150,7 @@ async def test_a_rebooted_server_reaches_silent_agents_by_itself(
 async def test_without_its_endpoints_it_is_deaf_to_them(backend: Backend, tmp_path: Path) -> None:
     """The control of the other test: nobody but the server starts anything."""
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(room_for_devices(AGENTS))
         bed = stack.enter_context(netbed("rb"))
         machines = Machines(bed, backend)
         async with machines.running(tmp_path / "one") as peers:

@@ -1,6 +1,7 @@
 """What is served first, and what is shed, when more comes in than can be served."""
 
 from collections import Counter
+from itertools import islice
 
 from support.tables import request
 from wgmap.lisp.codec import encode
@@ -43,7 +44,7 @@ def test_lookups_come_before_new_registers_and_those_before_repetitions() -> Non
     waiting, _ = backlog()
     for data in (REFRESH, register(5), LOOKUP, REFRESH, register(6), LOOKUP):
         waiting.add(data, A1)
-    served = [each.data for each in waiting.take(10)]
+    served = [each.data for each in islice(waiting.take(), 10)]
     assert served == [LOOKUP, LOOKUP, register(5), register(6), REFRESH, REFRESH]
     assert len(waiting) == 0
 
@@ -62,10 +63,10 @@ def test_the_sources_of_a_class_take_turns() -> None:
         waiting.add(LOOKUP, A1)
     for _ in range(2):
         waiting.add(LOOKUP, A2)
-    served = [each.source for each in waiting.take(6)]
+    served = [each.source for each in islice(waiting.take(), 6)]
     assert served == [A1, A2, A1, A2, A1, A1]
     waiting.add(LOOKUP, A2)
-    assert [each.source for each in waiting.take(2)] == [A1, A2]
+    assert [each.source for each in islice(waiting.take(), 2)] == [A1, A2]
     assert len(waiting) == 95
 
 
@@ -73,7 +74,8 @@ def test_a_register_waits_for_no_lookup_of_the_same_source_beyond_its_class() ->
     waiting, _ = backlog(most=1000)
     for data in (register(5), LOOKUP, register(6), LOOKUP):
         waiting.add(data, A1)
-    assert [each.data for each in waiting.take(9)] == [LOOKUP, LOOKUP, register(5), register(6)]
+    served = [each.data for each in waiting.take()]
+    assert served == [LOOKUP, LOOKUP, register(5), register(6)]
 
 
 def test_one_source_fills_no_class() -> None:
@@ -83,7 +85,7 @@ def test_one_source_fills_no_class() -> None:
     assert counters == {"shed.lookup": 4 * MOST_EACH}
     waiting.add(LOOKUP, A2)
     assert len(waiting) == MOST_EACH + 1
-    assert [each.source for each in waiting.take(2)] == [A1, A2]
+    assert [each.source for each in islice(waiting.take(), 2)] == [A1, A2]
 
 
 def test_a_flood_of_lookups_leaves_a_share_to_both_later_classes() -> None:
@@ -94,5 +96,14 @@ def test_a_flood_of_lookups_leaves_a_share_to_both_later_classes() -> None:
     served: Counter[bytes] = Counter()
     for _ in range(20 * SHARE):
         waiting.add(LOOKUP, A2)
-        served.update(each.data for each in waiting.take(1))
+        served.update(each.data for each in islice(waiting.take(), 1))
     assert served == {LOOKUP: 20 * (SHARE - 1), register(5): 10, REFRESH: 10}
+
+
+def test_a_refresh_whose_barrier_came_is_before_those_that_have_to_ask_for_one() -> None:
+    waiting, counters = backlog(most=3)
+    for until in (None, None, None, 7.0, 7.0, 7.0, 7.0):
+        waiting.add(REFRESH, A1, until=until)
+    waiting.add(LOOKUP, A2)
+    assert [each.until for each in waiting.take()] == [None, 7.0, 7.0, 7.0, None, None, None]
+    assert counters == {"shed.confirmed": 1}

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from support.tables import (
     META,
+    SETTINGS,
     Network,
     enrolled,
     mapped,
@@ -22,7 +23,6 @@ from wgmap.addresses import prefix_from_bytes
 from wgmap_cluster.feed import (
     Attach,
     Barrier,
-    BarrierDone,
     FeedError,
     ResponderNote,
     Rows,
@@ -301,27 +301,37 @@ def test_a_refresh_waits_for_its_barrier_and_sees_what_came_before_it() -> None:
     assert sent(actions) == []
     number = barrier(actions)
     network.change(newer(2))
-    done = network.service.feed(BarrierDone(number, ok=True), network.now)
+    done = network.barrier(number)
     (reply,) = replies(done)
     assert (reply.records[0].version, reply.records[0].authoritative) == (2, True)
-    assert network.service.feed(BarrierDone(number, ok=True), network.now) == []
+    assert network.barrier(number) == []
 
 
 def test_a_refresh_is_not_answered_without_its_barrier() -> None:
     network = Network(*TWO)
     number = barrier(network.ask("a1", "10.66.2.1/32", refresh=True))
-    assert sent(network.service.feed(BarrierDone(number, ok=False), network.now)) == []
+    assert sent(network.barrier(number, ok=False)) == []
     assert network.service.counters["refresh.refused"] == 1
     number = barrier(network.ask("a1", "10.66.2.1/32", refresh=True))
     assert replies(network.tick(5)) == []
-    assert sent(network.service.feed(BarrierDone(number, ok=True), network.now)) == []
+    assert sent(network.barrier(number)) == []
     assert network.service.counters["refresh.late"] == 1
     number = barrier(network.ask("a1", "10.66.2.1/32", refresh=True))
     network.service.detached()
-    assert sent(network.service.feed(BarrierDone(number, ok=True), network.now)) == []
+    assert sent(network.barrier(number)) == []
     assert network.service.counters["refresh.lost"] == 1
     assert network.ask("a1", "10.66.2.1/32", refresh=True) == []
     assert network.service.counters["refused.refresh_no_replica"] == 1
+
+
+def test_a_refresh_whose_turn_comes_too_late_is_not_answered() -> None:
+    """Its answer would say with authority what stood longer ago than the staleness bound."""
+    network = Network(*TWO)
+    assert SETTINGS.patience_s == 1.0
+    for later, answers in ((0.9, 1), (1.0, 0)):
+        number = barrier(network.ask("a1", "10.66.2.1/32", refresh=True))
+        assert len(replies(network.barrier(number, later=later))) == answers
+    assert network.service.counters["refresh.late"] == 1
 
 
 def test_refreshes_share_a_barrier_that_was_asked_for_after_they_came() -> None:
@@ -329,11 +339,11 @@ def test_refreshes_share_a_barrier_that_was_asked_for_after_they_came() -> None:
     first = [barrier(network.ask("a1", "10.66.2.1/32", refresh=True)) for _ in range(4)]
     for _ in range(3):
         assert network.ask("a1", "10.66.2.1/32", refresh=True) == []
-    done = network.service.feed(BarrierDone(first[0], ok=True), network.now)
+    done = network.barrier(first[0])
     assert len(replies(done)) == 1
     shared = barrier([tell for tell in done if tell in told(done)])
     assert shared not in first
-    assert len(replies(network.service.feed(BarrierDone(shared, ok=True), network.now))) == 3
+    assert len(replies(network.barrier(shared))) == 3
 
 
 def test_waiting_refreshes_are_bounded() -> None:
@@ -348,7 +358,7 @@ def test_a_requester_that_is_revoked_while_it_waits_gets_nothing() -> None:
     network = Network(*TWO)
     number = barrier(network.ask("a1", "10.66.2.1/32", refresh=True))
     network.change(enrolled("a1", revoked=True))
-    assert sent(network.service.feed(BarrierDone(number, ok=True), network.now)) == []
+    assert sent(network.barrier(number)) == []
 
 
 # ----------------------------------------------------------------------------- bounds
@@ -391,6 +401,20 @@ def test_the_replica_is_told_counters_and_sizes_every_second() -> None:
     assert counters["table.mappings"] == 2
     assert counters["reachable_agents"] == 1
     assert counters["push.repeated"] > 1
+
+
+def test_who_asks_for_all_the_world_displaces_only_what_it_asked_itself() -> None:
+    misses = Misses(most=100, most_own=10)
+    honest = Place(0, prefix("10.66.1.1/32"))
+    misses.add(0, honest.prefix[1:], "a2", 0.0)
+    for n in range(1000):
+        misses.add(0, n.to_bytes(4), "a1", 0.0)
+    assert misses.take(honest, 1.0) == ["a2"]
+    assert misses.take(Place(0, prefix("0.0.0.0/0")), 1.0) == ["a1"]
+    assert misses.take(Place(0, prefix("0.0.0.0/0")), 1.0) == []
+    misses.add(0, honest.prefix[1:], "a1", 0.0)
+    misses.add(0, honest.prefix[1:], "a1", 50.0)
+    assert misses.take(honest, 100.0) == ["a1"], "the later question counts"
 
 
 def test_misses_are_bounded_and_taken_once() -> None:
