@@ -30,7 +30,7 @@ from wgmap_chaos.lab.inventory import AgentEntry, ServerEntry
 _LOG = logging.getLogger(__name__)
 LONG = bool(os.environ.get("WGMAP_LONG"))
 pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.timeout(1200 if LONG else 240)]
-TURNS = 6
+TURNS = 3
 TURN_S = 2.0
 FACTOR = 3.0
 MISSED = 0.02  # of the questions
