@@ -1,10 +1,9 @@
 """Answers of the agent as people read them; ``status`` looks like ``wg show``."""
 
-import os
-import sys
 from collections.abc import Callable
 from typing import TypeAlias
 
+from wgmap.terminal import bold
 from wgmap_agent.runner.statussocket import Json
 
 Presenter: TypeAlias = Callable[[Json], str]
@@ -13,7 +12,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 def status(answer: Json) -> str:
     """Write the answer to ``status``."""
-    blocks = [f"{_bold('agent')}: {_registered(answer['registered'])}"]
+    blocks = [f"{bold('agent')}: {_registered(answer['registered'])}"]
     blocks += [_server(server) for server in answer["servers"]]
     blocks += [_peer(peer) for peer in answer["peers"]]
     return "\n\n".join(blocks)
@@ -25,7 +24,7 @@ def resolve(answer: Json) -> str:
     if not answer["found"]:
         return f"{answer['eid']}: no mapping ({fresh})"
     lines = [
-        f"{_bold('eid')}: {answer['eid']}",
+        f"{bold('eid')}: {answer['eid']}",
         _line("key", answer["key"]),
         _line("version", f"{answer['version']} ({fresh})"),
         _line("ttl", duration(answer["ttl_s"])),
@@ -39,7 +38,7 @@ def resolve(answer: Json) -> str:
 
 def trace(answer: Json) -> str:
     """Write the answer to ``trace``."""
-    lines = [f"{_bold('eid')}: {answer['eid']}"]
+    lines = [f"{bold('eid')}: {answer['eid']}"]
     for one in answer["steps"]:
         mark = "ok  " if one["ok"] else "STOP"
         lines.append(f"  {mark} {one['step']}: {one['detail']}")
@@ -109,7 +108,7 @@ def _registered(registered: bool) -> str:  # it is printed, not a switch
 
 
 def _server(server: Json) -> str:
-    lines = [f"{_bold('server')}: {server['name']}", _line("control", server["control"])]
+    lines = [f"{bold('server')}: {server['name']}", _line("control", server["control"])]
     if server["preferred"]:
         lines.append(_line("preferred", "yes"))
     if server["rtt_ms"] is not None:
@@ -122,7 +121,7 @@ def _server(server: Json) -> str:
 def _peer(peer: Json) -> str:
     handshake = peer["last_handshake_s"]
     lines = [
-        f"{_bold('peer')}: {peer['key']}",
+        f"{bold('peer')}: {peer['key']}",
         _line("endpoint", peer["endpoint"] or "(none)"),
         _line("allowed ips", ", ".join(peer["eids"]) or "(none)"),
     ]
@@ -135,17 +134,7 @@ def _peer(peer: Json) -> str:
 
 
 def _line(name: str, value: str) -> str:
-    return f"  {_bold(name)}: {value}"
-
-
-def _bold(text: str) -> str:
-    return f"\033[1m{text}\033[0m" if _colours() else text
-
-
-def _colours() -> bool:
-    """Follow WG_COLOR_MODE (always, never, auto), as WireGuard's tools do."""
-    mode = os.environ.get("WG_COLOR_MODE", "auto")
-    return mode == "always" or (mode != "never" and sys.stdout.isatty())
+    return f"  {bold(name)}: {value}"
 
 
 def _host(address: str) -> str:

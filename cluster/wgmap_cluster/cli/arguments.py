@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_record_commands(top)
     _add_archive_commands(top)
     _add_server_commands(top.level("server", "change the set of servers"))
-    tools.add(top)
+    tools.add(top, parser)
     return parser
 
 

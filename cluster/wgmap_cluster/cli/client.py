@@ -47,7 +47,7 @@ class Client:
     """Asks one server."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
 
     def get(self, path: str) -> Any:
         """Return the JSON value at ``path``; raises WgmapError."""
@@ -102,15 +102,15 @@ class Client:
         timeout_s: float,
         headers: dict[str, str],
     ) -> Iterator[http.client.HTTPResponse]:
-        connection = _Connection(self._path, timeout_s)
+        connection = _Connection(self.path, timeout_s)
         try:
             yield _ask(connection, method, path, body, headers)
         except TimeoutError as error:
-            raise UnavailableError(f"{self._path}: no answer in {timeout_s:.0f} s") from error
+            raise UnavailableError(f"{self.path}: no answer in {timeout_s:.0f} s") from error
         except OSError as error:
-            raise UnavailableError(f"{self._path}: {error.strerror or error}") from error
+            raise UnavailableError(f"{self.path}: {error.strerror or error}") from error
         except http.client.HTTPException as error:
-            raise UnavailableError(f"{self._path}: answer broken off ({error!r})") from error
+            raise UnavailableError(f"{self.path}: answer broken off ({error!r})") from error
         finally:
             connection.close()
 

@@ -1,14 +1,16 @@
-"""Values as people read them: tables, "-" for what is not known."""
+"""Values as people read them: sentences, tables, "-" for what is not known."""
 
 import ipaddress
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from wgmap.addresses import Endpoint
+from wgmap.terminal import bad, bold, doubtful, good, key, pad, width
 from wgmap_cluster.replica.views import (
     AuditView,
     InstanceView,
     LocatorView,
+    MappingRowView,
     MappingView,
     PeerDetailView,
     PeerView,
@@ -24,9 +26,10 @@ GAP = "  "
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Write columns as wide as their widest cell, under a head in capitals."""
-    cells = [[name.upper() for name in head], *([_cell(value) for value in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = (GAP.join(map(str.ljust, row, widths)).rstrip() for row in cells)
+    heads = [bold(name.upper()) for name in head]
+    cells = [heads, *([_cell(value) for value in row] for row in rows)]
+    widths = [max(map(width, column)) for column in zip(*cells, strict=True)]
+    lines = (GAP.join(map(pad, row, widths)).rstrip() for row in cells)
     return "\n".join(lines)
 
 
@@ -56,7 +59,7 @@ def peers(views: Iterable[PeerView]) -> str:
             view["name"],
             view["instance"],
             view["control_address"],
-            _peer_state(view),
+            _coloured_state(view),
             duration(view["last_seen_s"]),
             " ".join(view["prefixes"]),
         )
@@ -71,14 +74,19 @@ def _peer_state(view: PeerView) -> str:
     return "registered" if view["registered"] else "enrolled"
 
 
+def _coloured_state(view: PeerView) -> str:
+    state = _peer_state(view)
+    return {"registered": good, "revoked": bad}.get(state, doubtful)(state)
+
+
 def peer(view: PeerDetailView) -> str:
     """Write all that is known of one peer."""
     facts = (
         ("name", view["name"]),
-        ("state", _peer_state(view)),
+        ("state", _coloured_state(view)),
         ("last seen", duration(view["last_seen_s"])),
         ("instance", view["instance"]),
-        ("control key", view["control_key"]),
+        ("control key", key(view["control_key"])),
         ("control address", view["control_address"]),
         ("prefixes", " ".join(view["prefixes"])),
         ("endpoints allowed", " ".join(view["endpoint_allow"]) or None),
@@ -94,9 +102,9 @@ def peer(view: PeerDetailView) -> str:
 
 
 def _facts(facts: Iterable[tuple[str, object]]) -> str:
-    pairs = [(f"{name}:", _cell(value)) for name, value in facts]
-    width = max(len(name) for name, _ in pairs)
-    return "\n".join(f"{name:{width}}{GAP}{value}" for name, value in pairs)
+    pairs = [(bold(f"{name}:"), _cell(value)) for name, value in facts]
+    columns = max(width(name) for name, _ in pairs)
+    return "\n".join(f"{pad(name, columns)}{GAP}{value}" for name, value in pairs)
 
 
 def _mappings(views: Iterable[MappingView]) -> str:
@@ -118,7 +126,7 @@ def endpoint(locator: LocatorView) -> str:
 
 
 def status(view: StatusView) -> str:
-    """Write the cluster and the table of its servers."""
+    """Write the cluster in a sentence, in facts, and as a table of its servers."""
     facts: tuple[tuple[str, object], ...] = (
         ("cluster", view["cluster_id"]),
         ("leader", view["leader"]),
@@ -129,18 +137,80 @@ def status(view: StatusView) -> str:
     )
     if view["restoring"]:
         facts = (*facts, ("restoring", "a backup; nobody can register until it is in"))
-    head = ("server", "state", "applied", "fresh", "reachable agents")
+    servers = view["servers"]
+    newest = max((one["applied"] for one in servers if one["applied"] is not None), default=0)
+    head = ("server", "state", "applied", "behind", "fresh", "reachable agents")
     rows = (
         (
             server["name"],
-            server["state"],
+            _server_state(server["state"]),
             server["applied"],
-            server["fresh"],
+            None if server["applied"] is None else newest - server["applied"],
+            _fresh(fresh=server["fresh"]),
             server["reachable_agents"],
         )
-        for server in view["servers"]
+        for server in servers
     )
-    return _facts(facts) + "\n\n" + table(head, rows)
+    return "\n\n".join((health(view), _facts(facts), table(head, rows)))
+
+
+def health(view: StatusView) -> str:
+    """Say in a sentence how the cluster is."""
+    servers = view["servers"]
+    fresh = sum(server["fresh"] is True for server in servers)
+    lost = [server["name"] for server in servers if server["state"] == "unreachable"]
+    if view["leader"] is None:
+        return bad("NO LEADER: nothing can be registered, enrolled or revoked")
+    if lost:
+        left = (len(servers) - 1) // 2 - len(lost)
+        more = f"{left} more may fail" if left > 0 else "no other may fail"
+        return doubtful(f"degraded: {', '.join(lost)} not reached; {more}")
+    if fresh < len(servers):
+        return doubtful(f"degraded: {fresh} of {len(servers)} servers answer with authority")
+    if view["restoring"]:
+        return doubtful("a backup is being restored")
+    count = f"all {len(servers)} servers answer" if len(servers) > 1 else "the server answers"
+    return good(f"well: {count} with authority")
+
+
+def _server_state(state: str) -> str:
+    return {"leader": bold, "unreachable": bad, "candidate": doubtful}.get(state, str)(state)
+
+
+def _fresh(*, fresh: bool | None) -> str | None:
+    return None if fresh is None else good("yes") if fresh else bad("no")
+
+
+def mapping_rows(views: Iterable[MappingRowView]) -> str:
+    """Write the table of mappings with whose they are."""
+    head = ("instance", "mapping", "peer", "version", "ttl", "endpoints")
+    rows = (
+        (
+            *(view["instance"], view["prefix"], view["peer"], view["version"]),
+            *(duration(view["ttl_s"]), _endpoints(view["locators"])),
+        )
+        for view in views
+    )
+    return table(head, rows)
+
+
+def mapping_row(view: MappingRowView) -> str:
+    """Write all of one mapping."""
+    facts = (
+        ("mapping", view["prefix"]),
+        ("instance", view["instance"]),
+        ("peer", view["peer"]),
+        ("key", key(view["key"])),
+        ("version", view["version"]),
+        ("TTL", duration(view["ttl_s"])),
+    )
+    return _facts(facts) + "\n\n" + _locators(view["locators"])
+
+
+def _locators(locators: Iterable[LocatorView]) -> str:
+    head = ("endpoint", "priority", "weight")
+    rows = ((endpoint(one), one["priority"], one["weight"]) for one in locators)
+    return table(head, rows)
 
 
 def instances(views: Iterable[InstanceView]) -> str:
@@ -184,13 +254,9 @@ def mapping(view: ResolveView) -> str:
         ("EID", view["eid"]),
         ("mapping", view["prefix"]),
         ("peer", view["peer"]),
-        ("key", view["key"]),
+        ("key", key(view["key"])),
         ("version", view["version"]),
         ("TTL", duration(view["ttl_s"])),
         ("fresh", view["fresh"]),
     )
-    head = ("endpoint", "priority", "weight")
-    rows = (
-        (endpoint(locator), locator["priority"], locator["weight"]) for locator in view["locators"]
-    )
-    return _facts(facts) + "\n\n" + table(head, rows)
+    return _facts(facts) + "\n\n" + _locators(view["locators"])

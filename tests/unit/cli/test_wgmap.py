@@ -234,7 +234,8 @@ async def test_status(cluster: Cluster) -> None:
         "restoring": False,
     }
     lines = (await wgmap(cluster, "status")).out.splitlines()
-    assert lines[-1].split() == ["ms3", "unreachable", "-", "-", "-"]
+    assert lines[-1].split() == ["ms3", "unreachable", "-", "-", "-", "-"]
+    assert "degraded: ms3 not reached; no other may fail" in lines[0]
 
 
 async def test_resolve(cluster: Cluster) -> None:
