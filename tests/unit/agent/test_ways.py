@@ -206,12 +206,12 @@ def test_the_way_back_is_taken_while_data_flows(delay: float, period: float) -> 
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.02, 0.08])
-@pytest.mark.parametrize("period", [0.005, 0.01, 0.05, 1.0])
+@pytest.mark.parametrize("period", [0.01, 1.0])
 def test_a_way_that_is_dead_is_not_taken_and_tried_more_seldom(delay: float, period: float) -> None:
     one = on_the_second_way()
     road = Road(one, delay, period, open=False)
     tried: list[float] = []
-    while len(tried) < 4:
+    while len(tried) < 3:
         assert one.now < 60
         road.run(one.now + 0.1)
         if one.counter("peer.way_back_tried") > len(tried):
@@ -219,11 +219,11 @@ def test_a_way_that_is_dead_is_not_taken_and_tried_more_seldom(delay: float, per
     road.run(one.now + 2)
     assert one.endpoint == SECOND
     waits = [b - a for a, b in itertools.pairwise(tried)]
-    assert waits == pytest.approx([4, 8, 16], abs=3.0)  # readings are 2 s apart
+    assert waits == pytest.approx([4, 8], abs=3.0)  # readings are 2 s apart
     assert one.counter("peer.way_back") == 0
     # Three times in each try the flow loses what is sent until something comes on the other way;
     # where only echoes come, at the most all of the trial (the round trip is not known here).
-    assert road.lost <= 4 * (6 if delay else 0.5 / period + 1)
+    assert road.lost <= 3 * (6 if delay else 0.5 / period + 1)
 
 
 def test_the_way_back_of_a_peer_that_only_answers_probes_is_taken() -> None:
