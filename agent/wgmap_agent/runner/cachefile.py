@@ -80,7 +80,7 @@ class CacheFile:
         except FileNotFoundError:
             return Cached()
         except (OSError, StateError) as error:
-            log.warning("the cache is ignored", file=self._path, reason=error)
+            log.warning("the cache is ignored", path=self._path, reason=error)
             return Cached()
 
     def save(self, cache: SaveCache, times: Times) -> None:

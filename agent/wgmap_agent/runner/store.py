@@ -56,7 +56,7 @@ class Store:
         except FileNotFoundError:
             return SavedState()
         except (OSError, StateError) as error:
-            log.warning("saved state is set aside", file=path, reason=error)
+            log.warning("saved state is set aside", path=path, reason=error)
             _set_aside(path)
             return SavedState()
 

@@ -54,7 +54,7 @@ class Guard:
         try:
             holder = self._tokens.check(_token(request))
         except ConfigError as error:
-            _LOG.error("tokens cannot be read: nobody is let in", error=error)
+            _LOG.error("tokens cannot be read: nobody is let in", reason=error)
             return problem(HTTPStatus.SERVICE_UNAVAILABLE, "tokens cannot be read; see the log")
         if holder is None:
             return self._stranger(request)

@@ -64,6 +64,6 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     except Exception:  # noqa: BLE001  # the boundary: what it is, is in the log alone
         path = request.match_info.route.resource
         _LOG.error(
-            "a request failed", method=request.method, path=path, error=traceback.format_exc()
+            "a request failed", method=request.method, path=path, reason=traceback.format_exc()
         )
         return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "it is in this server's log")

@@ -116,7 +116,7 @@ class AdminServer:
         except OSError as error:
             raise ConfigError(f"admin.listen {listen}: {error.strerror or error}") from error
         self._open.append(listening)
-        _LOG.info("admin API over TLS", at=listen)
+        _LOG.info("admin API over TLS", listen=listen)
 
     async def _run(self, app: web.Application) -> web.AppRunner:
         runner = web.AppRunner(

@@ -83,7 +83,7 @@ class MeshPeers:
             try:
                 await self.restate()
             except DeviceError as error:  # whether the device is gone is for run() to say
-                _LOG.warning("tunnels not restated", error=error)
+                _LOG.warning("tunnels not restated", reason=error)
 
     async def restate(self) -> None:
         """Set every peer's endpoint again, as it is."""

@@ -119,7 +119,7 @@ class Registrar:
             self._refused(error)
         except DeviceError as error:
             self._counters.count("register.tunnel_unknown")
-            _LOG.warning("cannot tell where a control tunnel comes from", error=error)
+            _LOG.warning("cannot tell where a control tunnel comes from", reason=error)
         else:
             self._admitted(Job(admitted, source, reply, came_at))
         finally:

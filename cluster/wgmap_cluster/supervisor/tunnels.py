@@ -104,7 +104,7 @@ class Tunnels:
             if spec.interface == self._plan.interface:
                 self._bind()
         except WgmapError as error:
-            _LOG.error("interface not set up", interface=spec.interface, error=error)
+            _LOG.error("interface not set up", interface=spec.interface, reason=error)
             await asyncio.sleep(RETRY_S)
 
     async def _ensure(self, spec: TunnelSpec) -> None:

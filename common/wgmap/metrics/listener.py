@@ -58,7 +58,7 @@ class MetricsServer:
     async def start(self) -> None:
         """Listen; raises ConfigError, ConflictError."""
         await self._server.start(_open(self._listen))
-        log.info("metrics", at=self._listen)
+        log.info("metrics", listen=self._listen)
 
     async def stop(self) -> None:
         """Stop serving; a unix socket's file goes as well."""
