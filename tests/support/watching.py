@@ -1,4 +1,4 @@
-"""Keeps registering and asking, and writes down what servers say (see ``support.freshness``)."""
+"""Keeps registering and asking, and writes down what servers say (see ``wgmap_chaos.judges.freshness``)."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-from support.freshness import Acknowledged, Answered, Cut, History
+from wgmap_chaos.judges.freshness import Acknowledged, Answered, Cut, History
 from support.lab import Lab, wait_until
 from support.voice import Voice, ports
 from wgmap.clock import now

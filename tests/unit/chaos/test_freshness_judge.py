@@ -1,6 +1,6 @@
 """The judge of freshness notices every promise that is broken."""
 
-from support.freshness import Acknowledged, Answered, Cut, History
+from wgmap_chaos.judges.freshness import Acknowledged, Answered, Cut, History
 
 S = 1.0
 

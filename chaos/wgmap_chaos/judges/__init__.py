@@ -1,0 +1,1 @@
+"""Judges: from what was recorded, which promises were broken. Pure."""

@@ -1,0 +1,40 @@
+"""Tunnels that stand lose no packet while only the control plane is broken."""
+
+from collections.abc import Sequence
+
+from wgmap_chaos.history.history import History
+from wgmap_chaos.history.records import Fault, Flow
+from wgmap_chaos.judges.verdict import Verdict
+
+
+def judge(history: History) -> Verdict:
+    """Judge every flow; what is lost in and shortly after a fault of the data plane is excused."""
+    grace = history.run.data_grace_s
+    excused = [(one.begun, one.healed + grace) for one in history.faults if one.data]
+    broken = []
+    for flow in history.flows:
+        lost = [at for at in flow.lost if not _within(at, excused)]
+        if lost:
+            broken.append(f"{flow.name}: {len(lost)} lost, {_why(lost[0], history.faults)}")
+    control = [fault for fault in history.faults if not fault.data]
+    looked_at = sum(
+        _sent_during(flow, fault, excused) for flow in history.flows for fault in control
+    )
+    what = "packets sent while only the control plane was broken"
+    return Verdict("data flows", looked_at, what, tuple(broken))
+
+
+def _within(at: float, spans: Sequence[tuple[float, float]]) -> bool:
+    return any(since <= at <= until for since, until in spans)
+
+
+def _sent_during(flow: Flow, fault: Fault, excused: Sequence[tuple[float, float]]) -> int:
+    since, until = max(flow.begun, fault.begun), min(flow.ended, fault.healed)
+    if until <= since or _within(since, excused):
+        return 0
+    return int((until - since) / flow.interval_s)
+
+
+def _why(at: float, faults: Sequence[Fault]) -> str:
+    during = [one.name for one in faults if one.begun <= at <= one.healed]
+    return f"the first at {at:.3f}, during {', '.join(during) or 'no fault at all'}"

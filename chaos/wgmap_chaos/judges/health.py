@@ -1,0 +1,66 @@
+"""No process ends by itself, nothing is logged as a traceback, nothing grows without end."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from statistics import median
+
+from wgmap_chaos.history.history import History
+from wgmap_chaos.history.records import Fault, Sample, Vanished
+from wgmap_chaos.judges.verdict import Verdict
+
+GRACE_S = 15.0  # a process that a fault ended may be missed so long after it
+WARM_S = 30.0  # a process that has just started still grows
+ENOUGH = 6  # samples
+
+
+def judge(history: History) -> Verdict:
+    """Judge processes; what a fault says that it ends is excused."""
+    broken = [*_vanished(history), *_said(history), *_grown(history)]
+    return Verdict("health", len(history.samples), "samples of processes", tuple(broken))
+
+
+def _vanished(history: History) -> Iterator[str]:
+    for one in history.vanished:
+        if not any(_explains(fault, one) for fault in history.faults):
+            when = f"between {one.seen:.1f} and {one.missed:.1f}"
+            yield f"{one.host}: {one.role} ended by itself {when}"
+
+
+def _explains(fault: Fault, one: Vanished) -> bool:
+    during = fault.begun <= one.missed and one.seen <= fault.healed + GRACE_S
+    return during and one.host in fault.targets and one.role in fault.roles
+
+
+def _said(history: History) -> Iterator[str]:
+    for one in history.said:
+        yield f"{one.host}: {one.text}"
+
+
+def _grown(history: History) -> Iterator[str]:
+    run = history.run
+    for (host, role), samples in _lives(history).items():
+        memory = _growth([one.rss_mb for one in samples])
+        descriptors = _growth([float(one.fds) for one in samples])
+        if memory > run.grown_mb:
+            yield f"{host}: {role} grew by {memory:.0f} MB, {run.grown_mb:g} are allowed"
+        if descriptors > run.grown_fds:
+            most = run.grown_fds
+            yield f"{host}: {role} has {descriptors:.0f} descriptors more, {most} are allowed"
+
+
+def _lives(history: History) -> dict[tuple[str, str], list[Sample]]:
+    """Return the samples of the longest life of each process, without its first moments."""
+    lives: dict[tuple[str, str, int], list[Sample]] = defaultdict(list)
+    for one in history.samples:
+        lives[one.host, one.role, one.pid].append(one)
+    longest: dict[tuple[str, str], list[Sample]] = {}
+    for (host, role, _), samples in lives.items():
+        warm = [one for one in samples if one.at >= samples[0].at + WARM_S]
+        if len(warm) >= max(ENOUGH, len(longest.get((host, role), ()))):
+            longest[host, role] = warm
+    return longest
+
+
+def _growth(values: list[float]) -> float:
+    part = max(3, len(values) // 5)
+    return median(values[-part:]) - median(values[:part])
