@@ -1,4 +1,4 @@
-"""Keeps registering and asking, and writes down what servers say (see ``wgmap_chaos.judges.freshness``)."""
+"""Keeps registering and asking, and writes down what servers say (for ``judges.freshness``)."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-from wgmap_chaos.judges.freshness import Acknowledged, Answered, Cut, History
 from support.lab import Lab, wait_until
 from support.voice import Voice, ports
 from wgmap.clock import now
+from wgmap_chaos.judges.freshness import Acknowledged, Answered, Cut, History
 from wgmap_chaos.lab.inventory import AgentEntry, ServerEntry
 
 FIRST = 52_000  # above the port that the agent itself registers; up to 65535
