@@ -1,0 +1,1 @@
+"""Load: light clients, agents, operators, data flows; all of it is recorded."""
