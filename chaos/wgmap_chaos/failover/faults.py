@@ -1,12 +1,12 @@
 """What can happen to a map server, each until its block ends."""
 
-import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
+from wgmap_chaos.faults import processes
 from wgmap_chaos.lab import commands, removal, shell
 from wgmap_chaos.lab.inventory import Inventory, ServerEntry
 from wgmap_chaos.lab.waiting import Deadline
@@ -22,8 +22,7 @@ def all_killed(directory: Path, servers: Sequence[ServerEntry]) -> Iterator[None
     """Kill every process of servers as a crash does, and start them again."""
     pids = [pid for server in servers for pid in _processes(server)]
     try:
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+        processes.send(pids, signal.SIGKILL)
         gone = Deadline(10.0)
         gone.wait(lambda: not any(map(removal.alive, pids)), lambda: "the servers are gone")
         yield
@@ -41,12 +40,10 @@ def stopped(_directory: Path, _lab: Inventory, server: ServerEntry) -> Iterator[
     """Have a server's processes stand still (SIGSTOP): sockets stay open and nobody reads them."""
     pids = _processes(server)
     try:
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+        processes.send(pids, signal.SIGSTOP)
         yield
     finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+        processes.send(pids, signal.SIGCONT)
 
 
 @contextmanager

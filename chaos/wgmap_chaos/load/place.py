@@ -63,5 +63,3 @@ def enrolment(identity: Identity) -> dict[str, object]:
 
 def _ip(*argv: str) -> None:
     shell.run(["ip", *argv])
-
-

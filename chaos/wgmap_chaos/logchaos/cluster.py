@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wgmap import clock
+from wgmap_chaos.faults import processes
 from wgmap_chaos.lab import shell
 from wgmap_chaos.lab.errors import LabError
 from wgmap_chaos.logchaos.network import Network
@@ -86,15 +86,7 @@ class ServerProcess:
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal, if it runs."""
-        if self.pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, number)
-
-    def stopped(self) -> bool:
-        """Tell whether SIGSTOP holds it."""
-        with contextlib.suppress(OSError):
-            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
-        return False
+        processes.send([self.pid], number)
 
     async def kill(self) -> None:
         """Kill it with SIGKILL and wait for its end."""

@@ -8,14 +8,14 @@ from functools import partial
 from random import Random
 
 from wgmap import clock
+from wgmap_chaos.faults import processes, shapes
+from wgmap_chaos.faults.effect import until
 from wgmap_chaos.lab.errors import LabError
 from wgmap_chaos.logchaos.cluster import Cluster, ServerProcess
 from wgmap_chaos.logchaos.network import Cut
 
 HOLD_S = (0.3, 4.0)
 CALM_S = (0.2, 3.0)
-EFFECT_S = 60.0  # a busy machine starts a server slowly
-POLL_S = 0.02
 Fault = Callable[[], Awaitable[None]]
 
 
@@ -84,7 +84,7 @@ class Faults:
         for server in servers:
             await server.start()
         for server in servers:
-            await self._until(partial(self._answers, server), "a restart")
+            await until(partial(self._answers, server), "a restart")
 
     async def _stop_one(self) -> None:
         await self._stop(self._one())
@@ -93,11 +93,10 @@ class Faults:
         await self._stop(await self._leader())
 
     async def _stop(self, server: ServerProcess) -> None:
-        server.send(signal.SIGSTOP)
-        await self._until(lambda: _now(server.stopped()), "SIGSTOP")
+        pids = [server.pid] if server.pid is not None else []
+        await processes.stop(pids)
         await self._hold()
-        server.send(signal.SIGCONT)
-        await self._until(lambda: _now(not server.stopped()), "SIGCONT")
+        await processes.go_on(pids)
 
     # Cuts.
     async def _cut_leader(self) -> None:
@@ -107,27 +106,17 @@ class Faults:
         await self._cut(self._around(self._one()))
 
     async def _deaf_leader(self) -> None:
-        number = (await self._leader()).number
-        await self._cut({cut for cut in self._pairs() if cut[1] == number})
+        await self._cut(shapes.deaf((await self._leader()).number, self._numbers))
 
     async def _mute_leader(self) -> None:
-        number = (await self._leader()).number
-        await self._cut({cut for cut in self._pairs() if cut[0] == number})
+        await self._cut(shapes.mute((await self._leader()).number, self._numbers))
 
     async def _deaf_one(self) -> None:
-        number = self._one().number
-        await self._cut({cut for cut in self._pairs() if cut[1] == number})
+        await self._cut(shapes.deaf(self._one().number, self._numbers))
 
     async def _ring(self) -> None:
-        """Everybody hears only its two neighbours; with three servers: two do not hear each other.
-
-        So no server sees what all see, and majorities overlap only in part.
-        """
         order = [server.number for server in self._some(len(self._servers))]
-        size = len(order)
-        near = {(order[i], order[(i + 1) % size]) for i in range(size - (size == 3))}
-        near |= {(b, a) for a, b in near}
-        await self._cut(self._pairs() - near)
+        await self._cut(shapes.ring(order))
 
     async def _halves(self) -> None:
         """Leave the leader in the smaller part."""
@@ -135,7 +124,7 @@ class Faults:
         others = [server for server in self._servers if server is not leader]
         with_it = self._rng.sample(others, (len(self._servers) - 1) // 2 - 1)
         part = {leader.number, *(server.number for server in with_it)}
-        await self._cut({(a, b) for a, b in self._pairs() if (a in part) != (b in part)})
+        await self._cut(shapes.halves(part, self._numbers))
 
     async def _cut_and_kill(self) -> None:
         leader = await self._leader()
@@ -150,7 +139,7 @@ class Faults:
         await self._hold()
         # Whoever is cut off goes on sending, or dials again: every pair must have missed something.
         for pair in {frozenset(cut) for cut in cuts}:
-            await self._until(partial(self._missed, pair), f"the cut of {sorted(pair)}")
+            await until(partial(self._missed, pair), f"the cut of {sorted(pair)}")
         await network.cut(())
         for number in network.numbers:
             if await network.dropped(number):
@@ -173,12 +162,12 @@ class Faults:
     def _some(self, count: int) -> list[ServerProcess]:
         return self._rng.sample(self._servers, count)
 
-    def _pairs(self) -> set[Cut]:
-        numbers = self._cluster.network.numbers
-        return {(a, b) for a in numbers for b in numbers if a != b}
+    @property
+    def _numbers(self) -> tuple[int, ...]:
+        return self._cluster.network.numbers
 
     def _around(self, server: ServerProcess) -> set[Cut]:
-        return {cut for cut in self._pairs() if server.number in cut}
+        return shapes.around(server.number, self._numbers)
 
     async def _leader(self) -> ServerProcess:
         """Wait for a leader."""
@@ -189,7 +178,7 @@ class Faults:
             found[:] = [leader] if leader is not None else []
             return bool(found)
 
-        await self._until(look, "a leader")
+        await until(look, "a leader")
         return found[0]
 
     # How.
@@ -199,17 +188,3 @@ class Faults:
     async def _answers(self, server: ServerProcess) -> bool:
         server.require_healthy()
         return await self._cluster.look(server) is not None
-
-    @staticmethod
-    async def _until(
-        condition: Callable[[], Awaitable[bool]], what: str, timeout_s: float = EFFECT_S
-    ) -> None:
-        end = clock.now() + timeout_s
-        while not await condition():
-            if clock.now() >= end:
-                raise LabError(f"no effect within {timeout_s:.0f} s: {what}")
-            await asyncio.sleep(POLL_S)
-
-
-async def _now(value: bool) -> bool:  # wraps what is known already
-    return value

@@ -8,15 +8,13 @@ namespace of the bridge              namespace of server N
 """
 
 import asyncio
-import json
 import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from typing import Any
+from contextlib import contextmanager
 
+from wgmap_chaos.faults import cuts
 from wgmap_chaos.lab import removal, shell
-from wgmap_chaos.lab.errors import LabError
 
 Cut = tuple[int, int]  # what the first one sends does not reach the second one
 _TABLE = "chaos"
@@ -69,37 +67,21 @@ class Network:
         for name in (*map(self.netns, self.numbers), self._bridge):
             removal.delete_namespace(name)
 
-    async def cut(self, cuts: Iterable[Cut]) -> None:
+    async def cut(self, wanted: Iterable[Cut]) -> None:
         """Cut these and heal all others; raises LabError."""
         unheard: dict[int, list[int]] = defaultdict(list)
-        for sender, receiver in cuts:
+        for sender, receiver in wanted:
             unheard[receiver].append(sender)
         await asyncio.gather(*(self._set(each, unheard[each]) for each in self.numbers))
 
     async def _set(self, number: int, unheard: list[int]) -> None:
-        rules = [f"ip saddr {self.address(each)} counter drop" for each in unheard]
-        hook = "type filter hook input priority 0"
-        script = f"table inet {_TABLE} {{}}; delete table inet {_TABLE}"
-        if rules:
-            chain = f"chain input {{ {hook}; {'; '.join(rules)}; }}"
-            script += f"\ntable inet {_TABLE} {{ {chain}; }}"
-        await _nft(self.netns(number), "-f", "-", text=script + "\n")
+        addresses = {str(each): [self.address(each)] for each in unheard}
+        await cuts.deafen(self.netns(number), _TABLE, addresses)
 
     async def dropped(self, number: int) -> dict[int, int]:
         """Return how many packets a server has not heard, by their sender; {} without a cut."""
-        with suppress(LabError):
-            found = json.loads(
-                await _nft(self.netns(number), "-j", "list", "table", "inet", _TABLE)
-            )
-            rules = [item["rule"]["expr"] for item in found["nftables"] if "rule" in item]
-            return dict(map(_counted, rules))
-        return {}
-
-
-def _counted(rule: list[dict[str, Any]]) -> tuple[int, int]:
-    """Read one rule: who is not heard, and how often that was."""
-    parts = {kind: value for part in rule for kind, value in part.items()}
-    return int(parts["match"]["right"].rpartition(".")[2]), parts["counter"]["packets"]
+        counts = await cuts.dropped(self.netns(number), _TABLE)
+        return {int(name): count for name, count in counts.items()}
 
 
 @contextmanager
@@ -115,16 +97,3 @@ def network(count: int) -> Iterator[Network]:
 
 def _ip(*argv: str) -> None:
     shell.run(["ip", *argv])
-
-
-async def _nft(netns: str, *argv: str, text: str = "") -> str:
-    process = await asyncio.create_subprocess_exec(
-        *shell.inside(netns, ["nft", *argv]),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, said = await process.communicate(text.encode())
-    if process.returncode:
-        raise LabError(f"nft in {netns}: {said.decode()}")
-    return out.decode()

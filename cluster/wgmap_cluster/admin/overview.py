@@ -18,6 +18,7 @@ from wgmap_cluster.replica.operations import Operations
 from wgmap_cluster.replica.views import (
     AuditView,
     CountersView,
+    DigestView,
     InstanceView,
     MappingRowView,
     ResolveView,
@@ -62,6 +63,7 @@ class OverviewRoutes:
                 query=(SINCE,),
             ),
             Route("GET", "/v1/counters", self.counters, Role.READ, CountersView),
+            Route("GET", "/v1/digest", self.digest, Role.READ, DigestView),
             Route("GET", "/v1/history", self.history, Role.READ, list[Sample]),
             Route("GET", "/v1/instances", self.instances, Role.READ, list[InstanceView]),
             Route(
@@ -121,6 +123,11 @@ class OverviewRoutes:
         """Show what this server counted since its processes started."""
         queries.known(request)
         return web.json_response(self._operations.counters())
+
+    async def digest(self, request: web.Request) -> web.Response:
+        """Sum this server's whole state up, to compare servers by."""
+        queries.known(request)
+        return web.json_response(await self._operations.digest())
 
     async def history(self, request: web.Request) -> web.Response:
         """Show rates and latencies of this server's last hour."""

@@ -1,7 +1,7 @@
 """The state machine that the replicated log drives."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import msgpack
 
@@ -91,8 +91,11 @@ class Machine:
 
     def snapshot(self) -> Iterable[bytes]:
         """Copy the tables (shallow) now; the pieces may be drawn later, in another thread."""
-        copies = {table: dict(rows) for table, rows in self.state.tables.items()}
-        return _pieces(self.index, copies)
+        return _pieces(self.index, self.copies())
+
+    def copies(self) -> dict[Table, dict[Any, Any]]:
+        """Copy the tables (shallow): rows do not change."""
+        return {table: dict(rows) for table, rows in self.state.tables.items()}
 
     def restore(self, pieces: Iterator[bytes]) -> None:
         """Replace the whole state; raises PackingError and then changes nothing."""

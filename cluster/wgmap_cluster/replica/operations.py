@@ -30,6 +30,7 @@ from wgmap_cluster.fsm.commands import (
     Revoke,
     SetInstance,
 )
+from wgmap_cluster.fsm.digest import digest
 from wgmap_cluster.fsm.limits import instance_limit, peer_limit
 from wgmap_cluster.fsm.machine import Machine
 from wgmap_cluster.fsm.results import Applied, Done, Reason, Refused
@@ -56,6 +57,7 @@ from wgmap_cluster.replica.views import (
     AddedView,
     AuditView,
     CountersView,
+    DigestView,
     ImportedView,
     InstanceView,
     MappingRowView,
@@ -290,6 +292,12 @@ class Operations:
             "mappings": counts.mappings,
             "restoring": Meta.RESTORING in state.meta,
         }
+
+    async def digest(self) -> DigestView:
+        """Sum this server's replicated state up, in a thread: the copy is what costs the loop."""
+        applied, copies = self._machine.index, self._machine.copies()
+        value = await asyncio.to_thread(digest, copies)
+        return {"applied": applied, "digest": value.hex()}
 
     async def resolve(self, instance: int, eid: IPAddress | IPNetwork) -> ResolveView:
         """Show the most specific mapping that holds an EID; ``fresh``: a quorum said so."""

@@ -209,6 +209,13 @@ class StatusView(TypedDict):
     restoring: bool  # a backup is being restored: nobody can register
 
 
+class DigestView(TypedDict):
+    """The whole replicated state in one number; two servers are compared at one index."""
+
+    applied: int
+    digest: str  # hexadecimal
+
+
 class ResolveView(TypedDict):
     """``wgmap resolve``; ``prefix`` and ``peer`` are the mapping's, for people."""
 

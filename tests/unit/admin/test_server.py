@@ -255,3 +255,18 @@ async def test_client_that_hangs_up_leaves_the_server_well(
         await writer.wait_closed()
     async with http.get("/v1/status") as response:
         assert response.status == 200
+
+
+async def test_the_digest_tells_states_apart(cluster: Cluster, http: aiohttp.ClientSession) -> None:
+    async def asked() -> tuple[int, str]:
+        async with http.get("/v1/digest") as response:
+            body = await response.json()
+        return body["applied"], body["digest"]
+
+    before = await asked()
+    assert await asked() == before == (cluster.machine.index, before[1])
+    async with http.post("/v1/peers", json=A1):
+        pass
+    after = await asked()
+    assert after[0] == before[0] + 1
+    assert after[1] != before[1]
