@@ -8,6 +8,7 @@ from wgmap.errors import ExitCode
 from wgmap.program import finish
 from wgmap_chaos.lab import cli as lab
 from wgmap_chaos.logchaos import cli as log
+from wgmap_chaos.whole import cli as whole_product
 
 
 def parser() -> argparse.ArgumentParser:
@@ -16,6 +17,7 @@ def parser() -> argparse.ArgumentParser:
     groups = whole.add_subparsers(required=True, metavar="GROUP")
     lab.add_commands(groups)
     log.add_commands(groups)
+    whole_product.add_commands(groups)
     return whole
 
 

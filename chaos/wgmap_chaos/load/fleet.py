@@ -15,6 +15,7 @@ FIRST_EID = IPv4Address("10.66.128.0")  # above those of the lab's agents
 FIRST_PLACE = IPv4Address("192.0.2.11")  # nobody sends there: nobody has a tunnel to a light one
 HOT = 8  # so many of them get half of everything: many calls at once about one EID
 HOT_SHARE = 0.5
+RETIRED_SHARE = 0.1  # of what is asked is about clients that are being revoked, or were
 MOST_OUT = 2000  # calls that wait; beyond that the fleet asks less than it should, and says so
 
 
@@ -38,6 +39,7 @@ class Fleet:
     def __init__(self, rates: Rates, rng: Random, record: Callable[[Call], None]) -> None:
         self._rates, self._rng, self._record = rates, rng, record
         self.lights: list[Light] = []
+        self.retired: list[Light] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = asyncio.Event()
         self.held_back = 0
@@ -46,9 +48,10 @@ class Fleet:
         """Let a client take part."""
         self.lights.append(light)
 
-    def drop(self, light: Light) -> None:
-        """Let it take part no more; others may still ask for it."""
+    def retire(self, light: Light) -> None:
+        """Let it be asked for, and try to register, but ask nothing itself any more."""
         self.lights.remove(light)
+        self.retired.append(light)
 
     async def run(self) -> None:
         """Go on until stopped, then wait for what is out."""
@@ -81,7 +84,7 @@ class Fleet:
         task.add_done_callback(self._tasks.discard)
 
     async def _register(self) -> Call:
-        return await self._one(self.lights).register()
+        return await self._target().register()
 
     async def _lookup(self) -> Call:
         return await self._ask(Op.LOOKUP)
@@ -90,8 +93,13 @@ class Fleet:
         return await self._ask(Op.REFRESH)
 
     async def _ask(self, op: Op) -> Call:
-        target = self._one(self.lights).identity.eid
+        target = self._target().identity.eid
         return await self._rng.choice(self.lights).ask(target, op)
+
+    def _target(self) -> Light:
+        if self.retired and self._rng.random() < RETIRED_SHARE:
+            return self._rng.choice(self.retired)
+        return self._one(self.lights)
 
     def _one(self, lights: Sequence[Light]) -> Light:
         if self._rng.random() < HOT_SHARE:

@@ -1,0 +1,34 @@
+"""All kinds of faults, and the order in which they come."""
+
+from collections.abc import Iterator, Sequence
+from random import Random
+
+from wgmap.errors import ConfigError
+from wgmap_chaos.faults import agents, networks, servers
+from wgmap_chaos.faults.kind import Kind
+
+KINDS = (*servers.KINDS, *networks.KINDS, *agents.KINDS)
+
+
+def choose(names: Sequence[str], server_count: int, agent_count: int) -> list[Kind]:
+    """Return the kinds that are named (none: all) and possible; raises ConfigError."""
+    by_name = {kind.name: kind for kind in KINDS}
+    for name in names:
+        if name not in by_name:
+            raise ConfigError(f"no fault is called {name!r}; there is {', '.join(by_name)}")
+    wanted = [by_name[name] for name in names] if names else list(KINDS)
+    return [one for one in wanted if one.servers <= server_count and one.agents <= agent_count]
+
+
+def order(kinds: Sequence[Kind], rng: Random, together: float) -> Iterator[tuple[Kind, ...]]:
+    """Yield what happens at once: each kind in turn, in a new order each time.
+
+    ``together``: how often (0 to 1) a second one of another area comes with it.
+    """
+    while True:
+        turn = list(kinds)
+        rng.shuffle(turn)
+        for kind in turn:
+            others = [other for other in kinds if other.area != kind.area]
+            with_it = rng.random() < together and others
+            yield (kind, rng.choice(others)) if with_it else (kind,)

@@ -1,0 +1,1 @@
+"""Chaos over the whole product: a lab, load, faults, and a verdict."""

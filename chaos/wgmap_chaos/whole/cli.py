@@ -1,0 +1,100 @@
+"""The command lines of ``wgmap-chaos run`` and ``wgmap-chaos judge``."""
+
+import argparse
+import json
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wgmap import config
+from wgmap.errors import WgmapError
+from wgmap_chaos.history import file
+from wgmap_chaos.judges import all as judges
+from wgmap_chaos.judges.verdict import Verdict
+from wgmap_chaos.lab.errors import LabError
+from wgmap_chaos.whole import run
+from wgmap_chaos.whole.scenario import Scenario
+
+if TYPE_CHECKING:
+    Groups = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  # argparse names it no better
+
+MOST_SHOWN = 10  # of one judge
+
+
+class BrokenPromiseError(WgmapError):
+    """A judge found violations, or had nothing to judge."""
+
+
+def add_commands(groups: "Groups") -> None:
+    """Add the commands ``run`` and ``judge``."""
+    whole = groups.add_parser("run", help="chaos over the whole product, and a verdict")
+    whole.add_argument("--scenario", type=Path, help="a TOML file; default: all faults")
+    for name, kind in (("seed", int), ("servers", int), ("agents", int), ("minutes", float)):
+        whole.add_argument(f"--{name}", type=kind, help="instead of the scenario's")
+    whole.add_argument("--out", type=Path, help="default: .chaos/SEED-SERVERSxAGENTS")
+    whole.set_defaults(run=_run)
+
+    judge = groups.add_parser("judge", help="judge a saved history again")
+    judge.add_argument("history", type=Path)
+    judge.add_argument("--json", action="store_true")
+    judge.set_defaults(run=_judge)
+
+
+def _run(options: argparse.Namespace) -> None:
+    if os.geteuid():
+        raise LabError("chaos wants root: network namespaces and WireGuard interfaces")
+    scenario = _scenario(options)
+    sizes = scenario.run
+    out = options.out or Path(f".chaos/{sizes.seed}-{sizes.servers}x{sizes.agents}")
+    history = run.run(scenario, out, _command(options, scenario))
+    _show(history, as_json=False)
+
+
+def _scenario(options: argparse.Namespace) -> Scenario:
+    scenario = config.load(options.scenario, Scenario) if options.scenario else Scenario()
+    names = ("seed", "servers", "agents", "minutes")
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    changed = {**scenario.model_dump(), "run": {**scenario.run.model_dump(), **given}}
+    return Scenario.model_validate(changed)
+
+
+def _command(options: argparse.Namespace, scenario: Scenario) -> str:
+    """Return what does the same again."""
+    argv = ["wgmap-chaos", "run"]
+    if options.scenario:
+        argv += ["--scenario", str(options.scenario)]
+    for name in ("seed", "servers", "agents", "minutes"):
+        argv += [f"--{name}", f"{getattr(scenario.run, name):g}"]
+    return shlex.join(argv)
+
+
+def _judge(options: argparse.Namespace) -> None:
+    _show(options.history, as_json=options.json)
+
+
+def _show(path: Path, *, as_json: bool) -> None:
+    """Judge a history and print the verdicts; raises BrokenPromiseError."""
+    verdicts = judges.judge(file.read(path))
+    print(_as_json(verdicts) if as_json else text(verdicts))
+    failed = [one.judge for one in verdicts if not one.held]
+    if failed:
+        raise BrokenPromiseError(f"not held: {', '.join(failed)}")
+
+
+def _as_json(verdicts: Sequence[Verdict]) -> str:
+    shown: list[dict[str, Any]] = [{**asdict(one), "held": one.held} for one in verdicts]
+    return json.dumps(shown, indent=2)
+
+
+def text(verdicts: Sequence[Verdict]) -> str:
+    """Say in lines what the judges found."""
+    lines = []
+    for one in verdicts:
+        lines.append(f"{one.judge:16} {one.word:10} {one.looked_at} {one.what}")
+        lines += [f"    {broken}" for broken in one.broken[:MOST_SHOWN]]
+        if len(one.broken) > MOST_SHOWN:
+            lines.append(f"    and {len(one.broken) - MOST_SHOWN} more")
+    return "\n".join(lines)

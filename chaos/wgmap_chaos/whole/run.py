@@ -1,0 +1,159 @@
+"""One run: a lab comes up, is loaded, broken, healed and judged."""
+
+import asyncio
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from random import Random
+
+from wgmap.clock import now
+from wgmap_chaos.faults import catalogue
+from wgmap_chaos.faults.site import Site
+from wgmap_chaos.history import file
+from wgmap_chaos.history.records import Run
+from wgmap_chaos.lab import commands, topology
+from wgmap_chaos.lab.relay import Quality
+from wgmap_chaos.load import agents, place
+from wgmap_chaos.load.fleet import Fleet, Rates, identity
+from wgmap_chaos.load.light import Light
+from wgmap_chaos.load.operators import Operators
+from wgmap_chaos.whole import settling
+from wgmap_chaos.whole.befalling import Befalling
+from wgmap_chaos.whole.scenario import Scenario
+from wgmap_chaos.whole.watch import Watch, said
+
+STALENESS_S = 1.0  # the servers' default
+THREADS = 48  # most of them wait for somebody
+
+
+def run(scenario: Scenario, out: Path, command: str) -> Path:
+    """Run once, and write everything below ``out``; return the history's path.
+
+    Raises LabError where the run itself fails, ConfigError for a scenario that is not possible.
+    """
+    sizes = scenario.run
+    catalogue.choose(scenario.faults.kinds, sizes.servers, sizes.agents)  # known before it starts
+    out.mkdir(parents=True, exist_ok=True)
+    with _lab(out, sizes.servers, sizes.agents) as directory:
+        netns = place.make(topology.plan(directory, sizes.servers, sizes.agents))
+        with file.Recorder(out / file.NAME) as recorder:
+            asyncio.run(_Chaos(scenario, directory, netns, recorder).run(command))
+    return out / file.NAME
+
+
+@contextmanager
+def _lab(out: Path, servers: int, agent_count: int) -> Iterator[Path]:
+    """Bring a lab up and take it down; the daemons' logs are kept."""
+    with tempfile.TemporaryDirectory(prefix="wgmap-chaos-") as name:
+        directory = Path(name)
+        try:
+            commands.up(directory, servers, agent_count, Quality())
+            yield directory
+        finally:
+            commands.down(directory)
+            logs = topology.paths(directory).logs
+            for log in logs.glob("*.log"):
+                (out / log.name).write_bytes(log.read_bytes())
+
+
+class _Chaos:
+    def __init__(
+        self, scenario: Scenario, directory: Path, netns: str, recorder: file.Recorder
+    ) -> None:
+        self._scenario, self._netns = scenario, netns
+        self._recorder, self._record = recorder, recorder.add
+        self._site = Site(directory)
+        self._places = place.servers(self._site.lab)
+        load = scenario.load
+        rates = Rates(load.registers, load.lookups, load.refreshes)
+        self._fleet = Fleet(rates, self._rng("fleet"), self._record)
+
+    def _rng(self, what: str) -> Random:
+        return Random(f"{what} {self._scenario.run.seed}")  # noqa: S311  # to be repeated
+
+    async def run(self, command: str) -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(THREADS))
+        self._record(self._header(command))
+        watch = asyncio.create_task(Watch(self._site, self._record).run())
+        try:
+            await self._enrol()
+            async with agents.flows(self._site, self._scenario.load.flow, self._record):
+                async with self._load():
+                    await asyncio.sleep(self._scenario.run.warm_s)
+                    await self._befalling().run(self._scenario.run.minutes * 60)
+                    healed = now()
+                await settling.settle(self._site, healed, self._record)
+        finally:
+            watch.cancel()
+        lights = [*self._fleet.lights, *self._fleet.retired]
+        await settling.finals(self._site, self._fleet.lights[0], lights, self._record)
+        for one in said(self._site):
+            self._record(one)
+        for light in lights:
+            light.close()
+
+    def _header(self, command: str) -> Run:
+        scenario = self._scenario
+        return Run(
+            command=command,
+            commit=commit(),
+            seed=scenario.run.seed,
+            servers=scenario.run.servers,
+            agents=scenario.run.agents,
+            lights=scenario.load.lights,
+            minutes=scenario.run.minutes,
+            begun=now(),
+            staleness_s=STALENESS_S,
+            **scenario.bounds.model_dump(),
+        )
+
+    def _befalling(self) -> Befalling:
+        sizes, section = self._scenario.run, self._scenario.faults
+        kinds = catalogue.choose(section.kinds, sizes.servers, sizes.agents)
+        return Befalling(self._site, kinds, section, self._rng("faults"), self._record)
+
+    def _light(self, number: int) -> Light:
+        return Light(identity(number), self._netns, self._places, self._rng(f"light {number}"))
+
+    async def _enrol(self) -> None:
+        lights = [self._light(number) for number in range(self._scenario.load.lights)]
+        identities = [light.identity for light in lights]
+        await asyncio.to_thread(place.enrol, self._site.lab.servers[0], identities)
+        for light in lights:
+            self._fleet.add(light)
+
+    @asynccontextmanager
+    async def _load(self) -> AsyncIterator[None]:
+        """Let everybody work meanwhile; at the end whatever is out comes to its end."""
+        load = self._scenario.load
+        rng = self._rng("operators")
+        operators = Operators(self._site, self._fleet, self._light, rng, self._record)
+        contacts = agents.Contacts(self._site, self._rng("contacts"), self._record)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._fleet.run())
+            tasks.create_task(operators.run(load.operators))
+            tasks.create_task(contacts.run(load.contacts))
+            try:
+                yield
+            finally:
+                for one in (self._fleet, operators, contacts):
+                    one.stop()
+
+
+def commit() -> str:
+    """Return the commit of the checkout that this runs from, marked where it is changed."""
+    argv = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=9",
+    ]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
