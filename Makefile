@@ -1,5 +1,5 @@
 # Two commands do everything: `make demo` and `make test`. The others are for people who work on it.
-.PHONY: all setup demo test test-promises test-kernel test-matrix check fuzz format clean mutants bench-log chaos-log \
+.PHONY: all setup demo test test-promises test-kernel test-matrix check fuzz format clean mutants bench-log chaos chaos-log \
         bench-moves bench-first-contact bench-failover bench-storms bench-registers sim-agent \
         wheelhouse package lint-rollout test-rollout
 
@@ -8,6 +8,7 @@ FUZZ_SECONDS ?= 60
 MINUTES ?= 5
 SEED ?= 1
 SERVERS ?= 3
+AGENTS ?= 3
 EXAMPLES ?= 1000
 
 all: setup
@@ -62,6 +63,11 @@ test-promises: setup
 # Servers of the log in namespaces, faults, load, and a judge: MINUTES, SEED, SERVERS.
 chaos-log: setup
 	@scripts/as-root .venv/bin/wgmap-chaos log --minutes $(MINUTES) --seed $(SEED) --servers $(SERVERS)
+
+# The whole product: agents, light clients, operators, faults, judges. SEED, MINUTES, SERVERS, AGENTS.
+chaos: setup
+	@scripts/as-root .venv/bin/wgmap-chaos run --seed $(SEED) --minutes $(MINUTES) \
+		--servers $(SERVERS) --agents $(AGENTS)
 
 # The replicated log beside the stock library, three servers on loopback (3 minutes), and how it
 # comes back (a minute): docs/evaluation/replication.md.

@@ -4,10 +4,16 @@ from collections.abc import Iterator, Sequence
 from random import Random
 
 from wgmap.errors import ConfigError
-from wgmap_chaos.faults import agents, networks, servers
+from wgmap_chaos.faults import agents, disks, membership, networks, servers
 from wgmap_chaos.faults.kind import Kind
 
-KINDS = (*servers.KINDS, *networks.KINDS, *agents.KINDS)
+KINDS = (
+    *servers.KINDS,
+    *disks.KINDS,
+    *membership.KINDS,
+    *networks.KINDS,
+    *agents.KINDS,
+)
 
 
 def choose(names: Sequence[str], server_count: int, agent_count: int) -> list[Kind]:

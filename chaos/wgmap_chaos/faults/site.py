@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ class Site:
         self.directory = directory
         self.lab: Inventory = inventory.read(topology.paths(directory).inventory)
         self.movers = {agent.name: Mover(agent) for agent in self.lab.agents}
+        self.servers_changed: Callable[[], None] = lambda: None  # called when one has other keys
         self._tables = 0
 
     # ------------------------------------------------------------------------------- who

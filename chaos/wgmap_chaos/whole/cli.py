@@ -1,4 +1,4 @@
-"""The command lines of ``wgmap-chaos run`` and ``wgmap-chaos judge``."""
+"""The command lines of ``wgmap-chaos run``, ``judge`` and ``gaps``."""
 
 import argparse
 import json
@@ -15,6 +15,7 @@ from wgmap_chaos.history import file
 from wgmap_chaos.judges import all as judges
 from wgmap_chaos.judges.verdict import Verdict
 from wgmap_chaos.lab.errors import LabError
+from wgmap_chaos.report import writing
 from wgmap_chaos.whole import run
 from wgmap_chaos.whole.scenario import Scenario
 
@@ -29,7 +30,7 @@ class BrokenPromiseError(WgmapError):
 
 
 def add_commands(groups: "Groups") -> None:
-    """Add the commands ``run`` and ``judge``."""
+    """Add the commands ``run``, ``judge`` and ``gaps``."""
     whole = groups.add_parser("run", help="chaos over the whole product, and a verdict")
     whole.add_argument("--scenario", type=Path, help="a TOML file; default: all faults")
     for name, kind in (("seed", int), ("servers", int), ("agents", int), ("minutes", float)):
@@ -40,7 +41,12 @@ def add_commands(groups: "Groups") -> None:
     judge = groups.add_parser("judge", help="judge a saved history again")
     judge.add_argument("history", type=Path)
     judge.add_argument("--json", action="store_true")
+    judge.add_argument("--out", type=Path, help="write the report there, too")
     judge.set_defaults(run=_judge)
+
+    gaps = groups.add_parser("gaps", help="how long nothing worked, over many histories")
+    gaps.add_argument("histories", type=Path, nargs="+", metavar="HISTORY")
+    gaps.set_defaults(run=_gaps)
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -49,8 +55,11 @@ def _run(options: argparse.Namespace) -> None:
     scenario = _scenario(options)
     sizes = scenario.run
     out = options.out or Path(f".chaos/{sizes.seed}-{sizes.servers}x{sizes.agents}")
-    history = run.run(scenario, out, _command(options, scenario))
-    _show(history, as_json=False)
+    history = file.read(run.run(scenario, out, _command(options, scenario)))
+    verdicts = judges.judge(history)
+    writing.write(history, verdicts, out)
+    print(f"{text(verdicts)}\nsee {out / writing.PAGE}")
+    _require_held(verdicts)
 
 
 def _scenario(options: argparse.Namespace) -> Scenario:
@@ -72,13 +81,20 @@ def _command(options: argparse.Namespace, scenario: Scenario) -> str:
 
 
 def _judge(options: argparse.Namespace) -> None:
-    _show(options.history, as_json=options.json)
+    history = file.read(options.history)
+    verdicts = judges.judge(history)
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        writing.write(history, verdicts, options.out)
+    print(_as_json(verdicts) if options.json else text(verdicts))
+    _require_held(verdicts)
 
 
-def _show(path: Path, *, as_json: bool) -> None:
-    """Judge a history and print the verdicts; raises BrokenPromiseError."""
-    verdicts = judges.judge(file.read(path))
-    print(_as_json(verdicts) if as_json else text(verdicts))
+def _gaps(options: argparse.Namespace) -> None:
+    print(writing.gap_table(file.read(path) for path in options.histories))
+
+
+def _require_held(verdicts: Sequence[Verdict]) -> None:
     failed = [one.judge for one in verdicts if not one.held]
     if failed:
         raise BrokenPromiseError(f"not held: {', '.join(failed)}")

@@ -14,7 +14,8 @@ from wgmap_chaos.faults import catalogue
 from wgmap_chaos.faults.site import Site
 from wgmap_chaos.history import file
 from wgmap_chaos.history.records import Run
-from wgmap_chaos.lab import commands, topology
+from wgmap_chaos.lab import commands, interruption, topology
+from wgmap_chaos.lab.interruption import interruptible
 from wgmap_chaos.lab.relay import Quality
 from wgmap_chaos.load import agents, place
 from wgmap_chaos.load.fleet import Fleet, Rates, identity
@@ -37,10 +38,10 @@ def run(scenario: Scenario, out: Path, command: str) -> Path:
     sizes = scenario.run
     catalogue.choose(scenario.faults.kinds, sizes.servers, sizes.agents)  # known before it starts
     out.mkdir(parents=True, exist_ok=True)
-    with _lab(out, sizes.servers, sizes.agents) as directory:
+    with interruptible(), _lab(out, sizes.servers, sizes.agents) as directory:
         netns = place.make(topology.plan(directory, sizes.servers, sizes.agents))
         with file.Recorder(out / file.NAME) as recorder:
-            asyncio.run(_Chaos(scenario, directory, netns, recorder).run(command))
+            interruption.run(_Chaos(scenario, directory, netns, recorder).run(command))
     return out / file.NAME
 
 
@@ -70,6 +71,7 @@ class _Chaos:
         load = scenario.load
         rates = Rates(load.registers, load.lookups, load.refreshes)
         self._fleet = Fleet(rates, self._rng("fleet"), self._record)
+        self._site.servers_changed = self._tell_lights
 
     def _rng(self, what: str) -> Random:
         return Random(f"{what} {self._scenario.run.seed}")  # noqa: S311  # to be repeated
@@ -118,6 +120,11 @@ class _Chaos:
 
     def _light(self, number: int) -> Light:
         return Light(identity(number), self._netns, self._places, self._rng(f"light {number}"))
+
+    def _tell_lights(self) -> None:
+        self._places = place.servers(self._site.lab)
+        for light in (*self._fleet.lights, *self._fleet.retired):
+            light.know(self._places)
 
     async def _enrol(self) -> None:
         lights = [self._light(number) for number in range(self._scenario.load.lights)]

@@ -1,0 +1,152 @@
+"""Disks that are slow, fail, are full, or lost the end of a write; and too few descriptors."""
+
+import asyncio
+import os
+import resource
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from random import Random
+
+from wgmap_chaos.faults import processes
+from wgmap_chaos.faults.effect import until, until_true
+from wgmap_chaos.faults.kind import Effect, Kind
+from wgmap_chaos.faults.site import SERVER_ROLES, Site, replaced
+from wgmap_chaos.lab import removal
+
+SLOW_MS = (50, 400)
+SYNCS = "fsync,fdatasync"
+WRITES = "write,writev,pwrite64"
+SPARE_FDS = 2  # so many more may be opened
+_BATCH = b"WGB1"  # how a batch of the log begins (wgmap_cluster.raft.wal)
+_TRACED = "TracerPid:\t"
+
+
+@asynccontextmanager
+async def _injected(pid: int, *arguments: str) -> AsyncIterator[None]:
+    """Have strace change what a process's system calls do, while it lives."""
+    argv = ["strace", "-f", "-qq", "-o", "/dev/null", *arguments, "-p", str(pid)]
+    strace = await asyncio.create_subprocess_exec(
+        *argv, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        await until_true(lambda: _traced(pid) or not removal.alive(pid), "strace")
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            strace.send_signal(signal.SIGTERM)
+        await strace.wait()
+    await until_true(lambda: not _traced(pid), "strace lets go")
+
+
+def _traced(pid: int) -> bool:
+    with suppress(OSError):
+        status = Path(f"/proc/{pid}/status").read_text()
+        return status.partition(_TRACED)[2][:1] not in ("", "0")
+    return False
+
+
+def _victim(site: Site, rng: Random) -> tuple[str, int]:
+    name = rng.choice(site.servers)
+    pid = site.role_pid(name, "replica")
+    assert pid is not None, "the replica runs"
+    return name, pid
+
+
+@asynccontextmanager
+async def slow_disk(site: Site, rng: Random) -> AsyncIterator[Effect]:
+    """Let every sync of a server take longer."""
+    name, pid = _victim(site, rng)
+    delay = rng.randint(*SLOW_MS) * 1000
+    before = await _syncs_us(site, name)
+    inject = f"inject={SYNCS}:delay_enter={delay}"
+    async with _injected(pid, "-e", f"trace={SYNCS}", "-e", inject):
+
+        async def look() -> bool:
+            return await _syncs_us(site, name) >= before + delay
+
+        await until(look, "a slow sync")
+        yield Effect((name,))
+
+
+async def _syncs_us(site: Site, name: str) -> int:
+    """Return what a server's syncs took so far; 0 where it does not say."""
+    counters = await site.ask(name, "/v1/counters")
+    return int(counters["log"].get("syncs_us", 0)) if counters else 0
+
+
+@asynccontextmanager
+async def _broken_disk(
+    site: Site, rng: Random, calls: str, error: str, *, log_only: bool = False
+) -> AsyncIterator[Effect]:
+    """Let system calls fail until the replica has given up; another one finds them good again."""
+    name, pid = _victim(site, rng)
+    inject = f"inject={calls}:error={error}"
+    only = ("-P", str(_log(site, name))) if log_only else ()
+    async with _injected(pid, *only, "-e", f"trace={calls}", "-e", inject):
+        await until_true(lambda: not removal.alive(pid), f"{name} ends where its disk fails")
+    yield Effect((name,), ("replica",))
+    await replaced(site, name, "replica", pid)
+
+
+@asynccontextmanager
+async def failing_disk(site: Site, rng: Random) -> AsyncIterator[Effect]:
+    """Let a server's syncs fail: it must end, for nobody knows what is on the disk."""
+    async with _broken_disk(site, rng, SYNCS, "EIO") as effect:
+        yield effect
+
+
+@asynccontextmanager
+async def full_disk(site: Site, rng: Random) -> AsyncIterator[Effect]:
+    """Let a server's writes to its log fail for want of space."""
+    async with _broken_disk(site, rng, WRITES, "ENOSPC", log_only=True) as effect:
+        yield effect
+
+
+@asynccontextmanager
+async def torn_tail(site: Site, rng: Random) -> AsyncIterator[Effect]:
+    """Kill a server in the middle of a write: a part of a batch stands at the end of its log."""
+    name = rng.choice(site.servers)
+    await processes.kill(site.pids(name))
+    log = _log(site, name)
+    size = log.stat().st_size
+    with log.open("ab") as file:
+        file.write(_BATCH + rng.randbytes(rng.randint(1, 400)))
+    assert log.stat().st_size > size, "it is longer"
+    try:
+        yield Effect((name,), SERVER_ROLES)
+    finally:
+        await site.start_servers([name])
+
+
+def _log(site: Site, name: str) -> Path:
+    """Return the file of a server's log."""
+    (found,) = site.server(name).state_dir.glob("*wal*")
+    return found
+
+
+@asynccontextmanager
+async def few_descriptors(site: Site, rng: Random) -> AsyncIterator[Effect]:
+    """Let a server's processes open next to nothing more."""
+    name = rng.choice(site.servers)
+    pids = site.pids(name, ("replica", "responder"))
+    before = {pid: resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in pids}
+    try:
+        for pid, (_, hard) in before.items():
+            used = max(map(int, os.listdir(f"/proc/{pid}/fd")))  # noqa: PTH208  # names are wanted
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 1 + SPARE_FDS, hard))
+        yield Effect((name,))
+    finally:
+        for pid, limits in before.items():
+            with suppress(ProcessLookupError):
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+
+
+KINDS = (
+    Kind("a slow disk", "servers", slow_disk, servers=1),
+    Kind("a failing disk", "servers", failing_disk),
+    Kind("a full disk", "servers", full_disk),
+    Kind("a torn tail", "servers", torn_tail),
+    Kind("few descriptors", "servers", few_descriptors, servers=1),
+)
