@@ -20,6 +20,7 @@ class Op(StrEnum):
     REGISTER = "register"  # value: its number; result: the number in force afterwards
     LOOKUP = "lookup"  # result: the number shown, 0 for no mapping
     REFRESH = "refresh"  # the same, linearizable
+    PUSHED = "pushed"  # who was told, unasked, that result is in force
     ENROL = "enrol"  # key: the peer's name
     REVOKE = "revoke"
     BACKUP = "backup"
@@ -45,6 +46,7 @@ class Run(_Record):
     begun: float
     staleness_s: float
     converge_s: float  # promised from the last heal on
+    push_s: float  # promised to whoever asked, from the acknowledgement on
     data_grace_s: float  # what follows a fault of the data plane is still its effect
     grown_mb: float  # more memory than that is a leak
     grown_fds: int

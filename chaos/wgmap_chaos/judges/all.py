@@ -7,12 +7,22 @@ from wgmap_chaos.judges import (
     durability,
     health,
     mapping,
+    pushes,
     revocation,
     staleness,
 )
 from wgmap_chaos.judges.verdict import Verdict
 
-JUDGES = (mapping, durability, revocation, staleness, dataflow, convergence, health)
+JUDGES = (
+    mapping,
+    durability,
+    revocation,
+    staleness,
+    pushes,
+    dataflow,
+    convergence,
+    health,
+)
 
 
 def judge(history: History) -> list[Verdict]:

@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import secrets
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
@@ -76,10 +76,15 @@ class Light:
     """One client; every call ends with a record of it."""
 
     def __init__(
-        self, identity: Identity, netns: str, servers: Iterable[ServerPlace], rng: Random
+        self,
+        identity: Identity,
+        netns: str,
+        servers: Iterable[ServerPlace],
+        rng: Random,
+        pushed: Callable[[Call], None],
     ) -> None:
-        """Open its socket in a namespace; nothing is sent yet."""
-        self.identity, self._rng = identity, rng
+        """Open its socket in a namespace; nothing is sent yet. ``pushed``: what it is told of."""
+        self.identity, self._rng, self._pushed = identity, rng, pushed
         self._data_key = secrets.token_bytes(32)
         self._socket = socket_in(netns, socket.AF_INET)
         self._socket.bind(("0.0.0.0", 0))
@@ -197,10 +202,23 @@ class Light:
                 self._answer(message.nonce, tunnel, message)
             elif isinstance(message, MapNotify) and message.nonce >= _ANSWERS:
                 tunnel.say(encode(MapNotifyAck(message.nonce, message.records)))
+                self._told(tunnel, message)
             elif isinstance(message, MapNotify):
                 # What is in force is the answer to each older register as well.
                 for number in [n for n in self._waiting if n <= message.nonce]:
                     self._answer(number, tunnel, message)
+
+    def _told(self, tunnel: Tunnel, message: MapNotify) -> None:
+        time, server = now(), tunnel.server.name
+        for record in message.records:
+            given = {"key": str(record.eid.prefix.network_address), "result": shown([record])}
+            self._pushed(
+                Call.model_validate(
+                    {"who": self.identity.name, "op": Op.PUSHED, "outcome": Outcome.OK}
+                    | {"begun": time, "ended": time, "server": server}
+                    | given
+                )
+            )
 
     def _answer(self, nonce: int, tunnel: Tunnel, message: MapReply | MapNotify) -> None:
         waiting = self._waiting.get(nonce)

@@ -10,14 +10,14 @@ from wgmap.errors import UnavailableError, WgmapError
 from wgmap_chaos.faults.site import Site
 from wgmap_chaos.history.records import Call, Op, Outcome
 from wgmap_chaos.load import place
-from wgmap_chaos.load.fleet import HOT, Fleet, identity
+from wgmap_chaos.load.fleet import ASKERS, Fleet, identity
 from wgmap_chaos.load.light import Light
 from wgmap_cluster.cli.client import REVOKE_TIMEOUT_S, Client
 
 TRIES = 8
 PAUSE_S = 1.0
 BACKUP_S = 60.0
-KEEP = 4  # lights that are left at least beside the hot ones
+KEEP = 4  # lights that are left at least beside those that ask
 
 
 class Operators:
@@ -60,7 +60,7 @@ class Operators:
             light.close()
 
     async def _revoke(self) -> None:
-        chosen = self._fleet.lights[HOT:]
+        chosen = self._fleet.lights[ASKERS:]
         if len(chosen) < KEEP:
             return
         light = self._rng.choice(chosen)

@@ -119,7 +119,8 @@ class _Chaos:
         return Befalling(self._site, kinds, section, self._rng("faults"), self._record)
 
     def _light(self, number: int) -> Light:
-        return Light(identity(number), self._netns, self._places, self._rng(f"light {number}"))
+        rng = self._rng(f"light {number}")
+        return Light(identity(number), self._netns, self._places, rng, self._record)
 
     def _tell_lights(self) -> None:
         self._places = place.servers(self._site.lab)

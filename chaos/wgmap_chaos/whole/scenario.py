@@ -18,7 +18,7 @@ class RunSection(Section):
     minutes: Annotated[float, Field(gt=0, le=24 * 60)] = 5.0
     servers: Annotated[int, Field(ge=1, le=9)] = 3
     agents: Annotated[int, Field(ge=2, le=40)] = 3
-    warm_s: Seconds = 5.0  # load without faults, at the beginning
+    warm_s: Seconds = 15.0  # load without faults, at the beginning
 
 
 class LoadSection(Section):
@@ -55,6 +55,7 @@ class BoundsSection(Section):
     """What is promised; the judges hold the product to it."""
 
     converge_s: Seconds = 60.0  # after the last heal
+    push_s: Seconds = 5.0  # until everybody who asked is told of a change
     data_grace_s: Seconds = 15.0  # after a fault of the data plane
     grown_mb: Annotated[float, Field(gt=0)] = 64.0
     grown_fds: Annotated[int, Field(gt=0)] = 64

@@ -31,6 +31,7 @@ from wgmap_chaos.judges import (
     durability,
     health,
     mapping,
+    pushes,
     revocation,
     staleness,
 )
@@ -46,6 +47,7 @@ RUN = Run(
     begun=0,
     staleness_s=1,
     converge_s=30,
+    push_s=2,
     data_grace_s=5,
     grown_mb=50,
     grown_fds=20,
@@ -194,6 +196,35 @@ def test_an_answer_beyond_the_bound_and_a_stale_refresh() -> None:
 def test_what_is_said_after_a_revocation_is_another_judges() -> None:
     history = told(register(1, 0.0), shown(1, 0.5), operated(Op.REVOKE, "l1", 1.0), shown(0, 9.0))
     assert staleness.judge(history).held
+
+
+# -------------------------------------------------------------------------------------- pushes
+
+
+def pushed(number: int, at: float) -> Call:
+    return Call(
+        who="l2", op=Op.PUSHED, key=EID, result=number, begun=at, ended=at, outcome=Outcome.OK
+    )
+
+
+def test_who_asked_is_told_in_time_or_of_more() -> None:
+    history = told(register(1, 0.0), shown(1, 1.0), register(2, 2.0), pushed(2, 3.0))
+    assert pushes.judge(history).held
+    later = told(register(1, 0.0), shown(1, 1.0), register(2, 2.0), register(3, 2.5))
+    later.add(pushed(3, 3.0))
+    assert pushes.judge(later).looked_at == 2
+    assert pushes.judge(later).held
+
+
+@pytest.mark.parametrize("heard", [(), (pushed(1, 3.0),), (pushed(2, 4.2),)])
+def test_who_is_not_told_in_time(heard: tuple[Call, ...]) -> None:
+    history = told(register(1, 0.0), shown(1, 1.0), register(2, 2.0), *heard)
+    assert "l2 asked" in pushes.judge(history).broken[0]
+
+
+def test_pushes_are_judged_in_the_calm_only() -> None:
+    history = told(register(1, 0.0), shown(1, 1.0), register(2, 9.0), fault("kill", 4.0))
+    assert pushes.judge(history).word == "not tested"
 
 
 # ----------------------------------------------------------------------------------- data flows

@@ -22,6 +22,7 @@ RUN = Run(
     begun=100.0,
     staleness_s=1,
     converge_s=30,
+    push_s=2,
     data_grace_s=5,
     grown_mb=50,
     grown_fds=20,
