@@ -2,10 +2,11 @@
 
 import asyncio
 import os
+import re
 import resource
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from random import Random
 
@@ -20,13 +21,21 @@ SYNCS = "fsync,fdatasync"
 WRITES = "write,writev,pwrite64"
 SPARE_FDS = 2  # so many more may be opened
 _BATCH = b"WGB1"  # how a batch of the log begins (wgmap_cluster.raft.wal)
+TRACED_S = (0.5, 2.0)  # before the power goes
+_RESULT = re.compile(r"\) += (-?\d+)")
 _TRACED = "TracerPid:\t"
 
 
 @asynccontextmanager
 async def _injected(pid: int, *arguments: str) -> AsyncIterator[None]:
     """Have strace change what a process's system calls do, while it lives."""
-    argv = ["strace", "-f", "-qq", "-o", "/dev/null", *arguments, "-p", str(pid)]
+    async with _strace(pid, Path("/dev/null"), *arguments):
+        yield
+
+
+@asynccontextmanager
+async def _strace(pid: int, out: Path, *arguments: str) -> AsyncIterator[None]:
+    argv = ["strace", "-f", "-qq", "-o", str(out), *arguments, "-p", str(pid)]
     strace = await asyncio.create_subprocess_exec(
         *argv, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
     )
@@ -120,6 +129,46 @@ async def torn_tail(site: Site, rng: Random) -> AsyncIterator[Effect]:
         await site.start_servers([name])
 
 
+@asynccontextmanager
+async def power_loss(site: Site, rng: Random) -> AsyncIterator[Effect]:
+    """Kill every server, and take from each log what was written and not synced.
+
+    A killed process loses nothing that it has written; a machine without power does. strace tells
+    what each write to the log was and which sync came after it.
+    """
+    names = list(site.servers)
+    traces = {name: site.directory / f"{name}.trace" for name in names}
+    pids = {name: site.role_pid(name, "replica") for name in names}
+    async with AsyncExitStack() as stack:
+        for name, pid in pids.items():
+            assert pid is not None, "the replica runs"
+            only = ("-P", str(_log(site, name)), "-e", f"trace={WRITES},{SYNCS}")
+            await stack.enter_async_context(_strace(pid, traces[name], *only))
+        await asyncio.sleep(rng.uniform(*TRACED_S))
+        await processes.kill([pid for name in names for pid in site.pids(name)])
+    for name in names:
+        log, lost = _log(site, name), unsynced(traces[name].read_text())
+        os.truncate(log, log.stat().st_size - lost)
+    try:
+        yield Effect(tuple(names), SERVER_ROLES)
+    finally:
+        await site.start_servers(names)
+
+
+def unsynced(trace: str) -> int:
+    """Return how many bytes were written after the last sync that came to its end."""
+    written = 0
+    for line in trace.splitlines():
+        result = _RESULT.search(line)
+        if result is None:  # unfinished, or a signal
+            continue
+        if "sync" in line and result[1] == "0":
+            written = 0
+        elif "write" in line:
+            written += max(0, int(result[1]))
+    return written
+
+
 def _log(site: Site, name: str) -> Path:
     """Return the file of a server's log."""
     (found,) = site.server(name).state_dir.glob("*wal*")
@@ -148,5 +197,6 @@ KINDS = (
     Kind("a failing disk", "servers", failing_disk),
     Kind("a full disk", "servers", full_disk),
     Kind("a torn tail", "servers", torn_tail),
+    Kind("the power goes", "servers", power_loss),
     Kind("few descriptors", "servers", few_descriptors, servers=1),
 )
