@@ -1,5 +1,5 @@
 # Two commands do everything: `make demo` and `make test`. The others are for people who work on it.
-.PHONY: all setup demo test test-promises test-kernel test-matrix check fuzz format clean mutants bench-log chaos chaos-log \
+.PHONY: all setup demo test test-promises test-kernel test-matrix check fuzz format clean mutants bench-log chaos chaos-mutants chaos-log \
         bench-moves bench-first-contact bench-failover bench-storms bench-registers sim-agent \
         wheelhouse package lint-rollout test-rollout
 
@@ -68,6 +68,10 @@ chaos-log: setup
 chaos: setup
 	@scripts/as-root .venv/bin/wgmap-chaos run --seed $(SEED) --minutes $(MINUTES) \
 		--servers $(SERVERS) --agents $(AGENTS)
+
+# Bugs that are planted on purpose, each of which a judge of chaos must notice (half an hour).
+chaos-mutants: setup
+	@scripts/as-root .venv/bin/python scripts/chaos_mutants.py $(ONLY)
 
 # The replicated log beside the stock library, three servers on loopback (3 minutes), and how it
 # comes back (a minute): docs/evaluation/replication.md.
