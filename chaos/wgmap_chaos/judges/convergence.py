@@ -26,6 +26,10 @@ def _broken(history: History) -> Iterator[str]:
     states = {(final.index, final.digest) for final in history.finals}
     if len(states) > 1:
         yield f"servers differ: {[(one.server, one.index, one.digest) for one in history.finals]}"
+    everybody = {eid for final in history.finals for eid in final.numbers}
+    for final in history.finals:
+        if unsure := sorted(everybody - final.numbers.keys()):
+            yield f"{final.server} is not sure of {', '.join(unsure[:5])} ({len(unsure)} in all)"
     for final in history.finals[1:]:
         first = history.finals[0]
         for eid in first.numbers.keys() & final.numbers.keys():

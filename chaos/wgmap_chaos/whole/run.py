@@ -10,11 +10,13 @@ from pathlib import Path
 from random import Random
 
 from wgmap.clock import now
+from wgmap.errors import WgmapError
 from wgmap_chaos.faults import catalogue
 from wgmap_chaos.faults.site import Site
 from wgmap_chaos.history import file
 from wgmap_chaos.history.records import Run
 from wgmap_chaos.lab import commands, interruption, topology
+from wgmap_chaos.lab.errors import LabError
 from wgmap_chaos.lab.interruption import interruptible
 from wgmap_chaos.lab.relay import Quality
 from wgmap_chaos.load import agents, place
@@ -41,8 +43,28 @@ def run(scenario: Scenario, out: Path, command: str) -> Path:
     with interruptible(), _lab(out, sizes.servers, sizes.agents) as directory:
         netns = place.make(topology.plan(directory, sizes.servers, sizes.agents))
         with file.Recorder(out / file.NAME) as recorder:
-            interruption.run(_Chaos(scenario, directory, netns, recorder).run(command))
+            chaos = _Chaos(scenario, directory, netns, recorder)
+            try:
+                interruption.run(chaos.run(command))
+            except ExceptionGroup as group:
+                raise _as_one(group) from group
     return out / file.NAME
+
+
+def _as_one(group: ExceptionGroup) -> Exception:
+    """Return what went wrong as one error, if it is of a kind that people can read."""
+    readable, others = group.split(WgmapError)
+    if readable is None or others is not None:
+        return group
+    return LabError("; ".join(str(error) for error in _leaves(readable)))
+
+
+def _leaves(group: BaseExceptionGroup) -> Iterator[BaseException]:
+    for each in group.exceptions:
+        if isinstance(each, BaseExceptionGroup):
+            yield from _leaves(each)
+        else:
+            yield each
 
 
 @contextmanager

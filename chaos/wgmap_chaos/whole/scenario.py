@@ -25,9 +25,9 @@ class LoadSection(Section):
     """Who does what how often; rates are a second, of all together."""
 
     lights: Annotated[int, Field(ge=2, le=2000)] = 200
-    registers: Rate = 10.0
-    lookups: Rate = 40.0
-    refreshes: Rate = 10.0
+    registers: Rate = 6.0
+    lookups: Rate = 30.0
+    refreshes: Rate = 8.0
     operators: Rate = 0.5
     flow: Rate = 20.0  # packets of each flow
     contacts: Rate = 0.5

@@ -265,6 +265,7 @@ def test_all_is_well_in_the_end() -> None:
         (Settled(what="a1 and a2", took_s=None), *(final(f"ms{n}", 1) for n in (1, 2, 3))),
         (final("ms1", 1), final("ms2", 1), final("ms3", 1, digest="other")),
         (final("ms1", 1), final("ms2", 1), final("ms3", 2)),
+        (final("ms1", 1), final("ms2", 1), final("ms3", 1).model_copy(update={"numbers": {}})),
     ],
 )
 def test_an_end_that_is_not_well(ends: tuple[Record, ...]) -> None:
