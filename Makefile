@@ -57,7 +57,8 @@ mutants: setup
 # The promises of the control plane, asked thousands of times under faults (an hour).
 test-promises: setup
 	WGMAP_LONG=1 $(PYTEST) --log-cli-level=INFO --durations=0 tests/netns/promises \
-		tests/netns/interfaces/test_reboot.py tests/cluster/test_keeping_alive.py \
+		tests/netns/interfaces/test_reboot.py tests/netns/interfaces/test_clock_back.py \
+		tests/cluster/test_keeping_alive.py \
 		tests/netns/test_silence.py
 
 # Servers of the log in namespaces, faults, load, and a judge: MINUTES, SEED, SERVERS.
