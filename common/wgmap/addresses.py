@@ -38,6 +38,15 @@ class Endpoint(NamedTuple):
         return cls(address, int(port))
 
 
+def parse_address(text: str) -> IPAddress:
+    """Read an address; raises ValueError, also for one with a zone: it means nothing elsewhere."""
+    address = ipaddress.ip_address(text)
+    if address.version == 6 and address.scope_id is not None:
+        msg = f"{text!r} has a zone"
+        raise ValueError(msg)
+    return address
+
+
 def prefix_to_bytes(prefix: IPNetwork) -> bytes:
     """Key of a prefix: one byte of length, then the packed address (5 or 17 bytes in all)."""
     return bytes((prefix.prefixlen,)) + prefix.network_address.packed

@@ -15,7 +15,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from wgmap.addresses import Endpoint, IPAddress, IPNetwork
+from wgmap.addresses import Endpoint, IPAddress, IPNetwork, parse_address
 from wgmap.errors import ConfigError
 from wgmap.wg.keys import PublicKey
 
@@ -46,7 +46,7 @@ def _schema(what: str, **more: Any) -> WithJsonSchema:
 
 AddressField = Annotated[
     IPAddress,
-    _text(ipaddress.ip_address, _ADDRESSES),
+    _text(parse_address, _ADDRESSES),
     _schema("An IPv4 or IPv6 address.", anyOf=[{"format": "ipv4"}, {"format": "ipv6"}]),
 ]
 Address6Field = Annotated[
@@ -125,6 +125,7 @@ def parse(data: bytes, kind: type[SectionT], name: str) -> SectionT:
 def first_fault(error: ValidationError, whole: str) -> str:
     """Say in one line which key is wrong and why; ``whole`` names all of it together."""
     first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or whole
+    # A field that may be one of several things has the name of a reader in brackets behind its own.
+    where = ".".join(str(part) for part in first["loc"] if "[" not in str(part)) or whole
     reason = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
     return f"{where}: {reason.removeprefix('Value error, ')}"

@@ -16,9 +16,11 @@ def finish(name: str, work: Callable[[], int]) -> int:
     except WgmapError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return int(error.exit_code)
-    except BrokenPipeError:
-        # The reader has enough (`| head`); keep the interpreter from flushing into the void.
+    except OSError as error:
+        # Keep the interpreter from flushing once more what cannot be written.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # with that the reader has enough (`| head`)
+            print(f"{name}: {error.strerror or error}", file=sys.stderr)
         return int(ExitCode.FAILED)
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from wgmap.addresses import IPAddress, IPNetwork
+from wgmap.addresses import IPAddress, IPNetwork, parse_address
 from wgmap.config import (
     AddressField,
     KeyField,
@@ -131,7 +131,7 @@ def parse(data: bytes, kind: type[SectionT]) -> SectionT:
 def parse_eid(text: str) -> IPAddress | IPNetwork:
     """Read an address or a prefix; raises ConfigError."""
     try:
-        return ipaddress.ip_network(text) if "/" in text else ipaddress.ip_address(text)
+        return ipaddress.ip_network(text) if "/" in text else parse_address(text)
     except ValueError as error:
         raise ConfigError(f"eid: {error}") from error
 

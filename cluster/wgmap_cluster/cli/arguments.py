@@ -1,7 +1,6 @@
 """The command line of ``wgmap``: what is wrong here ends with exit code 2."""
 
 import argparse
-import ipaddress
 import os
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from wgmap_cluster.cli.levels import (
     later,
     network,
     number,
+    some_name,
     value,
 )
 
@@ -83,7 +83,7 @@ def _add_server_commands(server: Level) -> None:
     remove = server.add(
         "remove", "take a server out; ask another one for it", later("servers", "remove")
     )
-    remove.add_argument("name", metavar="NAME")
+    remove.add_argument("name", type=value(some_name, "a name"), metavar="NAME")
     _add_server_add(
         server.add("add", "add a server that runs with an empty state", later("servers", "add"))
     )
@@ -111,9 +111,9 @@ def _add_peer_commands(peer: Level) -> None:
     _add_peer_add(peer.add("add", "enrol a peer, print its configuration", commands.peer_add))
     peer.add("list", "list all peers", commands.peer_list)
     show = peer.add("show", "show one peer with its mappings", commands.peer_show)
-    show.add_argument("name", metavar="NAME")
+    show.add_argument("name", type=value(some_name, "a name"), metavar="NAME")
     revoke = peer.add("revoke", "shut a peer out for good", commands.peer_revoke)
-    revoke.add_argument("name", metavar="NAME")
+    revoke.add_argument("name", type=value(some_name, "a name"), metavar="NAME")
 
 
 def _add_limit(parser: argparse.ArgumentParser) -> None:
@@ -127,7 +127,7 @@ def _add_limit(parser: argparse.ArgumentParser) -> None:
 
 def _add_peer_set(parser: argparse.ArgumentParser) -> None:
     prefix = value(network, "a prefix")
-    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("name", type=value(some_name, "a name"), metavar="NAME")
     parser.add_argument("--name", dest="name_new", metavar="NEW", help="rename it")
     parser.add_argument(
         *("--prefix",),
@@ -218,7 +218,7 @@ def _add_archive_commands(top: Level) -> None:
 
 def _add_peer_add(parser: argparse.ArgumentParser) -> None:
     prefix = value(network, "a prefix")
-    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("name", type=value(some_name, "a name"), metavar="NAME")
     parser.add_argument(
         *("--prefix",),
         type=prefix,
@@ -233,7 +233,7 @@ def _add_peer_add(parser: argparse.ArgumentParser) -> None:
     )
     identity.add_argument(
         "--control-address",
-        type=value(ipaddress.ip_address, "an address"),
+        type=value(address, "an address"),
         metavar="ADDRESS",
         help="of a plain LISP client",
     )

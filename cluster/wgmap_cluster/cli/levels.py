@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from wgmap.addresses import IPNetwork
+from wgmap.addresses import IPNetwork, parse_address
 from wgmap_cluster.cli.client import Client
 from wgmap_cluster.cli.commands import Command, Report
 
@@ -41,6 +41,13 @@ def number(most: int) -> Callable[[str], int]:
     return convert
 
 
+def some_name(text: str) -> str:
+    """Read the name of what is there, or may be; raises ValueError for none at all."""
+    if not text:
+        raise ValueError("it is empty")
+    return text
+
+
 def network(text: str) -> IPNetwork:
     """Read a prefix; raises ValueError."""
     return ipaddress.ip_network(text)
@@ -48,12 +55,12 @@ def network(text: str) -> IPNetwork:
 
 def address(text: str) -> str:
     """Read an address and write it the usual way; raises ValueError."""
-    return str(ipaddress.ip_address(text))
+    return str(parse_address(text))
 
 
 def eid(text: str) -> str:
     """Read an address or a prefix and write it the usual way; raises ValueError."""
-    return str(ipaddress.ip_network(text) if "/" in text else ipaddress.ip_address(text))
+    return str(ipaddress.ip_network(text) if "/" in text else parse_address(text))
 
 
 def common() -> argparse.ArgumentParser:

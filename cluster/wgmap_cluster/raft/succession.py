@@ -28,7 +28,8 @@ class Succession:
             raise RefusedError(msg)
         fit = self._fit(target)
         if not fit:
-            msg = f"{target or 'no server'} is not connected or lags far behind"
+            fault = "is not connected or lags far behind"
+            msg = f"{target} {fault}" if target else f"every other server {fault}, or there is none"
             raise RefusedError(msg)
         self._successor = chosen = max(sorted(fit), key=lambda name: fit[name])
         self._pause()

@@ -152,6 +152,8 @@ class Operations:
 
         ChangedError where it is not at the revision that is asked for.
         """
+        if change.lisp_auth and not (change.lisp_key or self._peer(name).lisp_key):
+            raise ConfigError("lisp_auth: the peer has no LISP key")
         done, _ = await self._do(set_command(name, change, Origin(self._name, operator, wall)))
         return {"peer": self.peer(change.new_name or name), "changed": done.changed}
 

@@ -23,8 +23,12 @@ class PublicKey(bytes):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read base64 (44 characters); raises ValueError."""
-        return cls(_decode(text))
+        """Read base64 (44 characters); raises ValueError, also for what nobody's key can be."""
+        key = cls(_decode(text))
+        if not any(key):
+            msg = "nobody's key is all zeros"
+            raise ValueError(msg)
+        return key
 
     def __str__(self) -> str:
         return base64.b64encode(self).decode()

@@ -80,7 +80,7 @@ def lines(count: int, first: int = 0) -> list[dict[str, object]]:
     return [
         {
             "name": f"p{number:05}",
-            "control_key": str(PublicKey(number.to_bytes(4) + bytes(28))),
+            "control_key": str(PublicKey(number.to_bytes(4) + 28 * b"k")),
             "prefixes": [f"10.{64 + (number >> 16)}.{number >> 8 & 255}.{number & 255}/32"],
             "instance": 5,
         }

@@ -1,7 +1,9 @@
 """The program as operators run it: a process against a real admin socket."""
 
+import asyncio
 import ipaddress
 import json
+import os
 import stat
 import sys
 from collections.abc import AsyncIterator
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 from support import fsm
-from support.operators import STALENESS_S, Cluster, serving, wgmap
+from support.operators import STALENESS_S, WGMAP, Cluster, serving, wgmap
 from wgmap.config import parse
 from wgmap.wg.keys import PublicKey
 from wgmap_agent.config import AgentConfig
@@ -114,6 +116,17 @@ async def test_lisp_authentication_is_sha256_unless_said(cluster: Cluster) -> No
         (*ADD_KEY, "--lisp-auth", "sha1"),
         (*ADD_KEY, "--lisp-key", "x", "--lisp-auth", "md5"),
         (*ADD_KEY, "--frobnicate"),
+        (*ADD, "--control-key", str(PublicKey(bytes(32)))),
+        (*ADD, "--control-address", "fe80::1%lo"),
+        (*ADD, "--control-address", "0.0.0.0"),
+        (*ADD_KEY, "--lisp-key", ""),
+        ("peer", "show", ""),
+        ("peer", "revoke", ""),
+        ("peer", "set", "", "--limit", "1"),
+        ("peer", "set", "a1"),
+        ("server", "remove", ""),
+        ("resolve", "fe80::1%lo"),
+        ("resolve", "10.66.1.1/16"),
         ("peer",),
         ("server",),
         (),
@@ -270,6 +283,28 @@ async def test_resolving_what_is_not_there_ends_with_1(cluster: Cluster) -> None
         "key": None,
         "locators": [],
     }
+
+
+async def test_the_way_of_authentication_of_a_peer_without_a_secret(cluster: Cluster) -> None:
+    await wgmap(cluster, *ADD_KEY)
+    refused = await wgmap(cluster, "peer", "set", "a1", "--lisp-auth", "sha1")
+    assert (refused.code, refused.out) == (2, "")
+    assert "no LISP key" in refused.err
+    assert cluster.machine.state.peers["a1"].revision == 1
+
+
+async def test_an_output_that_takes_nothing_is_one_line(cluster: Cluster) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(WGMAP, "--socket", cluster.socket, "status"),
+            stdout=full,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, err = await process.communicate()
+    finally:
+        os.close(full)
+    assert (process.returncode, err) == (1, b"wgmap: No space left on device\n")
 
 
 async def test_resolve_without_a_quorum_warns(cluster: Cluster) -> None:
