@@ -132,7 +132,7 @@ build/ansible:
 test-rollout: setup .venv-rollout/.stamp build/ansible
 	@scripts/as-root apt-get install -y -qq --no-install-recommends \
 		mmdebstrap systemd-container openssh-client >/dev/null
-	WGMAP_ROLLOUT=1 $(PYTEST) -x --log-cli-level=INFO --durations=0 tests/rollout
+	WGMAP_ROLLOUT=1 $(PYTEST) --log-cli-level=INFO --durations=0 tests/rollout
 
 lint-rollout: .venv-rollout/.stamp build/ansible
 	cd deploy/ansible && PATH="$(CURDIR)/.venv-rollout/bin:$$PATH" \

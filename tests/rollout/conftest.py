@@ -7,7 +7,7 @@ one before it left. ``make test-rollout`` runs them; `make test` does not.
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from rollout.fleet import Fleet
 from rollout.site import Site
 from wgmap import __version__
 
+FAILED = pytest.StashKey[bool]()
 LOG = logging.getLogger(__name__)
 collect_ignore_glob = [] if os.environ.get("WGMAP_ROLLOUT") else ["test_*.py"]
 
@@ -39,3 +40,22 @@ def fleet(wheelhouses: tuple[Path, Path]) -> Iterator[Fleet]:
         yield fleet
         for recap in fleet.recaps:
             LOG.info("%-16s %6.1f s  changed %s", recap.name, recap.took_s, recap.changed)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keep what became of a test where its fixtures find it."""
+    report = yield
+    if report.when == "call":
+        item.stash[FAILED] = report.failed
+    return report
+
+
+@pytest.fixture(autouse=True)
+def left_in_order(request: pytest.FixtureRequest, fleet: Fleet) -> Iterator[None]:
+    """Start again what a test that failed has left stopped, so that the next ones say something."""
+    yield
+    if request.node.stash.get(FAILED, False):
+        fleet.mend()

@@ -1,5 +1,6 @@
 """The machines of a rollout as an operator has them: an inventory, playbooks, what daemons say."""
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterable
@@ -137,6 +138,16 @@ class Fleet:
         self.until(self._well, "all servers fresh, with all agents")
         for name in self.agents:
             self.until(lambda name=name: self.agent(name)["registered"], f"{name} registered")  # type: ignore[misc]
+
+    def mend(self) -> None:
+        """Boot and start what is off, and wait until all is well, or for long enough."""
+        off = [name for name, one in self.site.machines.items() if one.process is None]
+        self.site.boot(off)
+        for names, unit in ((self.servers, "wgmap-server"), (self.agents, "wgmap-agent")):
+            for name in names:
+                self.on(name, f"systemctl start --no-block {unit}", check=False)
+        with contextlib.suppress(AssertionError):
+            self.settle()
 
     def _well(self) -> bool:
         servers = self.status()["servers"]

@@ -99,7 +99,7 @@ class Site:
 
     def boot(self, names: Iterable[str] | None = None) -> None:
         """Boot machines and wait until they take commands."""
-        chosen = [self.machines[name] for name in names or self.machines]
+        chosen = [self.machines[name] for name in (self.machines if names is None else names)]
         for machine in chosen:
             machine.process = self._nspawn(machine)
         for machine in chosen:
