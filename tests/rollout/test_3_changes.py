@@ -116,7 +116,8 @@ def test_a_server_that_was_destroyed_is_replaced(fleet: Fleet) -> None:
 def test_a_run_that_was_broken_off_is_finished_by_the_next(fleet: Fleet) -> None:
     """Half a release is there, as after a lost connection: it is made whole."""
     directory = f"/opt/wgmap/releases/{__version__}"
-    fleet.on("ms4", f"mkdir -p {directory}/bin {directory}/wheels && touch {directory}/bin/pip")
+    half = f"rm -r {directory} && mkdir -p {directory}/bin && touch {directory}/bin/pip"
+    fleet.on(SPARE, half)
     fleet.servers.append(SPARE)
     recap = fleet.try_play("add_server", "-e", f"server={SPARE}")
     assert recap.code == 0, recap.output[-4000:]
