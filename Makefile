@@ -116,11 +116,11 @@ wheelhouse:
 package: .venv-rollout/.stamp
 	scripts/package.sh "$$(scripts/wheelhouse.sh dist | tail -n 1)" dist
 
-# Ansible, its linter and promtool have an environment of their own.
-.venv-rollout/.stamp: deploy/requirements-rollout.txt scripts/promtool.sh
+# Ansible, its linter and Prometheus have an environment of their own.
+.venv-rollout/.stamp: deploy/requirements-rollout.txt scripts/prometheus.sh
 	python3 -m venv .venv-rollout
 	.venv-rollout/bin/python -m pip install --quiet -r deploy/requirements-rollout.txt
-	scripts/promtool.sh .venv-rollout/bin/promtool
+	scripts/prometheus.sh .venv-rollout/bin
 	touch $@
 
 build/ansible:

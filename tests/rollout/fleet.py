@@ -53,12 +53,17 @@ class Fleet:
                     "agent_jitter_s": 2,
                 },
                 "children": {
-                    "map_servers": {"hosts": {name: self._host(name) for name in self.servers}},
+                    "map_servers": {
+                        "hosts": {name: self._host(name) for name in self.servers},
+                        "vars": {"map_server_metrics": "{{ ansible_host }}:9342"},
+                    },
+                    "monitoring": {"hosts": {SPARE: self._host(SPARE)}},
                     "agents": {
                         "hosts": {
                             name: self._host(name) | {"agent_prefixes": [f"{eid(name)}/32"]}
                             for name in AGENTS
-                        }
+                        },
+                        "vars": {"agent_metrics": "{{ ansible_host }}:9343"},
                     },
                 },
             }
