@@ -27,6 +27,7 @@ def load(kind: str, name: str) -> ModuleType:
 
 
 CLUSTER, ENROLMENT = load("filter", "cluster"), load("filter", "enrolment")
+MONITORING = load("filter", "monitoring")
 DERIVED, SETTINGS = load("filter", "addresses"), load("filter", "settings")
 
 
@@ -112,6 +113,18 @@ def test_an_address_is_derived_as_agents_do() -> None:
 def test_what_is_no_key_is_refused(key: str, prefix: str) -> None:
     with pytest.raises(ValueError, match="derived_address"):
         DERIVED.derived_address(key, prefix)
+
+
+def test_hosts_with_a_page_on_an_address_are_asked() -> None:
+    hostvars = {
+        "ms1": {"map_server_metrics": "192.0.2.1:9342"},
+        "ms2": {"map_server_metrics": "/run/wgmap/metrics.sock"},
+        "ms3": {"map_server_metrics": ""},
+        "ms4": {},
+    }
+    assert MONITORING.scrape_targets(list(hostvars), hostvars, "map_server_metrics") == [
+        {"targets": ["192.0.2.1:9342"], "labels": {"instance": "ms1"}}
+    ]
 
 
 GOOD = {
