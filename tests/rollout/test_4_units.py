@@ -46,6 +46,7 @@ def test_a_server_is_ready_when_it_answers_with_authority(fleet: Fleet) -> None:
     for name in others:
         fleet.on(name, f"systemctl stop {SERVER}")
     fleet.on("ms1", f"systemctl restart --no-block {SERVER}")
+    is_starting(fleet, "ms1", SERVER)
     alone = fleet.until(lambda: fleet.status("ms1"), "a server without a quorum says how it is")
     assert alone["leader"] is None
     assert fleet.property("ms1", SERVER, "ActiveState") == "activating"
@@ -61,6 +62,7 @@ def test_an_agent_is_ready_when_it_is_registered(fleet: Fleet) -> None:
     for name in fleet.servers:
         fleet.on(name, f"systemctl stop {SERVER}")
     fleet.on("a1", f"systemctl restart --no-block {AGENT}")
+    is_starting(fleet, "a1", AGENT)
     alone = fleet.until(lambda: fleet.agent("a1"), "an agent without servers says how it is")
     assert not alone["registered"]
     assert fleet.property("a1", AGENT, "ActiveState") == "activating"
@@ -163,6 +165,13 @@ def pids(fleet: Fleet, name: str) -> dict[str, int]:
     """Return the processes of a map server, by what they are."""
     found: dict[str, int] = json.loads(fleet.on(name, "cat /var/lib/wgmap/pids.json"))
     return found
+
+
+def is_starting(fleet: Fleet, machine: str, unit: str) -> None:
+    """Wait until a unit is on its way."""
+    fleet.until(
+        lambda: fleet.property(machine, unit, "ActiveState") == "activating", f"{unit} is starting"
+    )
 
 
 def is_active(fleet: Fleet, machine: str, unit: str) -> None:
