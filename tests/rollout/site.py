@@ -28,6 +28,10 @@ PACKAGES = (
 NETWORK = "10.77.0"
 CONTROL_HOST = 1
 BOOT_S = 60.0
+# The hierarchy that systemd wants, whatever the machine itself has; seen in one mount namespace only.
+OWN_CGROUPS = (
+    "mount --make-rprivate / && umount -l /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup"
+)
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -228,8 +232,7 @@ class Site:
 
     def _nspawn(self, machine: Machine) -> subprocess.Popen[bytes]:
         script = (
-            "mount --make-rprivate / && umount -l /sys/fs/cgroup"
-            " && mount -t cgroup2 none /sys/fs/cgroup"
+            f"{OWN_CGROUPS}"
             f" && mkdir -p {machine.scope} && echo $$ > {machine.scope}/cgroup.procs"
             f" && exec systemd-nspawn -q -D {machine.root} -M {machine.netns} --boot"
             " --register=no --keep-unit --capability=all"
@@ -276,6 +279,8 @@ class Site:
         for path in self.directory.glob("ssh-*"):
             run("ssh", "-o", f"ControlPath={path}", "-O", "exit", "x", check=False)
         run("ip", "netns", "del", self.bridge, check=False)
+        scopes = f"find /sys/fs/cgroup/{self.prefix}-* -depth -type d -exec rmdir {{}} +"
+        run("unshare", "-m", "bash", "-c", f"{OWN_CGROUPS} && {scopes}", check=False)
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
