@@ -28,7 +28,7 @@ PACKAGES = (
 NETWORK = "10.77.0"
 CONTROL_HOST = 1
 BOOT_S = 60.0
-# The hierarchy that systemd wants, whatever the machine itself has; seen in one mount namespace only.
+# The hierarchy that systemd wants, whatever this machine has; seen in one mount namespace only.
 OWN_CGROUPS = (
     "mount --make-rprivate / && umount -l /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup"
 )
@@ -232,8 +232,7 @@ class Site:
 
     def _nspawn(self, machine: Machine) -> subprocess.Popen[bytes]:
         script = (
-            f"{OWN_CGROUPS}"
-            f" && mkdir -p {machine.scope} && echo $$ > {machine.scope}/cgroup.procs"
+            f"{OWN_CGROUPS} && mkdir -p {machine.scope} && echo $$ > {machine.scope}/cgroup.procs"
             f" && exec systemd-nspawn -q -D {machine.root} -M {machine.netns} --boot"
             " --register=no --keep-unit --capability=all"
             f" --bind={self.directory}/tun:/dev/net/tun"
