@@ -26,6 +26,7 @@ demo: setup
 	@scripts/as-root .venv/bin/python -m wgmap_chaos.demo
 
 test: check .venv-rollout/.stamp
+	@scripts/browser.sh
 	$(PYTEST) --durations=15
 
 # Coverage-guided, the codec and the reader of WireGuard's answers, each for FUZZ_SECONDS. The

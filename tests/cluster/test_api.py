@@ -2,20 +2,14 @@
 
 import json
 import os
-import ssl
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from support import tls
-from support.supervised import Server
-from wgmap_cluster.admin import tokens
-from wgmap_cluster.admin.routes import Role
+from support.api_server import Api, serving
 
 ST = Path(sys.executable).with_name("schemathesis")
 EXAMPLES = 1000 if os.environ.get("WGMAP_LONG") else 20  # of each operation
@@ -31,39 +25,10 @@ NOT_ASKED = ("/v1/events", "/v1/restore", "/v1/leader", "/v1/servers", "/v1/serv
 MOST_S = 1200 if os.environ.get("WGMAP_LONG") else 25
 
 
-@dataclass
-class Api:
-    """Where it listens, and a token that may do everything."""
-
-    server: Server
-    url: str
-    token: str
-    files: tls.Files
-
-    def description(self) -> bytes:
-        request = urllib.request.Request(self.url + "/v1/openapi.json")
-        request.add_header("Authorization", f"Bearer {self.token}")
-        context = ssl.create_default_context(cafile=str(self.files.certificate))
-        with urllib.request.urlopen(request, context=context, timeout=10) as answer:
-            data: bytes = answer.read()
-            return data
-
-
 @pytest.fixture
-def api(tmp_path: Path, free_port: int) -> Iterator[Api]:
-    files = tls.make(tmp_path)
-    token, holder = tokens.make("tester", Role.ADMIN)
-    tokens.add(tmp_path / "tokens", holder)
-    section = (
-        f'[admin]\nlisten = "127.0.0.1:{free_port}"\ntokens = "{tmp_path}/tokens"\n'
-        f'certificate = "{files.certificate}"\nkey = "{files.key}"\n'
-    )
-    server = Server(tmp_path, replica="wgmap_cluster.replica", sections=section)
-    try:
-        server.ready()
-        yield Api(server, f"https://127.0.0.1:{free_port}", token, files)
-    finally:
-        server.close()
+def api(tmp_path: Path) -> Iterator[Api]:
+    with serving(tmp_path) as made:
+        yield made
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from wgmap.errors import UnavailableError
 from wgmap_cluster.fsm.machine import Machine
 from wgmap_cluster.fsm.results import Applied, Done, Registered, Taken
 from wgmap_cluster.fsm.rows import AuditRow, Meta, Table
-from wgmap_cluster.raft.interface import LogError, ReplicatedLog
+from wgmap_cluster.raft.interface import LogError, LogStatus, ReplicatedLog
 from wgmap_cluster.replica.views import prefix_texts
 
 MAX_RECENT = 1000  # kept for those who look later
@@ -95,6 +95,7 @@ class EventHub:
         self._recent: deque[Event] = deque(maxlen=MAX_RECENT)
         self._clients: set[Subscription] = set()
         self._leader: str | None = None
+        self._reached: dict[str, bool] = {}
         machine.listen(self._applied)
         machine.listen_restored(self._restored)
 
@@ -125,17 +126,26 @@ class EventHub:
             client.close()
 
     async def watch(self) -> None:
-        """Tell of changes of the leader until cancelled."""
+        """Tell of changes of the leader, and of servers lost and found, until cancelled."""
         while True:
             try:
-                leader = self._log.status().leader
+                status = self._log.status()
             except LogError:  # it stops, and the process with it
                 return
-            if leader != self._leader:
-                said = f"after {self._leader}" if self._leader else ""
-                self._tell(0, "leader" if leader else "no leader", leader or "", said)
-                self._leader = leader
+            self._look(status)
             await asyncio.sleep(WATCH_S)
+
+    def _look(self, status: LogStatus) -> None:
+        leader = status.leader
+        if leader != self._leader:
+            said = f"after {self._leader}" if self._leader else ""
+            self._tell(0, "leader" if leader else "no leader", leader or "", said)
+            self._leader = leader
+        reached = {name: one.connected for name, one in status.others.items()}
+        for name in sorted(reached):
+            if reached[name] != self._reached.get(name, reached[name]):
+                self._tell(0, "reachable" if reached[name] else "unreachable", name, "")
+        self._reached = reached
 
     def _applied(self, index: int, applied: Applied) -> None:
         for what, subject, detail in events_of(applied):

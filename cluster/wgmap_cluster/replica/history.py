@@ -5,7 +5,7 @@ Made from what is counted anyway, as the differences between two looks at the co
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import NoReturn
 
@@ -44,6 +44,10 @@ class History:
     def samples(self) -> list[Sample]:
         """Return what there is, oldest first."""
         return list(self._samples)
+
+    def prime(self, samples: Iterable[Sample]) -> None:
+        """Go on from samples that somebody else took."""
+        self._samples.extend(samples)
 
     async def run(self) -> NoReturn:
         """Take samples until cancelled."""

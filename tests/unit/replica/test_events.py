@@ -118,3 +118,11 @@ async def test_restored_rows_are_no_events(cluster: Cluster, tmp_path: Path) -> 
 
     await other.operations.archive.restore(b"d" * 32, (), body(), ("root", "now"))
     assert [event for event, _, _ in said(other)] == ["founded", "restored"]
+
+
+async def test_servers_lost_and_found_are_told(cluster: Cluster) -> None:
+    await until(lambda: ("leader", "ms1", "") in said(cluster))  # it was looked at
+    cluster.log.lose("ms3")
+    await until(lambda: said(cluster)[-1] == ("unreachable", "ms3", ""))
+    cluster.log.hear("ms3", 1)
+    await until(lambda: said(cluster)[-1] == ("reachable", "ms3", ""))

@@ -1,0 +1,177 @@
+// The page as a whole: which view is shown, what is asked again and when, and the keyboard.
+
+import * as api from "./api.js";
+import * as charts from "./charts.js";
+import * as cluster from "./cluster.js";
+import { make } from "./dom.js";
+import * as panel from "./panel.js";
+import { List } from "./tables.js";
+import * as timeline from "./timeline.js";
+
+const STATUS_MS = 1000;
+const HISTORY_MS = 5000;
+const CALM_MS = 400; // so long after an event the list is asked for anew: they come in swarms
+const MOST = 1000; // events that are kept
+const CHANGES_ROWS = new Set(["enrolled", "changed", "revoked", "registered", "withdrawn", "expired", "snapshot", "restored"]);
+
+const view = document.getElementById("view");
+const chip = document.getElementById("health");
+const dialog = document.getElementById("dialog");
+const lists = { peers: new List("peers", panel.open), mappings: new List("mappings", panel.open) };
+const known = { status: null, samples: [], events: [] };
+
+let drawn = "";
+
+function now() {
+  const name = location.hash.slice(1);
+  return ["cluster", "peers", "mappings", "activity"].includes(name) ? name : "cluster";
+}
+
+function render() {
+  for (const link of document.querySelectorAll("nav a")) {
+    if (link.dataset.view === now()) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  if (lists[now()]) view.replaceChildren(...lists[now()].show());
+  drawn = "";
+  refresh();
+}
+
+// Draw what is not a list: it keeps no focus and no place, so it is drawn anew each time.
+function refresh() {
+  const seen = JSON.stringify([now(), known.status, known.samples.at(-1), known.events.length]);
+  if (seen === drawn) return;
+  drawn = seen;
+  const [kind, word] = cluster.health(known.status);
+  chip.className = `chip ${kind}`;
+  chip.textContent = word;
+  if (now() === "cluster") {
+    const telling = known.events.filter((event) => !timeline.ROUTINE.has(event.event));
+    view.replaceChildren(
+      ...cluster.show(known.status),
+      make("h2", {}, "Faults and changes"),
+      timeline.show(telling, 6),
+      make("h2", {}, "This server, the last hour"),
+      charts.show(known.samples),
+    );
+  }
+  if (now() === "activity") {
+    view.replaceChildren(
+      make("h1", {}, "Activity"),
+      make("h2", {}, "This server, the last hour"),
+      charts.show(known.samples),
+      make("h2", {}, "All that happened, as this server applied it"),
+      timeline.show(known.events, 200),
+    );
+  }
+}
+
+async function keepAsking(path, everyMs, name) {
+  for (;;) {
+    try {
+      known[name] = await api.get(path);
+    } catch {
+      if (name === "status") known.status = null;
+    }
+    refresh();
+    await new Promise((resolve) => setTimeout(resolve, everyMs));
+  }
+}
+
+let calm = null;
+
+function happened(event) {
+  known.events.push(event);
+  if (known.events.length > MOST) known.events.shift();
+  if (CHANGES_ROWS.has(event.event)) {
+    clearTimeout(calm);
+    calm = setTimeout(() => {
+      panel.changed(event.subject);
+      // A list that somebody has scrolled through keeps its place; its next look is up to date.
+      if (lists[now()] && window.scrollY < 200) lists[now()].load();
+    }, CALM_MS);
+  }
+  refresh();
+}
+
+async function follow() {
+  await api.follow(happened, async (connected) => {
+    if (connected) known.events = await api.recent().catch(() => []);
+    refresh();
+  });
+}
+
+// ------------------------------------------------------------------------------------- token
+
+let asking = null;
+
+function signIn() {
+  asking ??= new Promise((resolve) => {
+    const input = make("input", { type: "password", id: "token", autocomplete: "off", "aria-label": "Token" });
+    const form = make(
+      "form",
+      { onsubmit: (event) => { event.preventDefault(); api.keep(input.value.trim()); dialog.close(); resolve(true); } },
+      make("h1", {}, "Token"),
+      make("p", { class: "soft" }, "This server wants a bearer token (wgmap token make). It is kept in this tab alone."),
+      input,
+      make("div", { class: "actions" }, make("button", {}, "Sign in")),
+    );
+    dialog.replaceChildren(form);
+    dialog.showModal();
+  }).finally(() => (asking = null));
+  return asking;
+}
+
+// ---------------------------------------------------------------------------------- keyboard
+
+const KEYS = [
+  ["1 2 3 4", "Cluster, Peers, Mappings, Activity"],
+  ["/", "search"],
+  ["j k, arrows", "next and previous row"],
+  ["Enter", "open a row"],
+  ["Esc", "close"],
+  ["t", "light or dark"],
+  ["?", "this"],
+];
+
+function help() {
+  const rows = KEYS.flatMap(([keys, what]) => [make("dt", {}, make("kbd", {}, keys)), make("dd", {}, what)]);
+  const done = make("button", {}, "Close");
+  dialog.replaceChildren(make("form", { method: "dialog" }, make("h1", {}, "Keys"), make("dl", { class: "facts" }, rows), make("div", { class: "actions" }, done)));
+  dialog.showModal();
+}
+
+function pressed(event) {
+  if (event.key === "Escape" && !dialog.open && panel.close()) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || dialog.open || event.target.closest("input")) return;
+  const views = ["cluster", "peers", "mappings", "activity"];
+  if (views[event.key - 1]) location.hash = views[event.key - 1];
+  else if (event.key === "t") theme();
+  else if (event.key === "?") help();
+  else if (event.key === "/") search();
+  else return;
+  event.preventDefault();
+}
+
+function search() {
+  if (!lists[now()]) location.hash = "peers";
+  setTimeout(() => lists[now()]?.input.focus());
+}
+
+function theme() {
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+  const shown = document.documentElement.dataset.theme ?? (dark ? "dark" : "light");
+  document.documentElement.dataset.theme = shown === "dark" ? "light" : "dark";
+  localStorage.setItem("wgmap-theme", document.documentElement.dataset.theme);
+}
+
+const kept = localStorage.getItem("wgmap-theme");
+if (kept === "dark" || kept === "light") document.documentElement.dataset.theme = kept;
+document.getElementById("theme").addEventListener("click", theme);
+document.addEventListener("keydown", pressed);
+window.addEventListener("hashchange", () => { panel.close(); render(); view.focus({ preventScroll: true }); window.scrollTo(0, 0); });
+api.onSignIn(signIn);
+render();
+keepAsking("/v1/status", STATUS_MS, "status");
+keepAsking("/v1/history", HISTORY_MS, "samples");
+follow();

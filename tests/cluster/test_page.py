@@ -1,0 +1,219 @@
+"""The page in a real browser, before a cluster in memory: what is many, and what is refused."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from support.api_server import serving
+from support.browser import Browser, browser, needs_browser
+from support.pageproxy import proxied
+from wgmap_cluster.admin.routes import Role
+from wgmap_cluster.cli.main import main as wgmap
+
+MANY = 100_000
+LOADED_S = 1.0  # what the product promises
+SHOTS = Path(os.environ.get("WGMAP_SCREENSHOTS", ""))
+ESCAPE = "\ue00c"
+INSECURE = "--ignore-certificate-errors"  # it is the test's own
+ENROL = ("peer", "add", "a1", "--prefix", "10.66.1.0/24", "--control-address", "127.0.0.31")
+
+pytestmark = [needs_browser, pytest.mark.slow, pytest.mark.timeout(240)]
+
+
+class PageServer:
+    """``support.page_server`` as a process."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def do(self, command: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(command + "\n")
+        self._process.stdin.flush()
+        self.hear("done")
+
+    def hear(self, word: str) -> None:
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == word + "\n"
+
+
+@contextmanager
+def page_server(socket: Path, peers: int) -> Iterator[PageServer]:
+    command = [sys.executable, "-m", "support.page_server", str(socket), str(peers)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, env=environment, **pipes) as process:  # type: ignore[call-overload]
+        try:
+            server = PageServer(process)
+            server.hear("serving")
+            yield server
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def window() -> Iterator[Browser]:
+    with browser() as window:
+        yield window
+
+
+@contextmanager
+def opened(window: Browser, folder: Path, peers: int, *options: str) -> Iterator[PageServer]:
+    """Open the page; at the end the browser must have had nothing to complain of."""
+    socket = folder / "admin.sock"
+    with page_server(socket, peers) as server, proxied(socket, *options) as proxy:
+        window.troubles()
+        window.open(proxy.address)
+        window.one(".server")
+        yield server
+        troubles = [each for each in window.troubles() if " 403 " not in each]
+        assert not troubles
+        window.open("about:blank")
+
+
+def shot(window: Browser, name: str) -> None:
+    if SHOTS.name:
+        window.shot(SHOTS / f"{name}.png")
+
+
+def go(window: Browser, view: str) -> None:
+    window.driver.execute_script("location.hash = arguments[0]", view)
+    window.one(f'nav a[data-view="{view}"][aria-current]')
+
+
+def search(window: Browser, text: str) -> None:
+    window.keys("/")
+    window.until(lambda: window.driver.switch_to.active_element.tag_name == "input", "search")
+    window.driver.switch_to.active_element.clear()
+    window.keys(text)
+
+
+def test_a_hundred_thousand_peers(window: Browser, tmp_path: Path) -> None:
+    with opened(window, tmp_path, MANY) as server:
+        shot(window, "cluster")
+        began = time.monotonic()
+        go(window, "peers")
+        window.one("tbody tr")
+        assert time.monotonic() - began < LOADED_S
+        window.says("#count", "100,005 peers")
+        assert len(window.all("tbody tr")) <= 200  # and not all of them
+        for text, count in (
+            ("cpe-099999", "1 peer"),
+            ("10.65.134.159", "1 peer"),
+            ("xyz", "0 peers"),
+        ):
+            search(window, text)
+            window.says("#count", count)
+            window.keys(ESCAPE)
+            window.driver.execute_script("document.activeElement.blur()")
+        window.says(".empty", "No peers like that")
+        go(window, "mappings")
+        search(window, "192.0.2.22")
+        window.says("#count", "1 mapping")
+        window.says("tbody tr", "cpe-hamburg-02")
+        server.do("enrol new-one 77")
+        go(window, "peers")
+        search(window, "new-")
+        window.says("#count", "1 peer")
+
+
+def test_rows_come_as_one_scrolls(window: Browser, tmp_path: Path) -> None:
+    with opened(window, tmp_path, 1000):
+        go(window, "peers")
+        window.until(lambda: len(window.all("tbody tr")) >= 60, "a page")
+        window.driver.execute_script("scrollTo(0, document.body.scrollHeight)")
+        window.until(lambda: len(window.all("tbody tr")) >= 120, "the next page")
+        names = [row.get_attribute("data-key") for row in window.all("tbody tr")[:120]]
+        assert names == sorted(names, key=str)
+
+
+def test_a_server_is_lost_and_found(window: Browser, tmp_path: Path) -> None:
+    with opened(window, tmp_path, 50) as server:
+        window.says("#health", "well")
+        server.do("lose ms3")
+        window.one(".server.unreachable[data-server=ms3]")
+        window.says("h1", "ms3 not reached; no other may fail.")
+        window.one('.timeline [data-event="unreachable"]')
+        shot(window, "degraded")
+        server.do("hear ms3")
+        window.says("#health", "well")
+        window.one('.timeline [data-event="reachable"]')
+
+
+def test_revoke_wants_the_name(window: Browser, tmp_path: Path) -> None:
+    with opened(window, tmp_path, 50):
+        go(window, "peers")
+        search(window, "berlin")
+        window.says("#count", "1 peer")
+        window.keys("\ue015\ue007")  # down to the row, and open it
+        window.says("#panel h1", "cpe-berlin-01")
+        shot(window, "peer")
+        window.one("#revoke").click()
+        button = window.one("dialog button.sure")
+        assert not button.is_enabled()
+        window.keys("cpe-berlin")
+        assert not button.is_enabled()
+        window.keys("-01")
+        assert button.is_enabled()
+        shot(window, "revoke")
+        button.click()
+        window.says("dialog .said", "confirmed by ms1, ms2, ms3")
+        window.one("dialog .actions button:last-child").click()
+        window.says("#panel .chip", "revoked")
+        assert not window.all("#revoke")
+        window.keys(ESCAPE)
+        window.until(lambda: not window.one("#panel").is_displayed() or None, "the panel shuts")
+        window.says("tbody tr .chip", "revoked")
+        go(window, "activity")
+        window.one('.timeline [data-event="revoked"]')
+        window.keys("t")
+        window.one('html[data-theme="dark"]')
+        shot(window, "activity-dark")
+        window.keys("t")
+
+
+def test_a_page_that_may_only_look(window: Browser, tmp_path: Path) -> None:
+    with opened(window, tmp_path, 5, "--read-only"):
+        go(window, "peers")
+        search(window, "berlin")
+        window.says("#count", "1 peer")
+        window.keys("\ue015\ue007")
+        window.one("#revoke").click()
+        window.keys("cpe-berlin-01\ue007")
+        window.says("dialog .said.bad", "may only look")
+
+
+def test_on_a_phone(tmp_path: Path) -> None:
+    with browser(500, 900) as window:
+        size = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+        window.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        with opened(window, tmp_path, 500):
+            for view in ("cluster", "peers", "mappings", "activity"):
+                go(window, view)
+                window.one("h1")
+                wide = "return document.documentElement.scrollWidth"
+                assert window.driver.execute_script(wide) <= 390, view
+                shot(window, f"phone-{view}")
+
+
+def test_over_tls_a_token_is_asked_for(tmp_path: Path) -> None:
+    with serving(tmp_path, Role.READ) as api, browser(1280, 900, INSECURE) as window:
+        assert wgmap(["--socket", str(tmp_path / "admin.sock"), *ENROL]) == 0
+        window.open(api.url)
+        for token in ("wrong", api.token):
+            window.one("dialog[open] #token").send_keys(token + "\ue007")
+        window.says("#health", "well")
+        window.one(".server[data-server=ms1]")
+        go(window, "peers")
+        window.one("tbody tr").click()
+        window.one("#revoke").click()
+        window.keys("a1\ue007")
+        window.says("dialog .said.bad", "wants the role operate")
+        assert api.token not in window.driver.current_url
+        assert api.token not in api.server.output()
