@@ -1,5 +1,5 @@
 # Two commands do everything: `make demo` and `make test`. The others are for people who work on it.
-.PHONY: all setup demo test test-promises test-kernel test-matrix check fuzz format clean mutants bench-log chaos chaos-mutants chaos-log \
+.PHONY: all setup docs demo test test-promises test-kernel test-matrix check fuzz format clean mutants bench-log chaos chaos-mutants chaos-log \
         bench-moves bench-first-contact bench-failover bench-storms bench-registers sim-agent \
         wheelhouse package lint-rollout test-rollout
 
@@ -22,10 +22,14 @@ check: setup
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
+# The documents as a site, build/site; a warning is an error.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
+
 demo: setup
 	@scripts/as-root .venv/bin/python -m wgmap_chaos.demo
 
-test: check .venv-rollout/.stamp
+test: check docs .venv-rollout/.stamp
 	@scripts/browser.sh
 	$(PYTEST) --durations=15
 

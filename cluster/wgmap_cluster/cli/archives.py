@@ -19,7 +19,7 @@ from wgmap_cluster.backup import form, sealing
 from wgmap_cluster.cli.bulk import Progress
 from wgmap_cluster.cli.client import Client
 from wgmap_cluster.cli.commands import Report
-from wgmap_cluster.fsm.rows import Table
+from wgmap_cluster.fsm.rows import PeerRow, Table
 
 if TYPE_CHECKING:
     from wgmap_cluster.replica.archive import RestoredView
@@ -41,6 +41,7 @@ class Summary:
         self.reader = form.Reader()
         self.rows: Counter[Table] = Counter()
         self.keys: list[form.Keys] = []
+        self.secrets = 0  # peers with a shared secret
         self.size = 0
 
     def feed(self, data: bytes) -> None:
@@ -50,7 +51,9 @@ class Summary:
             if isinstance(frame, form.Keys):
                 self.keys.append(frame)
             elif isinstance(frame, form.Rows):
-                self.rows.update(change.table for change in frame.changes())
+                for change in frame.changes():
+                    self.rows[change.table] += 1
+                    self.secrets += isinstance(change.row, PeerRow) and bool(change.row.lisp_key)
 
     def value(self) -> dict[str, object]:
         """Return it for programs."""
@@ -78,6 +81,9 @@ def backup(client: Client, options: argparse.Namespace) -> Report:
     warning = (
         f"sealed keys of {servers} only: take a backup from each server" if servers else NO_KEYS
     )
+    if summary.secrets:
+        warning += f"\nwgmap: shared secrets of LISP clients ({summary.secrets}) ARE in it: keep it"
+        warning += " private"
     text = f"{options.file}: {value['peers']} peers, {value['mappings']} mappings"
     return Report(value, text, warning=warning)
 

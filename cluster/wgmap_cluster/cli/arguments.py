@@ -18,6 +18,7 @@ from wgmap_cluster.cli.levels import (
     later,
     network,
     number,
+    secret_in,
     some_name,
     value,
 )
@@ -151,7 +152,7 @@ def _add_peer_set(parser: argparse.ArgumentParser) -> None:
         metavar="KEY",
         help="its mappings go, and it starts anew with this key",
     )
-    parser.add_argument("--lisp-key", metavar="SECRET")
+    _add_secret(parser)
     parser.add_argument("--lisp-auth", choices=("sha256", "sha1"))
     _add_limit(parser)
     parser.add_argument(
@@ -247,8 +248,22 @@ def _add_peer_add(parser: argparse.ArgumentParser) -> None:
     )
     _add_instance(parser)
     _add_limit(parser)
-    parser.add_argument("--lisp-key", metavar="SECRET", help="of a plain LISP client")
+    _add_secret(parser)
     parser.add_argument("--lisp-auth", choices=("sha256", "sha1"), help="default: sha256")
+
+
+def _add_secret(parser: argparse.ArgumentParser) -> None:
+    secret = parser.add_mutually_exclusive_group()
+    secret.add_argument(
+        "--lisp-key", metavar="SECRET", help="of a plain LISP client; lists of processes show it"
+    )
+    secret.add_argument(
+        *("--lisp-key-file",),
+        dest="lisp_key",
+        type=secret_in,
+        metavar="FILE",
+        help="the same, from a file (-: standard input)",
+    )
 
 
 def _add_resolve(top: Level) -> None:

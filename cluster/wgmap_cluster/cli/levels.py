@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import ipaddress
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -46,6 +47,18 @@ def some_name(text: str) -> str:
     if not text:
         raise ValueError("it is empty")
     return text
+
+
+def secret_in(path: str) -> str:
+    """Read the secret that a file (-: the standard input) begins with; it is shown nowhere."""
+    try:
+        with sys.stdin if path == "-" else Path(path).open(encoding="utf-8") as file:
+            secret = file.readline().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise argparse.ArgumentTypeError(f"{path}: {error}") from error
+    if not secret:
+        raise argparse.ArgumentTypeError(f"{path}: no secret in it")
+    return secret
 
 
 def network(text: str) -> IPNetwork:

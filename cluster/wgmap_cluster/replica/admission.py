@@ -75,16 +75,15 @@ class Claim:
     datagram: bytes
     message: MapRegister
 
-    @property
-    def asked(self) -> frozenset[IPAddress]:
-        """The locators that are right only if the control tunnel comes from there."""
+    def addresses(self) -> set[IPAddress]:
+        """Return the locators that are right only if the control tunnel comes from there."""
         allowed = _networks(self.row)
-        return frozenset(
+        return {
             locator.address
             for record in self.message.records
             for locator in record.locators
             if not _inside(locator.address, allowed)
-        )
+        }
 
 
 @dataclass(frozen=True, slots=True)
