@@ -1,7 +1,6 @@
 """The replica as a whole: which parts there are, and how they hang together."""
 
 import asyncio
-import gc
 import os
 import random
 from collections.abc import Callable, Coroutine
@@ -9,6 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeAlias
 
+from wgmap import garbage
 from wgmap.clock import now
 from wgmap.log import Log
 from wgmap_cluster.config import ServerConfig
@@ -34,6 +34,7 @@ from wgmap_cluster.replica.views import CountersView
 
 BOOTSTRAP_RETRY_S = 0.3
 PUBLISH_S = 0.1
+WHOLE_EVERY = 360  # collections, an hour: operators' requests leave more behind than datagrams
 # Between two counts of the agents that can be reached: 20 times what one takes, for that grows
 # with the peers, within these bounds.
 REACHABLE_S, REACHABLE_MOST_S, REACHABLE_REST = 1.0, 5.0, 20
@@ -112,8 +113,6 @@ class Replica:
         """Open the log and serve, with ``others`` beside; raises LogError, OSError, groups."""
         await self.log.start()
         try:
-            gc.collect()
-            gc.freeze()  # a collection that walks a large table stops the process for long
             with FeedServer(self._config.server.state_dir / SOCKET_NAME) as server:
                 _LOG.info("replica runs", server=self._config.server.name, index=self.machine.index)
                 async with self._group as group:
@@ -124,6 +123,7 @@ class Replica:
 
     def _parts(self, server: FeedServer) -> list[Part]:
         return [
+            partial(garbage.collect, whole_every=WHOLE_EVERY),
             partial(self.feeder.serve, server),
             self.lease.run,
             self._found,

@@ -1,12 +1,12 @@
 """The responder process: one UDP socket, one feed, one service between them."""
 
 import asyncio
-import gc
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from wgmap import garbage
 from wgmap.clock import now
 from wgmap.log import Log
 from wgmap.udp import SocketAddress, UdpEndpoint
@@ -19,7 +19,6 @@ from wgmap_cluster.supervisor import life
 # A push is repeated 50 ms after it went out: who looks this often is never late by more.
 LONGEST_SLEEP_S = 0.05
 SHORTEST_SLEEP_S = 0.005
-COLLECT_EVERY_S = 10.0
 # Reading is much faster than serving: so a flood is sorted (and shed) here and not in the kernel's
 # buffer, which knows no classes.
 READ_A_TURN = 256
@@ -47,13 +46,10 @@ class Responder:
 
     async def run(self) -> NoReturn:
         """Serve until cancelled."""
-        gc.collect()
-        gc.freeze()
-        gc.disable()  # a collection that walks the tables would stop every answer
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._tick())
-                tasks.create_task(self._collect())
+                tasks.create_task(garbage.collect())
                 tasks.create_task(self._follow())
                 tasks.create_task(life.beat())
         finally:
@@ -103,13 +99,6 @@ class Responder:
             due = self._service.next_tick(now())
             wait = LONGEST_SLEEP_S if due is None else due - now()
             await asyncio.sleep(min(max(wait, SHORTEST_SLEEP_S), LONGEST_SLEEP_S))
-
-    async def _collect(self) -> NoReturn:
-        """Collect what is new since the last time, and never look at it again."""
-        while True:
-            await asyncio.sleep(COLLECT_EVERY_S)
-            gc.collect()
-            gc.freeze()
 
     def _datagram(self, data: bytes, source: SocketAddress) -> None:
         where = (source[0], source[1])
