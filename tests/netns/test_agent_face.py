@@ -138,14 +138,18 @@ def test_a_trace_has_every_step_with_its_time(lab: Lab) -> None:
         trace = json.loads(output)
         assert code == 0, trace
         text = ask(source, "trace", str(target.eids[0]))[1]
-    round_trip = 2 * DELAY_MS / 1e3
+    round_trip = (
+        0.95 * 2 * DELAY_MS / 1e3
+    )  # the lab's wire is exact to some tenths of a millisecond
     assert {one["name"] for one in trace["servers"]} == {one.name for one in lab.file.servers}
     for one in trace["servers"]:
         assert round_trip <= one["answered_s"] < 1
         assert one["fresh"]
         assert one["pushed_s"] == 0
         assert round_trip <= one["acknowledged_s"] < 1
-        assert 0 < one["index"] <= applied(lab)
+        index = one["index"]
+        assert index > 0
+        wait_until(lambda index=index: applied(lab) >= index, "servers say that it is applied")  # type: ignore[misc]
     steps = [one["step"] for one in trace["contact"]]
     assert steps[0] == "captured"
     assert {"asked", "answered", "peer", "injected", "route", "stands"} <= set(steps)
