@@ -7,6 +7,7 @@ Rows are immutable: a shallow copy of the tables is a consistent picture.
 import ipaddress
 from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import takewhile
 from typing import Any, NamedTuple
 
@@ -152,13 +153,12 @@ class State:
     def control_prefix(self) -> ipaddress.IPv6Network | None:
         """The prefix of control addresses, None before the bootstrap."""
         text = self.meta.get(Meta.CONTROL_PREFIX)
-        return ipaddress.IPv6Network(text) if isinstance(text, str) else None
+        return _network6(text) if isinstance(text, str) else None
 
     @property
     def overlay(self) -> tuple[IPNetwork, ...]:
         """The prefixes of the overlay, in instances that have none of their own."""
-        text = self.meta.get(Meta.OVERLAY, "")
-        return tuple(ipaddress.ip_network(each) for each in str(text).split())
+        return _networks(str(self.meta.get(Meta.OVERLAY, "")))
 
     def overlay_of(self, instance: int) -> tuple[IPNetwork, ...]:
         """Return the prefixes of an instance's overlay."""
@@ -176,8 +176,7 @@ class State:
         if control is not None:
             yield control
         for row in self.servers.values():
-            length = MESH_LENGTH if len(row.mesh_address) == 16 else 32
-            yield ipaddress.ip_network((row.mesh_address, length), strict=False)
+            yield _around(row.mesh_address)
 
     def peer_by_address(self, address: bytes) -> str | None:
         """Return the name of the peer with that control address, revoked or not."""
@@ -241,3 +240,22 @@ class State:
         for table, rows in self.tables.items():
             for key, row in rows.items():
                 yield table, key, row
+
+
+# These are asked for with every peer that is enrolled, and nearly never change.
+
+
+@lru_cache(maxsize=16)
+def _network6(text: str) -> ipaddress.IPv6Network:
+    return ipaddress.IPv6Network(text)
+
+
+@lru_cache(maxsize=16)
+def _networks(text: str) -> tuple[IPNetwork, ...]:
+    return tuple(map(ipaddress.ip_network, text.split()))
+
+
+@lru_cache(maxsize=256)
+def _around(mesh_address: bytes) -> IPNetwork:
+    length = MESH_LENGTH if len(mesh_address) == 16 else 32
+    return ipaddress.ip_network((mesh_address, length), strict=False)
