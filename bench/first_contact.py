@@ -16,11 +16,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from contact import report, steps
+from contact.bound import Bound
 from contact.capture import Capture
 from contact.floor import Floor
 from contact.nebula import Nebula, is_there
 from contact.probe import Prober, Reply, prober
-from contact.report import FLOOR, NEBULA, OURS, Row
+from contact.report import BOUND, FLOOR, NEBULA, OURS, Row
 
 from wgmap.addresses import IPAddress
 from wgmap_agent.runner import statussocket
@@ -48,21 +49,24 @@ class Bench:
         self._capture = stack.enter_context(Capture(steps.taps(self.lab), {DATA_PORT}))
         self._delay_s = 0.0
         self.floor = Floor()
+        self.bound = Bound()
         self.nebula: Nebula | None = None
         self.rows: list[Row] = []
 
     async def open(self, *, nebula: bool) -> None:
         """Start what the lab does not have, and put all of it on one priority."""
         await self.floor.open(self._agents)
+        await self.bound.open(self.lab.servers[0], self._agents)
         if nebula:
             self.nebula = Nebula(self._directory / "nebula", self.lab.servers[0], self._agents)
             self.nebula.open()
-        favour([os.getpid(), *of_lab(self.lab), *self.floor.pids()])
+        favour([os.getpid(), *of_lab(self.lab), *self.floor.pids(), *self.bound.pids()])
 
     async def close(self) -> None:
         """End what ``open`` started."""
         if self.nebula is not None:
             self.nebula.close()
+        await self.bound.close()
         await self.floor.close()
 
     async def measure(
@@ -75,6 +79,8 @@ class Bench:
         for number in range(-WARM_UP, contacts):
             for family in families:
                 rows = [await self._floor(number, family), self._ours(number, family)]
+                if family == 4 and number % 2 == 0:  # in one direction
+                    rows.append(await self._bound())
                 if number < nebula_contacts and family == 4 and self.nebula is not None:
                     rows += self._nebula(self.nebula, number)
                 self.rows += rows if number >= 0 else []
@@ -87,6 +93,11 @@ class Bench:
         self._settle()
         return self._row(FLOOR, family, self._ask(asking, self.floor.eid(asked, family)))
 
+    async def _bound(self) -> Row:
+        await self.bound.reset()
+        self._settle()
+        return self._row(BOUND, 4, self._ask(self._agents[0], self.bound.eid))
+
     def _ours(self, number: int, family: int) -> Row:
         for _ in range(TRIES):
             row = self._ours_once(number, family)
@@ -96,9 +107,7 @@ class Bench:
 
     def _ours_once(self, number: int, family: int) -> Row:
         asking, asked = self._sides(number)
-        for one, other in ((asking, asked), (asked, asking)):
-            statussocket.request(one.socket, {"op": "forget", "eid": str(other.eids[0])})
-        self._settle()
+        self._part(asking, asked)
         self._capture.take()
         eid = asked.eids[0 if family == 4 else 1]
         reply = self._ask(asking, eid)
@@ -108,6 +117,16 @@ class Bench:
         servers = {server.name for server in self.lab.servers}
         requests = [one for one in seen if one.tap in servers and one.kind == "lisp 1"]
         return self._row(OURS, family, reply, len(requests), took)
+
+    def _part(self, asking: AgentEntry, asked: AgentEntry) -> None:
+        """Make strangers of them, also where a second question's push is on its way meanwhile.
+
+        Such a push would leave a peer at the asking side that its other side knows nothing of.
+        """
+        for _ in range(2):
+            for one, other in ((asking, asked), (asked, asking)):
+                statussocket.request(one.socket, {"op": "forget", "eid": str(other.eids[0])})
+            self._settle()
 
     def _nebula(self, nebula: Nebula, number: int) -> list[Row]:
         asking, asked = self._sides(number)

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from contact.steps import ROUTE, STEPS
 
-FLOOR, OURS, NEBULA = "floor", "wgmap", "nebula"
-COLOURS = {FLOOR: "tab:grey", OURS: "tab:blue", NEBULA: "tab:orange"}
+FLOOR, BOUND, OURS, NEBULA = "floor", "bound", "wgmap", "nebula"
+COLOURS = {FLOOR: "tab:grey", BOUND: "tab:green", OURS: "tab:blue", NEBULA: "tab:orange"}
 SLOW_MS = 100.0  # beside the round trips: a contact that needed a repair
 
 

@@ -62,7 +62,9 @@ def prefix_from_bytes(data: bytes) -> IPNetwork:
 
 def host_prefix(address: IPAddress) -> IPNetwork:
     """Return the /32 or /128 of one address."""
-    return ipaddress.ip_network(address)
+    if isinstance(address, IPv4Address):  # from integers: ip_network() writes and reads text
+        return IPv4Network((int(address), 32))
+    return IPv6Network((int(address), 128))
 
 
 def control_address(prefix: IPv6Network, control_key: bytes) -> IPv6Address:

@@ -76,12 +76,17 @@ class UdpEndpoint:
         handler: Handler,
         max_datagram: int = MAX_DATAGRAM,
         max_a_turn: int = MAX_A_TURN,
+        after: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take over a non-blocking socket; ``handler`` gets each datagram and its source."""
+        """Take over a non-blocking socket; ``handler`` gets each datagram and its source.
+
+        ``after`` is called when what was there is read, or ``max_a_turn`` of it.
+        """
         self._socket = opened
         self._handler = handler
         self._max_datagram = max_datagram
         self._max_a_turn = max_a_turn
+        self._after = after
         self.counters = UdpCounters()
 
     def start(self) -> None:
@@ -108,6 +113,10 @@ class UdpEndpoint:
         return True
 
     def _drain(self) -> None:
+        self._read_all()
+        self._after()
+
+    def _read_all(self) -> None:
         for _ in range(self._max_a_turn):
             try:
                 data, source = self._socket.recvfrom(self._max_datagram + 1)

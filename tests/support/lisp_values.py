@@ -86,6 +86,30 @@ records = st.builds(
     flags,
     st.integers(0, 4095),
 )
+usual_records = st.builds(  # as map servers write them
+    Record,
+    eids,
+    tuples(
+        st.builds(
+            Locator,
+            addresses,
+            ports,
+            st.binary(min_size=32, max_size=32),
+            flags,
+            bytes_8,
+            bytes_8,
+            bytes_8,
+            bytes_8,
+            local=flags,
+            probed=flags,
+            reachable=flags,
+        )
+    ),
+    st.integers(0, (1 << 32) - 1),
+    st.sampled_from(Action),
+    flags,
+    st.integers(0, 4095),
+)
 authentications = st.builds(Authentication, bytes_8, bytes_8, st.binary(max_size=40))
 map_requests = st.builds(
     MapRequest,

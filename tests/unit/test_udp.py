@@ -37,7 +37,7 @@ class Inbox:
 @contextmanager
 def endpoint(inbox: Inbox, **limits: int) -> Iterator[tuple[UdpEndpoint, SocketAddress]]:
     opened = open_socket(LOOPBACK, 0)
-    made = UdpEndpoint(opened, inbox.take, **limits)
+    made = UdpEndpoint(opened, inbox.take, **limits)  # type: ignore[arg-type]
     made.start()
     yield made, opened.getsockname()
     made.close()

@@ -159,10 +159,6 @@ class DataPeers:
         peer.renew_at = at
         self.renew_from = min(self.renew_from, at)
 
-    def restore(self, peer: Peer) -> PeerConfig:
-        """Make the whole configuration of a peer that the device has lost."""
-        return PeerConfig(peer.key, peer.endpoint, self.table.prefixes(peer.key))
-
     def _dispute(self, offer: PeerOffer) -> IPNetwork | None:
         return next(
             (
@@ -247,7 +243,7 @@ class DataPeers:
         claims = map(self.table.get, prefixes)
         self.renew(peer, min(claim.expires for claim in claims if claim is not None))
         if installed.created:
-            installed.configs.append(self.restore(peer))
+            installed.configs.append(PeerConfig(peer.key, peer.endpoint, prefixes))
         elif installed.routes or installed.endpoint_changed:
             endpoint = peer.endpoint if installed.endpoint_changed else None
             allowed = prefixes if installed.routes else None

@@ -15,9 +15,7 @@ from wgmap.lisp.mark import OF_REGISTER, Mark, marked
 from wgmap.lisp.messages import (
     CodecError,
     MapNotify,
-    MapNotifyAck,
     MapReply,
-    MapRequest,
 )
 from wgmap.wg.device import DeviceState
 from wgmap.wg.keys import PublicKey
@@ -27,11 +25,13 @@ from wgmap_agent.engine.control import ControlTunnels
 from wgmap_agent.engine.counters import Counters
 from wgmap_agent.engine.data_plane import DataPlane
 from wgmap_agent.engine.intake import Intake
+from wgmap_agent.engine.later import Later
 from wgmap_agent.engine.moves import Budget
 from wgmap_agent.engine.peers import Peer, Phase
+from wgmap_agent.engine.questions import Questions
 from wgmap_agent.engine.registration import Registration
 from wgmap_agent.engine.renewals import Renewals
-from wgmap_agent.engine.requests import Answer, Requests, question
+from wgmap_agent.engine.requests import Answer, Requests
 from wgmap_agent.engine.resolutions import Resolution, Resolutions
 from wgmap_agent.engine.retries import Retries
 from wgmap_agent.engine.server_set import ServerSet
@@ -41,6 +41,7 @@ from wgmap_agent.engine.traces import ServerTrace, Traces
 from wgmap_agent.engine.types import (
     Action,
     CachedPeer,
+    ConfigurePeers,
     EngineStatus,
     Identity,
     PeerStatus,
@@ -78,6 +79,7 @@ class Engine:
         self.counters = Counters()
         self.last_failure: str | None = None
         self._identity = identity
+        self._questions = Questions(identity)
         self._settings = settings
         self._rng = rng
         self._servers = Servers(identity.servers, settings, rng, saved)
@@ -102,6 +104,7 @@ class Engine:
         self._renewals = Renewals(self._plane)
         self._resolutions = Resolutions()
         self._traces = Traces(identity, self._servers, rng)
+        self._later = Later()
         self._retries = Retries(self._plane.data.table, self.counters)
         self._underlay: tuple[IPAddress, ...] = ()
         self._move_at: float | None = None  # a move that waits for the flapping limit
@@ -142,7 +145,7 @@ class Engine:
         if not isinstance(message, MapReply | MapNotify):
             self.counters.add("datagram.unexpected_type")
             return []
-        return self._message(now, server, message)
+        return self._message(now, server, message, data)
 
     def initiation(self, now: float, source: Endpoint, at: float, packet: bytes) -> list[Action]:
         """Take in that ``source`` sent a handshake initiation to the data port, at ``at``.
@@ -203,7 +206,8 @@ class Engine:
 
     def timer(self, now: float) -> list[Action]:
         """Do what is due."""
-        actions = self._retries.due(now, self._registration.saved())
+        actions = self._later.due(now)
+        actions += self._retries.due(now, self._registration.saved())
         if self._move_at is not None and self._move_at <= now:
             self._moves.allows(now)
             actions += self._move(now, changed=self._move_changed)
@@ -230,6 +234,7 @@ class Engine:
     def deadline(self) -> float | None:
         """Return when ``timer`` must be called next; it may lie in the past."""
         times = (
+            self._later.deadline(),
             self._retries.deadline(),
             self._move_at,
             self._registration.deadline(),
@@ -304,16 +309,19 @@ class Engine:
 
     # --------------------------------------------------------------------------------- messages
 
-    def _message(self, now: float, name: str, message: MapReply | MapNotify) -> list[Action]:
+    def _message(
+        self, now: float, name: str, message: MapReply | MapNotify, data: bytes
+    ) -> list[Action]:
         self._heard(now, name)
         if isinstance(message, MapReply):
             return self._reply(now, name, message)
         if isinstance(message, MapNotify):
-            return self._notify(now, name, message)
+            return self._notify(now, name, message, data)
         assert_never(message)
 
     def _heard(self, now: float, name: str) -> None:
-        was_alone = not self._servers.is_any_there(now)
+        in_doubt = self._servers.get(name).heard is None or self._servers.is_silent(now, name)
+        was_alone = in_doubt and not self._servers.is_any_there(now)
         regained = self._servers.heard(now, name)
         self._control.heard(now, self._servers.get(name))
         if regained:
@@ -344,7 +352,7 @@ class Engine:
         self._renewals.answered(now, answer)
         return actions
 
-    def _notify(self, now: float, name: str, notify: MapNotify) -> list[Action]:
+    def _notify(self, now: float, name: str, notify: MapNotify, data: bytes) -> list[Action]:
         if self._traces.notify(name, notify):
             return []
         own = self._answers_register(notify)
@@ -363,7 +371,17 @@ class Engine:
             self._told(now, name, Mark.of(notify.xtr))
         if self._servers.revocations.take_unsaved():
             actions.append(Save(self._registration.saved()))
-        return [*actions, Send(name, self._acknowledgement(name, notify))]
+        ack = Send(name, self._acknowledgement(name, notify, data))
+        if notify.xtr is not None or not any(map(_sets_data_peer, actions)):
+            return [*actions, ack]
+        # A first packet may be on its way to us: what it waits for has the processor first.
+        self._later.add(now + self._settings.acknowledge_s, ack)
+        return actions
+
+    def _acknowledgement(self, name: str, notify: MapNotify, data: bytes) -> bytes:
+        """Make a Map-Notify-Ack; to news it says what is known now, so that more can follow."""
+        ack = codec.acknowledgement(data)
+        return ack if notify.xtr is None else marked(ack, self._servers.mark(name))
 
     def _announce(self, now: float) -> None:
         """Ask for every peer once a new key is acknowledged: our question tells it of the key."""
@@ -400,11 +418,6 @@ class Engine:
         if len(self._cache) and self._servers.revocations.number != before:
             self._cache.changed(now)
 
-    def _acknowledgement(self, name: str, notify: MapNotify) -> bytes:
-        """Make a Map-Notify-Ack; to news it says what is known now, so that more can follow."""
-        ack = codec.encode(MapNotifyAck(notify.nonce, notify.records, xtr=notify.xtr))
-        return ack if notify.xtr is None else marked(ack, self._servers.mark(name))
-
     # ------------------------------------------------------------------------------------ timers
 
     def _probe_servers(self, now: float) -> list[Action]:
@@ -420,8 +433,7 @@ class Engine:
         return actions
 
     def _probe(self, nonce: int) -> bytes:
-        message: MapRequest = question(self._identity, self._identity.prefixes[0], nonce)
-        return codec.encode(message)
+        return self._questions.write(self._identity.prefixes[0], nonce)
 
     def _set_underlay(self, underlay: tuple[IPAddress, ...]) -> None:
         self._underlay = underlay
@@ -470,3 +482,7 @@ class Engine:
             return "silent"
         is_idle = now - peer.activity.data_at > self._settings.standing_s
         return "idle" if is_idle else "up"
+
+
+def _sets_data_peer(action: Action) -> bool:
+    return isinstance(action, ConfigurePeers) and action.tunnel is Tunnel.DATA

@@ -228,12 +228,15 @@ class Intake:
         if at < peer.since:
             self._plane.counters.add("peer.came_early")
         peer.answered = True
-        actions: list[Action] = (
+        again: list[Action] = (
             [Redeliver(packet, at)] if at < peer.since + self._plane.settings.race_s else []
         )
-        actions += self._plane.contact.all_of(now, peer.key, Event.RELEASED)
+        held = self._plane.contact.all_of(now, peer.key, Event.RELEASED)
         self._plane.contact.answered(now, peer.key)
-        return actions + self._plane.let_pass(peer)
+        passing = self._plane.let_pass(peer)
+        # The answer to the first packet needs the route; but what we hold goes before what follows
+        # the route, and behind the initiation.
+        return [*again, *held, *passing] if held else [*passing, *again]
 
     # -------------------------------------------------------------------------- shared by the above
 

@@ -7,7 +7,6 @@ confused server from turning our traffic elsewhere.
 
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network
 
 from wgmap.addresses import Endpoint, IPNetwork
 from wgmap.lisp.messages import Action, Locator, Record
@@ -59,16 +58,15 @@ class Reading:
 
 def overlaps(one: IPNetwork, other: IPNetwork) -> bool:
     """Say whether two prefixes of any family share an address."""
-    if isinstance(one, IPv4Network) and isinstance(other, IPv4Network):
-        return one.overlaps(other)
-    if isinstance(one, IPv6Network) and isinstance(other, IPv6Network):
-        return one.overlaps(other)
-    return False
+    if one.version != other.version:
+        return False
+    shift = one.max_prefixlen - min(one.prefixlen, other.prefixlen)
+    return int(one.network_address) >> shift == int(other.network_address) >> shift
 
 
 def is_inside(prefix: IPNetwork, wide: IPNetwork) -> bool:
     """Say whether a prefix lies in another."""
-    return overlaps(prefix, wide) and prefix.prefixlen >= wide.prefixlen
+    return prefix.prefixlen >= wide.prefixlen and overlaps(prefix, wide)
 
 
 class Reader:

@@ -16,7 +16,10 @@ from typing import NamedTuple
 from wgmap.addresses import IPAddress, IPNetwork
 
 MAX_PACKET = 65_535
-_BROADCAST = IPv4Address("255.255.255.255")
+_NO_HOST_4 = frozenset((0, (1 << 32) - 1))  # unspecified, broadcast
+_LOOPBACK_4 = 127  # 127.0.0.0/8 (RFC 6890)
+_LINK_LOCAL_4 = 169 << 8 | 254  # 169.254.0.0/16
+_LINK_LOCAL_6 = 0xFE80 >> 6  # fe80::/10
 
 
 class Drop(Enum):
@@ -67,14 +70,16 @@ def is_within(address: IPAddress, prefixes: Iterable[IPNetwork]) -> bool:
 
 
 def is_unicast(address: IPAddress) -> bool:
-    """Say whether an address can be one host that is reached over a router."""
-    return not (
-        address.is_multicast
-        or address.is_unspecified
-        or address.is_loopback
-        or address.is_link_local
-        or address == _BROADCAST
-    )
+    """Say whether an address can be one host that is reached over a router.
+
+    By numbers: ``ipaddress`` compares with a network for each question.
+    """
+    number = int(address)
+    if address.version == 4:
+        top = number >> 24
+        multicast, link_local = 224 <= top < 240, number >> 16 == _LINK_LOCAL_4
+        return not (multicast or top == _LOOPBACK_4 or link_local or number in _NO_HOST_4)
+    return not (number >> 120 == 0xFF or number >> 118 == _LINK_LOCAL_6 or number <= 1)
 
 
 def judge(

@@ -81,3 +81,4 @@ class Peer:
     confirmed_at: float | None = None  # and when
     unconfirmed_since: float | None = None  # made of an answer without authority; from when that is
     told_by: frozenset[str] = frozenset()  # the servers that push its changes to us
+    second_planned: bool = False  # and another one is to be asked

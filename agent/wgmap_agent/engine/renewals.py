@@ -27,8 +27,7 @@ class Renewals:
     def __init__(self, plane: DataPlane) -> None:
         self._plane = plane
         self._not_before = float("-inf")
-        self._seconds: deque[tuple[float, PublicKey]] = deque()  # when a second server is asked
-        self._awaited: set[PublicKey] = set()  # whose second question is in there
+        self._seconds: deque[tuple[float, Peer]] = deque()  # when a second server is asked
 
     def due(self, now: float) -> list[Action]:
         """Ask for the peers that are due."""
@@ -107,12 +106,12 @@ class Renewals:
         former = peer.told_by if second else frozenset()
         peer.told_by = former | {server}
         if len(peer.told_by) == 1:
-            self._plan_second(now, peer.key)
+            self._plan_second(now, peer)
 
-    def _plan_second(self, now: float, key: PublicKey) -> None:
-        if key not in self._awaited:  # so there are no more of them than peers were in use lately
-            self._awaited.add(key)
-            self._seconds.append((now + self._plane.settings.staleness_s + SECOND_S, key))
+    def _plan_second(self, now: float, peer: Peer) -> None:
+        if not peer.second_planned:  # so there are no more of them than peers were in use lately
+            peer.second_planned = True
+            self._seconds.append((now + self._plane.settings.staleness_s + SECOND_S, peer))
 
     def _second_at(self) -> float:
         return self._seconds[0][0] if self._seconds else float("inf")
@@ -120,13 +119,12 @@ class Renewals:
     def _ask_seconds(self, now: float, most: int) -> list[Action]:
         actions: list[Action] = []
         while self._second_at() <= now and most > 0:
-            _, key = self._seconds.popleft()
-            self._awaited.discard(key)
-            peer = self._plane.data.peers.get(key)
-            if peer is None:
-                continue
+            _, peer = self._seconds.popleft()
+            peer.second_planned = False
+            if self._plane.data.peers.get(peer.key) is not peer:
+                continue  # it left; if it came back since, it has a plan of its own
             if peer.phase is not Phase.UP:
-                self._plan_second(now, key)
+                self._plan_second(now, peer)
                 continue
             most -= 1
             actions += self._ask_second(now, peer)

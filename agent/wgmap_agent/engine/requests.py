@@ -7,14 +7,13 @@ is used only when no A=1 answer comes within a short while or every server has a
 import random
 from dataclasses import dataclass, field, replace
 
-from wgmap.addresses import IPNetwork, host_prefix
-from wgmap.lisp import codec
-from wgmap.lisp.mark import UNKNOWN, Mark, marked
-from wgmap.lisp.messages import Eid, MapReply, MapRequest, Record, RequestRecord
+from wgmap.addresses import IPNetwork
+from wgmap.lisp.mark import marked
+from wgmap.lisp.messages import MapReply, Record
 from wgmap_agent.engine.cache import Cache
 from wgmap_agent.engine.counters import Counters
 from wgmap_agent.engine.hedging import Hedging
-from wgmap_agent.engine.packets import host_in
+from wgmap_agent.engine.questions import Questions
 from wgmap_agent.engine.schedule import Schedule
 from wgmap_agent.engine.servers import Server, Servers
 from wgmap_agent.engine.settings import Settings
@@ -68,7 +67,7 @@ class Requests:
         counters: Counters,
         cache: Cache,
     ) -> None:
-        self._identity = identity
+        self._questions = Questions(identity)
         self._servers = servers
         self._settings = settings
         self._rng = rng
@@ -338,9 +337,7 @@ class Requests:
         return self._send(now, pending, tuple(others))
 
     def _send(self, now: float, pending: Pending, servers: tuple[Server, ...]) -> list[Action]:
-        datagram = codec.encode(
-            question(self._identity, pending.target, pending.nonce, refresh=pending.refresh)
-        )
+        datagram = self._questions.write(pending.target, pending.nonce, refresh=pending.refresh)
         actions: list[Action] = []
         for server in servers:
             pending.asked.setdefault(server.info.name, now)
@@ -354,21 +351,3 @@ class Requests:
         while nonce in self._pending:
             nonce = self._rng.getrandbits(64)
         return nonce
-
-
-def question(
-    identity: Identity, target: IPNetwork, nonce: int, *, refresh: bool = False
-) -> MapRequest:
-    """Make a Map-Request for one prefix; ``refresh`` sets the s bit (a linearizable answer).
-
-    Its mark is the servers' to be filled in (``marked``).
-    """
-    own = next((one for one in identity.prefixes if one.version == target.version), None)
-    return MapRequest(
-        nonce=nonce,
-        itr_rlocs=(identity.control_address,),
-        records=(RequestRecord(Eid(target, identity.instance)),),
-        source_eid=None if own is None else Eid(host_prefix(host_in(own)), identity.instance),
-        smr_invoked=refresh,
-        xtr=Mark(UNKNOWN, 0).xtr(),
-    )

@@ -38,6 +38,9 @@ class Settings:
     far_rtts: float = 2.0  # a server farther than the nearest by this factor
     far_s: float = 0.01  # and this comes behind the others
     request_give_up_s: float = 10.0  # then the senders are told "unreachable" (configured)
+    # A push that changed peers is acknowledged so much later, behind the handshake that it may be
+    # about: the server repeats it after 50 ms.
+    acknowledge_s: float = 0.003
     max_requests: int = 2048  # flows, and revalidations beside them
     better_answer_s: float = 0.05  # how long, beside 2 RTT, an A=0 answer waits for an A=1 one
     staleness_s: float = 1.0  # S: an A=1 answer that took longer counts as A=0

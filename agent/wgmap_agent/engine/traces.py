@@ -8,10 +8,9 @@ import random
 from dataclasses import dataclass, replace
 
 from wgmap.addresses import IPAddress, host_prefix
-from wgmap.lisp import codec
 from wgmap.lisp.mark import TRACED, Report, marked
 from wgmap.lisp.messages import MapNotify, MapReply
-from wgmap_agent.engine.requests import question
+from wgmap_agent.engine.questions import Questions
 from wgmap_agent.engine.servers import Servers
 from wgmap_agent.engine.types import Action, Identity, Send
 
@@ -38,7 +37,7 @@ class Traces:
     """The last traced questions."""
 
     def __init__(self, identity: Identity, servers: Servers, rng: random.Random) -> None:
-        self._identity = identity
+        self._questions = Questions(identity)
         self._servers = servers
         self._rng = rng
         self._known: dict[IPAddress, dict[tuple[str, int], ServerTrace]] = {}
@@ -49,7 +48,7 @@ class Traces:
         while len(self._known) >= MAX_TRACES:
             del self._known[next(iter(self._known))]
         nonce = self._rng.getrandbits(64)
-        datagram = codec.encode(question(self._identity, host_prefix(eid), nonce))
+        datagram = self._questions.write(host_prefix(eid), nonce)
         names = [server.info.name for server in self._servers.all()]
         self._known[eid] = {(name, nonce): ServerTrace(name, now) for name in names}
         return [

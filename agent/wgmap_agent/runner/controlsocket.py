@@ -6,6 +6,7 @@ tunnel is what proves who a server is.
 """
 
 import errno
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Address
@@ -33,15 +34,18 @@ class ControlSocket:
         self, interface: str, address: IPv6Address, servers: Mapping[str, IPv6Address]
     ) -> None:
         """Bind to ``address``, port 4342, on ``interface``; raises NetworkError."""
-        self._servers = dict(servers)
-        self._known = frozenset(servers.values())
+        self.use(servers)
         self.refused = 0  # datagrams that came from anyone else
         self._socket = udp.open_socket(address, LISP_PORT, interface, RECEIVE_BUFFER)
 
     def use(self, servers: Mapping[str, IPv6Address]) -> None:
         """Know these servers from now on, and no others."""
-        self._servers = dict(servers)
-        self._known = frozenset(servers.values())
+        # As the kernel writes them: reading and writing addresses takes longer than the rest.
+        texts = {
+            name: socket.inet_ntop(socket.AF_INET6, one.packed) for name, one in servers.items()
+        }
+        self._destinations = {name: (text, LISP_PORT) for name, text in texts.items()}
+        self._known = {texts[name]: address for name, address in servers.items()}
 
     def fileno(self) -> int:
         """Return the descriptor, readable when datagrams wait."""
@@ -49,10 +53,10 @@ class ControlSocket:
 
     def send(self, server: str, datagram: bytes) -> None:
         """Send one datagram to port 4342 of a server; raises OSError, and never blocks."""
-        address = self._servers.get(server)
-        if address is None:
+        destination = self._destinations.get(server)
+        if destination is None:
             raise OSError(errno.EDESTADDRREQ, f"no server {server}")
-        self._socket.sendto(datagram, (str(address), LISP_PORT))
+        self._socket.sendto(datagram, destination)
 
     def read(self, limit: int) -> list[Datagram]:
         """Take at most ``limit`` datagrams that wait; raises InterfaceLostError."""
@@ -66,8 +70,8 @@ class ControlSocket:
                 continue  # an ICMP error about a datagram sent before; the engine's timers see it
             except OSError as error:
                 raise InterfaceLostError(f"the control socket: {error.strerror}") from error
-            source = IPv6Address(sender[0].partition("%")[0])
-            if source in self._known and sender[1] == LISP_PORT:
+            source = self._known.get(sender[0])
+            if source is not None and sender[1] == LISP_PORT:
                 taken.append(Datagram(source, data))
             else:
                 self.refused += 1

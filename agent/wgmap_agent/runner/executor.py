@@ -57,6 +57,10 @@ class Routes(Protocol):
         """Add or replace, as one batch; raises WgmapError."""
         ...
 
+    def begin_add(self, prefixes: Sequence[IPNetwork]) -> Awaitable[None] | None:
+        """As ``add``; None: it is done. Raises WgmapError."""
+        ...
+
     async def delete(self, prefixes: Sequence[IPNetwork]) -> None:
         """Remove; absent ones are no error; raises WgmapError."""
         ...
@@ -117,16 +121,19 @@ class Executor:
         return []
 
     def _begin(self, action: Action) -> bool:
-        """Execute one where that needs no waiting; a change of peers may have begun even so."""
+        """Execute one where that needs no waiting; a change may have begun even so."""
         if isinstance(action, ConfigurePeers):
             rest = self._hands.devices[action.tunnel].begin(DeviceConfig(peers=action.peers))
-            self._begun = None if rest is None else (action, rest)
             self._note_configured(action)
-            return rest is None
-        if isinstance(action, _WAITING):
+        elif isinstance(action, AddRoutes):
+            rest = self._hands.routes.begin_add(action.prefixes)
+        elif isinstance(action, _WAITING):
             return False
-        self._at_once(action)
-        return True
+        else:
+            self._at_once(action)
+            return True
+        self._begun = None if rest is None else (action, rest)
+        return rest is None
 
     async def execute(self, actions: Sequence[Action]) -> None:
         """Execute one list in its order; never raises for what a device or the kernel refuses."""
@@ -152,7 +159,7 @@ class Executor:
     def _waiting(self, action: _Waiting) -> Awaitable[None]:
         hands = self._hands
         match action:
-            case ConfigurePeers() if self._begun is not None and self._begun[0] is action:
+            case _ if self._begun is not None and self._begun[0] is action:
                 begun, self._begun = self._begun[1], None
                 return begun
             case ConfigurePeers():

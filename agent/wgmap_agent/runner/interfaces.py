@@ -7,7 +7,7 @@ control tunnel.
 
 import contextlib
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from functools import partial
 from typing import TypeAlias
 
@@ -187,13 +187,19 @@ class DataRoutes:
 
     async def add(self, prefixes: Sequence[IPNetwork]) -> None:
         """Add or replace; raises NetworkError."""
-        routes = [self._sources.route(prefix, self._interface) for prefix in prefixes]
-        await self._network.change_routes(replace=routes)
+        await self._network.change_routes(replace=self._made(prefixes))
+
+    def begin_add(self, prefixes: Sequence[IPNetwork]) -> Awaitable[None] | None:
+        """Add at once where that is possible; see ``Network.begin_routes``."""
+        return self._network.begin_routes(self._made(prefixes))
 
     async def delete(self, prefixes: Sequence[IPNetwork]) -> None:
         """Remove, whatever their source; absent ones are no error. Raises NetworkError."""
         routes = [Route(prefix, self._interface, table=self._table) for prefix in prefixes]
         await self._network.change_routes(delete=routes)
+
+    def _made(self, prefixes: Sequence[IPNetwork]) -> list[Route]:
+        return [self._sources.route(prefix, self._interface) for prefix in prefixes]
 
 
 def _server_changes(

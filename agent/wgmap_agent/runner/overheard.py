@@ -26,6 +26,9 @@ from wgmap_agent.runner import icmp, walltime
 
 RATE = 1000  # messages a second
 TURN_S = 0.05
+# A response is told of so much later: no packet waits for what follows (the first ones have left),
+# and the reply to them has the processor first.
+RESPONSE_S = 0.002
 RECEIVE_BUFFER = 1 << 16  # bytes: some 80 messages
 _ETH_P_IP, _ETH_P_IPV6 = 0x0800, 0x86DD
 _SO_ATTACH_FILTER = 26
@@ -75,6 +78,7 @@ class Overheard:
             self._deafen()
         for one in self._sockets:
             one.close()
+        self._sockets.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -98,11 +102,17 @@ class Overheard:
         if self._turn is None:
             self._turn = asyncio.get_running_loop().call_later(TURN_S, self._next_turn)
         handshake = _read(one)
-        if handshake is not None:
+        if handshake is not None and handshake.is_response:
+            asyncio.get_running_loop().call_later(RESPONSE_S, self._tell, handshake)
+        elif handshake is not None:
             self._event(handshake)
         self._left -= 1
         if self._left <= 0:
             self._deafen()
+
+    def _tell(self, handshake: Handshake) -> None:
+        if self._sockets:
+            self._event(handshake)
 
     def _next_turn(self) -> None:
         self._turn = None

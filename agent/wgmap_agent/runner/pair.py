@@ -93,6 +93,12 @@ class Pair:
             for half, some in self._by_place(prefixes):
                 await half.routes.add(some)
 
+    def begin_add(self, prefixes: Sequence[IPNetwork]) -> Awaitable[None] | None:
+        """Route prefixes without a turn of the loop where that is possible; NetworkError."""
+        if self._next is None and not self._turn.locked():
+            return self._current.routes.begin_add(prefixes)
+        return self.add(prefixes)
+
     async def delete(self, prefixes: Sequence[IPNetwork]) -> None:
         """Remove routes, wherever they go; absent ones are no error. Raises NetworkError."""
         async with self._turn:

@@ -17,6 +17,9 @@ RESUME = 64
 PACKETS_A_TURN = 64  # so that one busy input does not hold up the others
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+# After an event the engine is asked for its deadline so much later: what an event leads to has the
+# processor first, and a burst asks once. No deadline of the engine's is as near.
+LOOK_S = 0.002
 LONGEST_SLEEP_S = 2.0  # the loop's clock stands still while a machine is suspended, ours does not
 
 
@@ -62,7 +65,7 @@ class Pump:
         self._idle = asyncio.Event()
         self._inputs: list[tuple[int, Callable[[], None]]] = []
         self._reading = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None  # none while nothing runs
         self._end = asyncio.Event()
         self._error: WgmapError | None = None
         self._bug: BaseException | None = None
@@ -78,7 +81,7 @@ class Pump:
                 return
             for thing in things:
                 self._queue(event(self._clock(), thing))
-            self._set_timer()
+            self._look_soon()
 
         self._inputs.append((source.fileno(), readable))
 
@@ -88,9 +91,9 @@ class Pump:
         asyncio.get_running_loop().remove_reader(descriptor)
 
     def take(self, actions: list[Action]) -> None:
-        """Have done what the engine has just decided, and look at its deadline again."""
+        """Have done what the engine has just decided, and look at its deadline again soon."""
         self._queue(actions)
-        self._set_timer()
+        self._look_soon()
 
     def _queue(self, actions: list[Action]) -> None:
         """Do at once what needs no waiting, where it is its turn; queue the rest."""
@@ -193,6 +196,14 @@ class Pump:
             self._timer.cancel()
             self._timer = None
 
+    def _look_soon(self) -> None:
+        """Have the timer run within LOOK_S; it finds out what is due."""
+        loop = asyncio.get_running_loop()
+        soon = loop.time() + LOOK_S
+        if self._timer is None or self._timer.when() > soon:
+            self._clear_timer()
+            self._timer = loop.call_at(soon, self._on_timer)
+
     def _set_timer(self) -> None:
         self._clear_timer()
         deadline = self._engine.deadline()
@@ -205,6 +216,5 @@ class Pump:
         now = self._clock()
         deadline = self._engine.deadline()
         if deadline is not None and deadline <= now:
-            self.take(self._engine.timer(now))
-        else:
-            self._set_timer()
+            self._queue(self._engine.timer(now))
+        self._set_timer()

@@ -32,7 +32,9 @@ class Responder:
     def __init__(self, service: Service, udp: socket.socket, state_dir: Path) -> None:
         """Take over a bound, non-blocking UDP socket; the replica's is in the state directory."""
         self._service = service
-        self._udp = UdpEndpoint(udp, self._datagram, MAX_DATAGRAM, READ_A_TURN)
+        self._udp = UdpEndpoint(
+            udp, self._datagram, MAX_DATAGRAM, READ_A_TURN, after=self._after_reading
+        )
         self._backlog = Backlog(service.counters)
         self._serving = False
         self._feed = state_dir / SOCKET_NAME
@@ -105,7 +107,11 @@ class Responder:
         at = now()
         if self._service.admits(data, where, at):
             self._backlog.add(data, where, at)
-            self._serve_soon()
+
+    def _after_reading(self) -> None:
+        if self._backlog and not self._serving:
+            self._serving = True
+            self._serve()  # without a turn of the loop: nothing else waits
 
     def _serve_soon(self) -> None:
         if not self._serving:

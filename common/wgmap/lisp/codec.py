@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TypeAlias, assert_never
 
 from wgmap.addresses import IPAddress
-from wgmap.lisp import lcaf, writer
+from wgmap.lisp import lcaf, usual, writer
 from wgmap.lisp.encapsulation import Packet, encode_packet, read_packet
 from wgmap.lisp.messages import (
     Authentication,
@@ -160,7 +160,7 @@ def _encode_map_request(message: MapRequest) -> bytes:
         _nonce(message.nonce),
         encode_host_eid(message.source_eid),
         *map(lcaf.write_node, message.itr_rlocs),
-        *map(_encode_request_record, message.records),
+        *map(encode_request_record, message.records),
     ]
     if message.map_reply_record is not None:
         parts.append(encode_record(message.map_reply_record))
@@ -185,7 +185,8 @@ def _request_bits(message: MapRequest) -> int:
     )
 
 
-def _encode_request_record(record: RequestRecord) -> bytes:
+def encode_request_record(record: RequestRecord) -> bytes:
+    """Write one EID that is asked for; raises ValueError."""
     head = bytes((SUBSCRIBE * record.subscribe, record.eid.prefix.prefixlen))
     return head + encode_eid(record.eid)
 
@@ -345,6 +346,11 @@ def map_notify_ack_header(nonce: int, count: int = 1) -> bytes:
     return _first_word(TYPE_MAP_NOTIFY_ACK, 0, count) + _nonce(nonce) + bytes(4)
 
 
+def acknowledgement(notify: bytes) -> bytes:
+    """Return the Map-Notify-Ack to a Map-Notify that needs no authentication: it repeats it."""
+    return bytes((TYPE_MAP_NOTIFY_ACK << 4 | notify[0] & 0x0F,)) + notify[1:]
+
+
 # ------------------------------------------------------------ 8: Encapsulated Control Message
 
 # +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
@@ -416,7 +422,7 @@ def _nonce(nonce: int) -> bytes:
 
 
 def _read_records(reader: Reader, word: int) -> tuple[Record, ...]:
-    return tuple(read_record(reader) for _ in range(word & 0xFF))
+    return tuple(usual.read(reader) or read_record(reader) for _ in range(word & 0xFF))
 
 
 def _encode_records(records: tuple[Record, ...]) -> bytes:

@@ -5,6 +5,8 @@ After dnspython's wire parser: a restricted region is read in full or the datagr
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from struct import Struct
+from typing import Any
 
 from wgmap.lisp.messages import CodecError
 
@@ -36,6 +38,20 @@ class Reader:
     def unsigned(self, size: int) -> int:
         """Read a big-endian integer of ``size`` bytes."""
         return int.from_bytes(self.take(size), "big")
+
+    def unpack(self, layout: Struct) -> tuple[Any, ...] | None:
+        """Read a fixed layout; None, and nothing is read, where the region has fewer bytes."""
+        start = self.offset
+        if start + layout.size > self._end:
+            return None
+        self.offset = start + layout.size
+        return layout.unpack_from(self._data, start)
+
+    def ahead(self, distance: int, size: int) -> int:
+        """Look at an integer further on, without reading; 0 where the region ends before it."""
+        start = self.offset + distance
+        stop = start + size
+        return int.from_bytes(self._data[start:stop]) if stop <= self._end else 0
 
     def finish(self) -> None:
         """Refuse bytes that nothing has read."""

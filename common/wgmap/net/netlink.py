@@ -6,7 +6,7 @@ import fcntl
 import ipaddress
 import socket
 import struct
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -51,6 +51,7 @@ IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE = 0x08, 0x20, 0x40
 _INDEX_REQUEST = struct.Struct("=16si20x")  # ifreq: name, index
 _Encoder: TypeAlias = Callable[[Route, int, int, int], bytes]
 _Request: TypeAlias = tuple[Route, "partial[bytes]"]
+_Waiting: TypeAlias = dict[int, tuple[Route, bool]]  # by sequence; whether it is a deletion
 _VANISHED = {errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENODEV, errno.ENETDOWN}
 
 
@@ -224,36 +225,87 @@ class Network:
         A route to delete that is gone is no error. Where the kernel refuses some, the others
         are changed all the same, and the first refusal is raised.
         """
-        requests = [
+        async with self._turn:
+            refused = await self._change(self._requests(replace, delete))
+        if refused:
+            raise refused[0]
+
+    def begin_routes(self, replace: Iterable[Route]) -> Awaitable[None] | None:
+        """Replace routes at once where that is possible: None when it is done; NetworkError.
+
+        Else what is returned is to be awaited, as ``change_routes`` is.
+        """
+        requests = self._requests(replace, ())
+        if self._turn.locked() or len(requests) > IN_FLIGHT:
+            return self.change_routes(replace)
+        waiting = self._ask(requests)
+        refused = self._answered(waiting)
+        if waiting:
+            return self._rest(waiting, refused)
+        if refused:
+            raise refused[0]
+        return None
+
+    def _requests(self, replace: Iterable[Route], delete: Iterable[Route]) -> list[_Request]:
+        return [
             (route, partial(encode, route, self._route_index(route, encode)))
             for encode, routes in ((replace_route, replace), (delete_route, delete))
             for route in routes
         ]
+
+    async def _change(self, requests: Sequence[_Request]) -> list[NetworkError]:
         refused: list[NetworkError] = []
+        for start in range(0, len(requests), IN_FLIGHT):
+            waiting = self._ask(requests[start : start + IN_FLIGHT])
+            refused += self._answered(waiting)
+            refused += await self._late(waiting)
+        return refused
+
+    async def _rest(self, waiting: _Waiting, refused: list[NetworkError]) -> None:
         async with self._turn:
-            for start in range(0, len(requests), IN_FLIGHT):
-                refused += await self._exchange(requests[start : start + IN_FLIGHT])
+            refused += await self._late(waiting)
         if refused:
             raise refused[0]
 
-    async def _exchange(self, requests: Sequence[_Request]) -> list[NetworkError]:
-        waiting: dict[int, tuple[Route, bool]] = {}
+    def _ask(self, requests: Sequence[_Request]) -> _Waiting:
+        waiting: _Waiting = {}
         data = bytearray()
         for route, encode in requests:
             self._sequence = (self._sequence + 1) & 0xFFFFFFFF
             data += encode(PROTOCOL, self._sequence)
             waiting[self._sequence] = route, encode.func is delete_route
-        refused = []
+        if data:
+            with _errors("change routes"):
+                self._routes.send(data)
+        return waiting
+
+    def _answered(self, waiting: _Waiting) -> list[NetworkError]:
+        """Take the answers that are there: the kernel works while we send."""
+        refused: list[NetworkError] = []
+        with _errors("change routes"):
+            while waiting:
+                try:
+                    answer = self._routes.recv(RECEIVE_BYTES)
+                except BlockingIOError:
+                    break
+                refused += self._refusals(waiting, answer)
+        return refused
+
+    async def _late(self, waiting: _Waiting) -> list[NetworkError]:
+        refused: list[NetworkError] = []
         loop = asyncio.get_running_loop()
         with _errors("change routes"):
-            # The kernel works while we send; the answers are there when that returns.
-            self._routes.send(data)
             while waiting:
                 answer = await loop.sock_recv(self._routes, RECEIVE_BYTES)
-                for sequence, code in parse_acknowledgements(answer):
-                    # Not ours: left over from a change that was cancelled.
-                    if (request := waiting.pop(sequence, None)) and code:
-                        refused += self._refusal(*request, code)
+                refused += self._refusals(waiting, answer)
+        return refused
+
+    def _refusals(self, waiting: _Waiting, answer: bytes) -> list[NetworkError]:
+        refused: list[NetworkError] = []
+        for sequence, code in parse_acknowledgements(answer):
+            # Not ours: left over from a change that was cancelled.
+            if (request := waiting.pop(sequence, None)) and code:
+                refused += self._refusal(*request, code)
         return refused
 
     def _refusal(self, route: Route, deleting: bool, code: int) -> list[NetworkError]:

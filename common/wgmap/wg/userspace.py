@@ -7,6 +7,7 @@ as well: stopping a unit ends all processes of its control group.)
 
 import asyncio
 import contextlib
+import ctypes
 import errno
 import os
 import re
@@ -33,6 +34,11 @@ RECEIVE_BYTES = 64 * 1024
 PROMPT_BYTES = 4096  # a change of this size is waited for, for at most
 PROMPT_MS = 2
 LOG_TAIL_BYTES = 400
+# Go's scheduler looks after its threads every 20 us while one of them was busy a moment ago, and
+# each look takes the processor from whoever has it. The kernel may put looks off by so much; beyond
+# 0.5 ms packets themselves wait for them.
+SLACK_NS = 200_000
+_PR_SET_TIMERSLACK, _PR_GET_TIMERSLACK = 29, 30  # prctl(2); inherited by what is started
 _NAME = re.compile(r"[A-Za-z0-9_=+.-]{1,15}")
 _BROKEN = (ConnectionError, asyncio.IncompleteReadError, FileNotFoundError)
 
@@ -281,7 +287,7 @@ class UserspaceBackend:
         await _check_absent(interface)
         # setsid --fork: the process is nobody's child, so it neither ends with us nor becomes a
         # zombie. -f: it must listen itself, because the listener's pid is how it is found.
-        with self._output(interface) as output:
+        with self._output(interface) as output, _slack(SLACK_NS):
             launcher = await asyncio.create_subprocess_exec(
                 *("setsid", "--fork", program, "-f", interface),
                 env={"PATH": os.environ.get("PATH", os.defpath), "LOG_LEVEL": "error"},
@@ -328,6 +334,18 @@ class UserspaceBackend:
         except OSError:
             return ""
         return f"({' / '.join(data.decode(errors='replace').split(chr(10))).strip(' /')})"
+
+
+@contextmanager
+def _slack(nanoseconds: int) -> Iterator[None]:
+    """Have what is started meanwhile by this thread run with a timer slack."""
+    prctl = ctypes.CDLL(None).prctl
+    before = prctl(_PR_GET_TIMERSLACK, 0, 0, 0, 0)
+    prctl(_PR_SET_TIMERSLACK, nanoseconds, 0, 0, 0)
+    try:
+        yield
+    finally:
+        prctl(_PR_SET_TIMERSLACK, before, 0, 0, 0)
 
 
 def socket_path(interface: str) -> Path:

@@ -22,6 +22,7 @@ from wgmap.addresses import Endpoint, control_address
 from wgmap.clock import now
 from wgmap.net.netlink import Network
 from wgmap.wg.device import Backend, Device, DeviceConfig, PeerConfig
+from wgmap.wg.kernel import KernelBackend
 from wgmap.wg.keys import PrivateKey
 from wgmap_cluster.config import ControlSection
 from wgmap_cluster.fsm.rows import PeerRow
@@ -102,6 +103,8 @@ class Machines:
         """Take away everything that runs on the server's machine, and so its interface."""
         for pid in self.server.pids():
             os.kill(pid, signal.SIGKILL)
+        if isinstance(self.backend, KernelBackend):  # no process carries it
+            self.server.ip("link", "delete", self.section.interface)
         wait_until(lambda: not _has(self.server, self.section.interface), "the interface is gone")
 
 

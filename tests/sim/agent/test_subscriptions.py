@@ -64,6 +64,21 @@ def test_the_second_server_is_asked_once_for_each_contact_and_later() -> None:
     assert counted(first, "mapping.revalidated") == 0
 
 
+def test_a_peer_that_left_and_came_back_waits_for_its_second_question_anew() -> None:
+    lab = met(0.02)
+    first, second = lab.hosts
+    lab.world.run(STALENESS_S - 0.2)
+    for host, other in ((first, second), (second, first)):
+        assert host.engine is not None
+        host._do(host.engine.forget(lab.world.now, other.eid))
+    first.ping(second.eid)
+    lab.world.run(STALENESS_S)
+    assert peer_of(first, second).stood_at is not None
+    assert counted(first, "mapping.second_server") == 0, "the first contact's is void"
+    lab.world.run(LATER_S)
+    assert counted(first, "mapping.second_server") == 1
+
+
 def test_when_a_server_is_gone_for_good_everything_is_told_by_two_others_again() -> None:
     lab = met(0.02, agents=6)
     first, others = lab.hosts[0], lab.hosts[1:]

@@ -20,6 +20,30 @@ def test_addresses_of_both_families() -> None:
     assert packets.read(ip_packet(A6, B6, b"x")) == Header(A6, B6)
 
 
+EDGES = [
+    ipaddress.ip_address(int(ipaddress.ip_network(text)[at]) + shift)
+    for text in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4")
+    for at in (0, -1)
+    for shift in (-1, 0, 1)
+    if 0 <= int(ipaddress.ip_network(text)[at]) + shift < 1 << 32
+] + [ipaddress.ip_address(text) for text in ("::", "::1", "::2", "fe7f::", "fe80::", "febf::ff",
+                                             "fec0::", "feff::", "ff00::", "ffff::")]  # fmt: skip
+
+
+@given(st.sampled_from(EDGES) | st.ip_addresses())
+def test_one_host_is_what_the_library_takes_for_none_of_the_others(
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> None:
+    other = (
+        address.is_multicast
+        or address.is_unspecified
+        or address.is_loopback
+        or address.is_link_local
+        or str(address) == "255.255.255.255"
+    )
+    assert packets.is_unicast(address) is not other
+
+
 @pytest.mark.parametrize(
     "packet",
     [

@@ -3,7 +3,7 @@
 import errno
 import ipaddress
 import struct
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import pytest
@@ -78,6 +78,9 @@ class World:
     async def add(self, prefixes: Sequence[IPNetwork]) -> None:
         self.happened.append(("routes", len(self.data.peers)))
         self.routes |= set(prefixes)
+
+    def begin_add(self, prefixes: Sequence[IPNetwork]) -> Awaitable[None] | None:
+        return self.add(prefixes)
 
     async def delete(self, prefixes: Sequence[IPNetwork]) -> None:
         self.routes -= set(prefixes)

@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support import lisp_values as values
-from support.lisp_check import check_bytes
+from support.lisp_check import accept, check_bytes, check_record
+from wgmap.lisp import usual
 from wgmap.lisp.codec import (
+    acknowledgement,
     decode,
     encode,
     map_notify_ack_header,
@@ -27,6 +29,7 @@ from wgmap.lisp.messages import (
     Message,
     Record,
 )
+from wgmap.lisp.reader import Reader
 from wgmap.lisp.records import encode_record
 
 VECTORS = Path(__file__).parents[2] / "vectors"
@@ -77,6 +80,29 @@ def test_joined_records_are_the_message(nonce: int, records: list[Record]) -> No
     assert map_notify_header(nonce, count) + joined == encode(MapNotify(nonce, tuple(records)))
     acknowledged = encode(MapNotifyAck(nonce, tuple(records)))
     assert map_notify_ack_header(nonce, count) + joined == acknowledged
+
+
+@settings(max_examples=400)
+@given(values.usual_records, st.data())
+def test_a_usual_record_is_read_quickly_and_as_the_general_reader_does(
+    record: Record, data: st.DataObject
+) -> None:
+    whole = encode_record(record)
+    assert usual.read(Reader(whole)) == record
+    mutated = bytearray(whole)
+    position = data.draw(st.integers(0, len(mutated) - 1))
+    mutated[position : position + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=3))
+    check_record(bytes(mutated))
+
+
+def test_a_notify_is_acknowledged_by_its_own_bytes() -> None:
+    for seed in SEEDS:
+        message = accept(seed)
+        if isinstance(message, MapNotify) and not message.authentication.data:
+            ack = MapNotifyAck(
+                message.nonce, message.records, message.authentication, xtr=message.xtr
+            )
+            assert decode(acknowledgement(seed)) == ack
 
 
 @given(st.binary(max_size=300))
