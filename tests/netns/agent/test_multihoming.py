@@ -116,4 +116,5 @@ async def test_a_silent_link_is_left_and_taken_again_when_it_returns(
             settled = len(back.sent)
             await asyncio.sleep(1.0)
         assert [number for number in back.lost if number > settled] == []
-        assert one.status()["counters"]["peer.way_back"] >= 1
+        # Each end has several ways to the other: the first of them to try takes both back.
+        assert sum(end.status()["counters"].get("peer.way_back", 0) for end in (one, two)) >= 1
