@@ -15,8 +15,10 @@ from wgmap_agent.engine.peers import Peer, Trial, WayBack
 from wgmap_agent.engine.types import Action, ConfigurePeers, Tunnel
 
 CHANGE_AFTER_TRIES = 2  # questions for a silent peer: it may have moved, or we may have
-SETS = 3  # of the first way in one trial, before anything comes from there
-HOLD_ON = 12  # times as long as an unanswered trial may one take whose way works
+SETS = 3  # of the first way in one trial, before anything is seen to come from there
+PROBES = 16  # in a row: each is answered over the way it came, beside all that a flow has under way
+LOOK_FOR = 4  # times as long as where nothing at all comes is one looked at while data flows,
+HOLD_ON = 12  # and one whose way works is held on to
 
 
 class Ways:
@@ -62,7 +64,8 @@ class Ways:
         trial.seen = None
         self._plane.touched(peer)
         change = PeerConfig(peer.key, peer.ways[0], update_only=True)
-        return [ConfigurePeers(Tunnel.DATA, (change,)), *self._plane.probe(peer)]
+        probes = [action for _ in range(PROBES) for action in self._plane.probe(peer)]
+        return [ConfigurePeers(Tunnel.DATA, (change,)), *probes]
 
     def _judge(self, now: float, peer: Peer, trial: Trial, state: PeerState) -> list[Action]:
         _note(now, peer, trial, state)
@@ -73,11 +76,13 @@ class Ways:
             peer.endpoint, peer.way_back = peer.ways[0], WayBack()
             return []
         passed = now - trial.since
-        if passed >= lasts * (HOLD_ON if trial.works else 1):
+        # Nothing comes at all, or what comes of the first way is not seen for all that comes else.
+        nothing = not trial.works and held >= lasts
+        if nothing or passed >= lasts * (HOLD_ON if trial.works else LOOK_FOR):
             return self._end(peer)
         if trial.held_since is not None:
             return self._plane.probe(peer)  # its answer shows that the way works, if it does
-        again = trial.works or (trial.sets < SETS and passed >= lasts * trial.sets / SETS)
+        again = trial.works or (trial.sets < SETS and passed >= lasts * trial.sets)
         return self._try(peer, trial) if again else []
 
     def _end(self, peer: Peer) -> list[Action]:

@@ -192,15 +192,25 @@ def on_the_second_way() -> Peered:
     return one
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.02, 0.08])
-@pytest.mark.parametrize("period", [0.005, 0.01, 0.05, 1.0])
+@pytest.mark.parametrize(
+    ("delay", "period"),
+    [
+        (0.0, 0.001),
+        (0.0, 1.0),
+        (0.02, 0.001),
+        (0.02, 0.01),
+        (0.02, 1.0),
+        (0.08, 0.005),
+        (0.08, 0.05),
+    ],
+)
 def test_the_way_back_is_taken_while_data_flows(delay: float, period: float) -> None:
     one = on_the_second_way()
     road = Road(one, delay, period)
     while not one.counter("peer.way_back"):
-        assert one.now < 40, "four tries"
+        assert one.now < 14, "the first try"
         road.run(one.now + 0.1)
-    road.run(one.now + 5)
+    road.run(one.now + 2)
     assert (one.endpoint, road.source) == (FIRST, FIRST)
     assert one.counter("peer.way_back") == 1
 
@@ -219,7 +229,8 @@ def test_a_way_that_is_dead_is_not_taken_and_tried_more_seldom(delay: float, per
     road.run(one.now + 2)
     assert one.endpoint == SECOND
     waits = [b - a for a, b in itertools.pairwise(tried)]
-    assert waits == pytest.approx([4, 8], abs=3.0)  # readings are 2 s apart
+    # Readings are 2 s apart, and the trial itself takes up to 2 s.
+    assert waits == pytest.approx([4, 8], abs=4.5)
     assert one.counter("peer.way_back") == 0
     # Three times in each try the flow loses what is sent until something comes on the other way;
     # where only echoes come, at the most all of the trial (the round trip is not known here).
