@@ -83,6 +83,14 @@ def _reporting(path: Path, action: str) -> Iterator[None]:
         raise LogError(msg) from error
 
 
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
 class _RealFile:
     def __init__(self, path: Path, flags: int) -> None:
         self._path = path
@@ -146,12 +154,11 @@ class RealDisk:
     def replace(self, source: Path, target: Path) -> None:
         """See Disk."""
         with _reporting(target, "replace"):
+            new = not target.exists()
             source.replace(target)
-            directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            _sync_directory(target.parent)
+            if new:  # and so is the directory, perhaps
+                _sync_directory(target.parent.parent)
 
     def remove(self, path: Path) -> None:
         """See Disk."""

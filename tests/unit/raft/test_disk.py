@@ -32,6 +32,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 def test_a_file_takes_anothers_place_durably(calls: list[tuple[str, str]], tmp_path: Path) -> None:
     """The content before the name, and the name before anything is built on it."""
     disk, target = RealDisk(), tmp_path / "file"
+    target.write_bytes(b"old")
     del calls[:]
     file = disk.create(beside(target, ".new"))
     file.write(b"content")
@@ -41,6 +42,19 @@ def test_a_file_takes_anothers_place_durably(calls: list[tuple[str, str]], tmp_p
     assert [name for _, name in calls] == [*["file.new"] * 3, tmp_path.name]
     assert [call for call, _ in calls] == ["write", "fdatasync", "replace", "fsync"]
     assert target.read_bytes() == b"content"
+
+
+def test_a_first_file_is_durable_with_its_directory(
+    calls: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    """A state directory that was made just before it would be lost with all that is in it."""
+    directory = tmp_path / "state"
+    directory.mkdir()
+    wal = WriteAheadLog(RealDisk(), directory / "raft.wal")
+    wal.set_term(1, "a")
+    wal.sync()
+    wal.close()
+    assert [name for call, name in calls if call == "fsync"] == ["state", tmp_path.name]
 
 
 def test_a_cut_is_durable(calls: list[tuple[str, str]], tmp_path: Path) -> None:
