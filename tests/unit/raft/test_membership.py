@@ -4,6 +4,7 @@ import pytest
 
 from support.raftrig import Rig, RigWire
 from support.simdisk import SimDisk
+from wgmap_cluster.raft import bridging
 from wgmap_cluster.raft.interface import Member, Outcome, Proposal
 from wgmap_cluster.raft.membership import Change
 from wgmap_cluster.raft.settings import Settings
@@ -20,6 +21,12 @@ def change(rig: Rig, name: str, *, add: bool, member: Member) -> list[Proposal]:
 
 def names(rig: Rig, server: str) -> set[str]:
     return {member.name for member in rig.nodes[server].membership.members}
+
+
+def wire(rig: Rig, server: str) -> RigWire:
+    found = rig.nodes[server]._wire
+    assert isinstance(found, RigWire)
+    return found
 
 
 def with_d(rig: Rig) -> None:
@@ -243,3 +250,26 @@ def test_a_server_that_was_away_takes_the_new_disk_of_another_one(entries: int) 
     assert away.others.admit("b", new)
     assert not away.others.admit("b", stores["b"])  # the old disk is of no use any more
     assert rig.crash("c").others.admit("b", new)
+
+
+def test_a_server_that_does_not_know_the_leader_learns_of_it() -> None:
+    """Seed 401013: b was added while c was away, and leads; c has no connection with it."""
+    rig = Rig()
+    rig.elect("a")
+    rig.run(0.2)
+    removed = change(rig, "a", add=False, member=rig.members[1])
+    rig.run(0.2)
+    assert removed[0].outcome is Outcome.APPLIED
+    rig.isolate("c")
+    for _ in range(20):
+        added = change(rig, "a", add=True, member=rig.members[1])
+        rig.run(0.2, "ab")
+        if added[0].outcome is Outcome.APPLIED:
+            break
+    rig.elect("b", "ab")
+    assert rig.members[1] not in wire(rig, "c").members
+    rig.connect("a", "c")
+    rig.run(bridging.PATIENCE_S + 2.0)
+    assert names(rig, "c") == set("abc")
+    assert rig.members[1] in wire(rig, "c").members
+    assert {node.leader for node in rig.nodes.values()} == {"a"}
