@@ -32,6 +32,7 @@ class Ways:
         tries = 0 if peer.recovery is None else peer.recovery.tries
         if tries < CHANGE_AFTER_TRIES or not self._plane.next_way(peer):
             return []
+        peer.way_back = WayBack()
         return [self._set(peer)]
 
     def watch(self, now: float, peer: Peer) -> list[Action]:
@@ -73,7 +74,7 @@ class Ways:
         held = -1.0 if trial.held_since is None else now - trial.held_since
         if trial.works and held >= lasts:
             self._plane.counters.add("peer.way_back")
-            peer.endpoint, peer.way_back = peer.ways[0], WayBack()
+            peer.endpoint, peer.way_back = peer.ways[0], self._later(peer)
             return []
         passed = now - trial.since
         # Nothing comes at all, or what comes of the first way is not seen for all that comes else.
@@ -86,10 +87,16 @@ class Ways:
         return self._try(peer, trial) if again else []
 
     def _end(self, peer: Peer) -> list[Action]:
-        """Go on with the other way; the next try comes later than this one did."""
-        wait = min(2 * peer.way_back.wait, self._plane.settings.way_back_cap_s)
-        peer.way_back = WayBack(wait=wait)
+        """Go on with the other way."""
+        peer.way_back = self._later(peer)
         return [self._set(peer)]
+
+    def _later(self, peer: Peer) -> WayBack:
+        """Wait longer for the next try, also after one that went well.
+
+        The peer may like another way better: then both ends would change it for ever.
+        """
+        return WayBack(wait=min(2 * peer.way_back.wait, self._plane.settings.way_back_cap_s))
 
     def _set(self, peer: Peer) -> Action:
         self._plane.touched(peer)

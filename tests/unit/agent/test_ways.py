@@ -253,3 +253,19 @@ def test_a_peer_that_went_to_another_of_its_ways_by_itself_is_tried_at_its_first
     road.run(20.0)
     assert one.counter("peer.way_back") == 1
     assert one.endpoint == FIRST
+
+
+def test_a_peer_that_likes_another_way_better_is_tried_more_and_more_seldom() -> None:
+    one = on_the_second_way()
+    road = Road(one, 0.02, 0.05)
+    won: list[float] = []
+    while len(won) < 4:
+        assert one.now < 100
+        road.run(one.now + 0.1)
+        if one.counter("peer.way_back") > len(won):
+            won.append(one.now)
+            one.endpoint = SECOND  # it goes over there whenever we are back
+            road.there.clear()
+            road.back.clear()
+    waits = [b - a for a, b in itertools.pairwise(won)]
+    assert waits == pytest.approx([4, 8, 16], abs=4.5)
