@@ -27,29 +27,30 @@ _TRACED = "TracerPid:\t"
 
 
 @asynccontextmanager
-async def _injected(pid: int, *arguments: str) -> AsyncIterator[None]:
+async def injected(pid: int, *arguments: str) -> AsyncIterator[None]:
     """Have strace change what a process's system calls do, while it lives."""
-    async with _strace(pid, Path("/dev/null"), *arguments):
+    async with traced(pid, Path("/dev/null"), *arguments):
         yield
 
 
 @asynccontextmanager
-async def _strace(pid: int, out: Path, *arguments: str) -> AsyncIterator[None]:
+async def traced(pid: int, out: Path, *arguments: str) -> AsyncIterator[None]:
+    """Have strace write down what a process does, while it lives."""
     argv = ["strace", "-f", "-qq", "-o", str(out), *arguments, "-p", str(pid)]
     strace = await asyncio.create_subprocess_exec(
         *argv, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
     )
     try:
-        await until_true(lambda: _traced(pid) or not removal.alive(pid), "strace")
+        await until_true(lambda: _has_tracer(pid) or not removal.alive(pid), "strace")
         yield
     finally:
         with suppress(ProcessLookupError):
             strace.send_signal(signal.SIGTERM)
         await strace.wait()
-    await until_true(lambda: not _traced(pid), "strace lets go")
+    await until_true(lambda: not _has_tracer(pid), "strace lets go")
 
 
-def _traced(pid: int) -> bool:
+def _has_tracer(pid: int) -> bool:
     with suppress(OSError):
         status = Path(f"/proc/{pid}/status").read_text()
         return status.partition(_TRACED)[2][:1] not in ("", "0")
@@ -70,7 +71,7 @@ async def slow_disk(site: Site, rng: Random) -> AsyncIterator[Effect]:
     delay = rng.randint(*SLOW_MS) * 1000
     before = await _syncs_us(site, name)
     inject = f"inject={SYNCS}:delay_enter={delay}"
-    async with _injected(pid, "-e", f"trace={SYNCS}", "-e", inject):
+    async with injected(pid, "-e", f"trace={SYNCS}", "-e", inject):
 
         async def look() -> bool:
             return await _syncs_us(site, name) >= before + delay
@@ -93,7 +94,7 @@ async def _broken_disk(
     name, pid = _victim(site, rng)
     inject = f"inject={calls}:error={error}"
     only = ("-P", str(_log(site, name))) if log_only else ()
-    async with _injected(pid, *only, "-e", f"trace={calls}", "-e", inject):
+    async with injected(pid, *only, "-e", f"trace={calls}", "-e", inject):
         await until_true(lambda: not removal.alive(pid), f"{name} ends where its disk fails")
     yield Effect((name,), ("replica",))
     await replaced(site, name, "replica", pid)
@@ -143,7 +144,7 @@ async def power_loss(site: Site, rng: Random) -> AsyncIterator[Effect]:
         for name, pid in pids.items():
             assert pid is not None, "the replica runs"
             only = ("-P", str(_log(site, name)), "-e", f"trace={WRITES},{SYNCS}")
-            await stack.enter_async_context(_strace(pid, traces[name], *only))
+            await stack.enter_async_context(traced(pid, traces[name], *only))
         await asyncio.sleep(rng.uniform(*TRACED_S))
         await processes.kill([pid for name in names for pid in site.pids(name)])
     for name in names:
