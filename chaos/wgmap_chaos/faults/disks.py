@@ -15,6 +15,7 @@ from wgmap_chaos.faults.effect import until, until_true
 from wgmap_chaos.faults.kind import Effect, Kind
 from wgmap_chaos.faults.site import SERVER_ROLES, Site, replaced
 from wgmap_chaos.lab import removal
+from wgmap_cluster.raft.node import WAL_NAME
 
 SLOW_MS = (50, 400)
 SYNCS = "fsync,fdatasync"
@@ -172,8 +173,7 @@ def unsynced(trace: str) -> int:
 
 def _log(site: Site, name: str) -> Path:
     """Return the file of a server's log."""
-    (found,) = site.server(name).state_dir.glob("*wal*")
-    return found
+    return site.server(name).state_dir / WAL_NAME
 
 
 @asynccontextmanager
