@@ -35,6 +35,20 @@ def gap_table(histories: Iterable[History]) -> str:
     return _as_markdown(_gaps(gap for history in histories for gap in figures.gaps(history)))
 
 
+def run_table(judged: Iterable[tuple[History, Sequence[Verdict]]]) -> str:
+    """Return what was run and what came of it, a line each, as Markdown."""
+    head = ("commit", "seed", "servers", "agents", "minutes", "faults", "calls", "verdict")
+    return _as_markdown([head, *(_run_row(*one) for one in judged)])
+
+
+def _run_row(history: History, verdicts: Sequence[Verdict]) -> Sequence[str]:
+    run = history.run
+    failed = [f"{one.judge}: {one.word}" for one in verdicts if not one.held]
+    sizes = (f"{run.seed}", f"{run.servers}", f"{run.agents}", f"{run.minutes:g}")
+    counts = (f"{len(history.faults)}", f"{len(history.calls)}")
+    return (run.commit, *sizes, *counts, ", ".join(failed) or "held")
+
+
 # ---------------------------------------------------------------------------------- tables
 
 

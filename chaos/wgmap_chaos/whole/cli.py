@@ -1,4 +1,4 @@
-"""The command lines of ``wgmap-chaos run``, ``judge`` and ``gaps``."""
+"""The command lines of ``wgmap-chaos run``, ``judge``, ``runs`` and ``gaps``."""
 
 import argparse
 import json
@@ -30,7 +30,7 @@ class BrokenPromiseError(WgmapError):
 
 
 def add_commands(groups: "Groups") -> None:
-    """Add the commands ``run``, ``judge`` and ``gaps``."""
+    """Add the commands ``run``, ``judge``, ``runs`` and ``gaps``."""
     whole = groups.add_parser("run", help="chaos over the whole product, and a verdict")
     whole.add_argument("--scenario", type=Path, help="a TOML file; default: all faults")
     for name, kind in (("seed", int), ("servers", int), ("agents", int), ("minutes", float)):
@@ -43,6 +43,10 @@ def add_commands(groups: "Groups") -> None:
     judge.add_argument("--json", action="store_true")
     judge.add_argument("--out", type=Path, help="write the report there, too")
     judge.set_defaults(run=_judge)
+
+    runs = groups.add_parser("runs", help="what was run, and the verdicts, a line each")
+    runs.add_argument("histories", type=Path, nargs="+", metavar="HISTORY")
+    runs.set_defaults(run=_runs)
 
     gaps = groups.add_parser("gaps", help="how long nothing worked, over many histories")
     gaps.add_argument("histories", type=Path, nargs="+", metavar="HISTORY")
@@ -92,6 +96,11 @@ def _judge(options: argparse.Namespace) -> None:
 
 def _gaps(options: argparse.Namespace) -> None:
     print(writing.gap_table(file.read(path) for path in options.histories))
+
+
+def _runs(options: argparse.Namespace) -> None:
+    histories = map(file.read, options.histories)
+    print(writing.run_table((one, judges.judge(one)) for one in histories))
 
 
 def _require_held(verdicts: Sequence[Verdict]) -> None:

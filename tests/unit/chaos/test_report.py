@@ -86,4 +86,7 @@ def test_page_and_summary_say_the_same(history: History, tmp_path: Path) -> None
     assert "never / never" in summary
     assert "data:image/png;base64," in page
     assert (tmp_path / writing.PLOT).read_bytes().startswith(b"\x89PNG")
+    table = writing.run_table([(history, judges.judge(history))])
+    assert "| abc | 7 | 3 | 2 | 1 | 2 | 14 |" in table
+    assert "staleness: not tested" in table
     assert "| kill | 4 |" in writing.gap_table([history, history])
