@@ -1,5 +1,5 @@
 # Two commands do everything: `make demo` and `make test`. The others are for people who work on it.
-.PHONY: all setup docs demo test test-promises test-kernel test-matrix check fuzz format clean mutants bench-log chaos chaos-mutants chaos-log \
+.PHONY: all setup docs audit demo test test-promises test-kernel test-matrix check fuzz format clean mutants bench-log chaos chaos-mutants chaos-log \
         bench-moves bench-first-contact bench-failover bench-storms bench-registers sim-agent \
         wheelhouse package lint-rollout test-rollout
 
@@ -25,6 +25,12 @@ check: setup
 # The documents as a site, build/site; a warning is an error.
 docs: setup
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
+
+# Known weaknesses of what hosts are installed from; fails where the advisories cannot be reached.
+audit: setup
+	python3 -m venv build/audit
+	build/audit/bin/python -m pip install --quiet pip-audit
+	build/audit/bin/pip-audit --strict --disable-pip --requirement deploy/requirements.lock
 
 demo: setup
 	@scripts/as-root .venv/bin/python -m wgmap_chaos.demo

@@ -18,11 +18,12 @@ DEFAULT_SOCKET: Path = AgentSection.model_fields["socket"].default
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     return finish("wgmap-agent", lambda: options.command(options))
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     # SUPPRESS: an option given before the subcommand is not reset by the subcommand's default.
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--socket", type=Path, help=f"the agent's socket ({DEFAULT_SOCKET})")

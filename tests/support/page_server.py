@@ -46,7 +46,7 @@ def past(minutes: int = 60) -> list[Sample]:
     samples: list[Sample] = []
     for number in range(count):
         load = 900 + 250 * math.sin(number / 40) + rng.uniform(-60, 60)
-        slow = 0.0025 if rng.random() > 0.08 else 0.01
+        slow = 0.0025 if rng.random() > 0.004 else 0.01
         samples.append(
             {
                 "time": (now - timedelta(seconds=EVERY_S * (count - number))).isoformat(),
@@ -54,7 +54,7 @@ def past(minutes: int = 60) -> list[Sample]:
                 "lookup_p50_s": 0.00025 if load < 1050 else 0.0005,
                 "lookup_p99_s": slow,
                 "registers_per_s": round(load / 30, 1),
-                "sync_p99_s": rng.choice([0.001, 0.001, 0.0025, 0.005]),
+                "sync_p99_s": 0.001 if rng.random() > 0.02 else 0.005,
                 "shed_per_s": 0.0,
             }
         )

@@ -29,11 +29,11 @@ _PEER_VALUES = ("name_new", "prefix", "endpoint_allow", "control_key", "lisp_key
 
 def parse(argv: list[str] | None = None) -> tuple[Command, argparse.Namespace]:
     """Read the arguments; exits with 2 and a usage line where they are wrong."""
-    parser = _parser()
+    root = parser()
     options = argparse.Namespace(
         socket=Path(os.environ.get(SOCKET_VARIABLE) or DEFAULT_SOCKET), json=False
     )
-    parser.parse_args(argv, options)
+    root.parse_args(argv, options)
     command: Command = options.command
     _check(options.parser, options)
     return command, options
@@ -57,7 +57,8 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error("--lisp-auth without --lisp-key")
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     shared = common()
     text = "Operate a wgmap cluster through the admin socket of any of its servers."
     parser = argparse.ArgumentParser(

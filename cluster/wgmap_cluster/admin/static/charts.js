@@ -7,9 +7,9 @@ const HEIGHT = 100;
 const POINTS = 120; // drawn at most: more is noise at this size
 
 const CHARTS = [
-  { title: "Lookup latency", unit: took, names: ["lookup_p99_s", "lookup_p50_s"], says: "p99, dashed p50" },
+  { title: "Lookup, p99 and p50", unit: took, names: ["lookup_p99_s", "lookup_p50_s"] },
   { title: "Lookups a second", unit: number, names: ["lookups_per_s"] },
-  { title: "Disk sync", unit: took, names: ["sync_p99_s"], says: "p99" },
+  { title: "Disk sync, p99", unit: took, names: ["sync_p99_s"] },
   { title: "Registers a second", unit: number, names: ["registers_per_s"] },
 ];
 
@@ -63,8 +63,7 @@ function figure(chart, samples) {
 }
 
 function says(chart, most) {
-  const top = most ? `top ${chart.unit(most)}` : "nothing yet";
-  return chart.says ? `${chart.says}; ${top}` : top;
+  return most ? `top ${chart.unit(most)}` : "nothing yet";
 }
 
 function line(samples, name, most) {
