@@ -48,6 +48,7 @@ class Fleet:
             "all": {
                 "vars": {
                     "ansible_user": "root",
+                    "ansible_python_interpreter": "/usr/bin/python3",
                     "common_wheelhouse": str(self.wheelhouse),
                     "common_overlay": OVERLAY,
                     "agent_jitter_s": 2,

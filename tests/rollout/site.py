@@ -177,7 +177,7 @@ class Site:
         return {
             "ANSIBLE_COLLECTIONS_PATH": str(REPOSITORY / "build/ansible"),
             "ANSIBLE_PRIVATE_KEY_FILE": str(self.key),
-            "ANSIBLE_SSH_ARGS": " ".join((*self._ssh_options(), "-o", "ControlPersist=60s")),
+            "ANSIBLE_SSH_ARGS": " ".join((*self._ssh_options(), "-o", "ControlPersist=600s")),
             "ANSIBLE_HOST_KEY_CHECKING": "false",
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_PIPELINING": "true",
