@@ -239,14 +239,14 @@ class Site:
             f" --network-namespace-path=/run/netns/{machine.netns} --resolv-conf=off"
             " --timezone=off --link-journal=no --console=read-only"
         )
-        log = (machine.root.parent / "console").open("ab")
-        return subprocess.Popen(
-            ["unshare", "-m", "bash", "-c", script],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+        with (machine.root.parent / "console").open("ab") as log:
+            return subprocess.Popen(
+                ["unshare", "-m", "bash", "-c", script],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
     def _await_ssh(self, machine: Machine) -> None:
         end = time.monotonic() + BOOT_S
