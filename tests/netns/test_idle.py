@@ -60,7 +60,8 @@ def test_idle_peers_go_on_both_sides_and_come_back(
     assert lab.ping(one, other) is not None
     for agent in pair:
         wait_until(lambda a=agent: keepalives(lab, a) == ["off"], "the keepalive is cleared")  # type: ignore[misc]
-        assert len(routes(lab, agent)) == 2
+        # No packet waits for it, so it is made a moment after the first reply.
+        wait_until(lambda a=agent: len(routes(lab, a)) == 2, "both are routed")  # type: ignore[misc]
     for agent in pair:
         wait_until(lambda a=agent: not peers(lab, a), "it goes", IDLE_S + SLACK_S)  # type: ignore[misc]
         assert routes(lab, agent) == []
