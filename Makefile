@@ -91,7 +91,7 @@ bench-log: setup
 	.venv/bin/python bench/log.py
 	.venv/bin/python bench/log_recovery.py
 
-# First contacts beside preconfigured tunnels, 0 and 20 ms one way (7 minutes); and Nebula, where
+# First contacts beside preconfigured tunnels, 0 and 20 ms one way (9 minutes); and Nebula, where
 # it is installed.
 bench-first-contact: setup
 	@scripts/as-root .venv/bin/python bench/first_contact.py
