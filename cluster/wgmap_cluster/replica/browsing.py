@@ -78,7 +78,7 @@ class Term(NamedTuple):
 def mapping_order(key: PrefixKey) -> Order:
     """Order mappings by instance, family, address and length."""
     instance, prefix = key
-    return instance, len(prefix), prefix[1:], prefix[0]
+    return b"%08x%02x%b%b" % (instance, len(prefix), prefix[1:], prefix[:1])
 
 
 class Browser:
@@ -113,14 +113,18 @@ async def _walk(
     wanted: Wanted,
 ) -> Page[tuple[K, R]]:
     rows = iter(list(table.items()))
-    first: list[tuple[Order, K, R]] = []
+    first: list[tuple[Order, K, R]] = []  # the smallest so far, in order
     total = 0
     while piece := list(islice(rows, REST_ROWS)):
         found = [(order(key), key, row) for key, row in piece if matches(key, row)]
         total += len(found)
         if wanted.after is not None:
             found = [each for each in found if each[0] > wanted.after]
-        first = heapq.nsmallest(wanted.limit + 1, first + found, key=itemgetter(0))
+        if len(first) > wanted.limit:  # nearly all of a large table is beyond what is shown
+            last = first[-1][0]
+            found = [each for each in found if each[0] < last]
+        if found:
+            first = heapq.nsmallest(wanted.limit + 1, first + found, key=itemgetter(0))
         await asyncio.sleep(0)
     shown = [(key, row) for _, key, row in first[: wanted.limit]]
     return Page(shown, total, len(first) > wanted.limit)
@@ -128,6 +132,8 @@ async def _walk(
 
 def _peer_matcher(state: State, wanted: Wanted) -> Callable[[str, PeerRow], bool]:
     term = Term.read(wanted.search)
+    if not term.text and wanted.instance is None and wanted.state is None:
+        return _any
 
     def matches(name: str, row: PeerRow) -> bool:
         if wanted.instance is not None and row.instance != wanted.instance:
@@ -137,6 +143,10 @@ def _peer_matcher(state: State, wanted: Wanted) -> Callable[[str, PeerRow], bool
         return not term.text or _is_peer(term, name, row)
 
     return matches
+
+
+def _any(_key: object, _row: object) -> bool:
+    return True
 
 
 def _is_peer(term: Term, name: str, row: PeerRow) -> bool:
@@ -157,6 +167,8 @@ def _state(state: State, name: str, row: PeerRow) -> str:
 
 def _mapping_matcher(wanted: Wanted) -> Callable[[PrefixKey, MappingRow], bool]:
     term = Term.read(wanted.search)
+    if not term.text and wanted.instance is None:
+        return _any
 
     def matches(key: PrefixKey, row: MappingRow) -> bool:
         if wanted.instance is not None and key[0] != wanted.instance:
