@@ -175,7 +175,7 @@ MUTANTS = (
     Mutant(
         "no pre-vote",
         "elections.py",
-        "if self._won_question or self.transfer or not self._node.voters():",
+        "if self._won_question or self._asked_to_stand or not self._node.voters():",
         "if self.member:",
         test="test_elections.py::test_a_server_that_was_cut_off_disturbs_nobody",
     ),
