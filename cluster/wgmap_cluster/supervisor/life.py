@@ -13,6 +13,7 @@ from wgmap.clock import now
 
 ENVIRONMENT = "WGMAP_LIFE_FD"  # not an argument: whoever runs as a child inherits it
 BEAT_S = 1.0
+AWAY_S = 5.0  # between two looks, each second: the supervisor itself stood still
 _READ = 4096
 
 
@@ -33,7 +34,8 @@ class Listener:
         """Open a pipe; ``write_fd`` is the child's."""
         self._read_fd, self.write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._patience = patience
-        self._overdue_at = now() + patience.start_s
+        self._looked_at = now()
+        self._overdue_at = self._looked_at + patience.start_s
 
     def handed_over(self) -> None:
         """Close the child's end here, once it has it."""
@@ -41,11 +43,19 @@ class Listener:
         self.write_fd = -1
 
     def is_silent(self) -> bool:
-        """Tell whether the child has said nothing for too long."""
+        """Tell whether the child has said nothing for too long.
+
+        A time in which nobody looked does not count: the machine was suspended, and the child
+        with it.
+        """
+        at = now()
+        away_s, self._looked_at = at - self._looked_at, at
+        if away_s > AWAY_S:
+            self._overdue_at += away_s
         with contextlib.suppress(BlockingIOError):
             if os.read(self._read_fd, _READ):
-                self._overdue_at = now() + self._patience.silent_s
-        return now() > self._overdue_at
+                self._overdue_at = at + self._patience.silent_s
+        return at > self._overdue_at
 
     def close(self) -> None:
         """Close what is open."""

@@ -13,6 +13,7 @@ from support.netns import alive
 from support.supervised import ROLES, Server, wait_for
 from wgmap.errors import ConfigError, WgmapError
 from wgmap_cluster.main import main
+from wgmap_cluster.supervisor import life
 from wgmap_cluster.supervisor.children import Child
 from wgmap_cluster.supervisor.life import Patience
 from wgmap_cluster.supervisor.reload import reload
@@ -53,6 +54,25 @@ async def test_a_child_that_hangs_is_killed_and_started_again(
     assert pids[0] != pids[1]
     assert pids[0] is not None
     assert not alive(pids[0])
+
+
+def test_a_time_in_which_nobody_looked_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine was suspended for an hour, and the child's next sign of life is on its way."""
+    at = 1000.0
+    monkeypatch.setattr(life, "now", lambda: at)
+    listener = life.Listener(Patience(start_s=120.0, silent_s=30.0))
+    try:
+        os.write(listener.write_fd, b"+")
+        assert not listener.is_silent()
+        at += 3600.0
+        assert not listener.is_silent(), "it could not say anything"
+        for _ in range(29):
+            at += 1.0
+            assert not listener.is_silent()
+        at += 2.0
+        assert listener.is_silent(), "but now it could"
+    finally:
+        listener.close()
 
 
 async def test_a_child_that_lives_is_left_alone(server: Server) -> None:
