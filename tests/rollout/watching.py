@@ -58,24 +58,23 @@ def watching(source: str, target: str, eid: str, socket: Path) -> Iterator[Watch
     watched = Watched()
     command = [sys.executable, "-m", "rollout.watching", source, target, eid, str(socket)]
     paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    process = subprocess.Popen(
+    with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": paths},
-    )
-    assert process.stdout is not None
-    try:
-        assert process.stdout.readline() == "started\n"
-        yield watched
-        out, _ = process.communicate("", timeout=END_S)
-        found = json.loads(out)
-        found["failed"] = Counter(found["failed"])
-        watched.__dict__.update(found)
-    finally:
-        process.kill()
-        process.wait()
+    ) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "started\n"
+            yield watched
+            out, _ = process.communicate("", timeout=END_S)
+            found = json.loads(out)
+            found["failed"] = Counter(found["failed"])
+            watched.__dict__.update(found)
+        finally:
+            process.kill()
 
 
 async def _watch(source: str, target: str, eid: str, socket: Path) -> Watched:
