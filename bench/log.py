@@ -147,7 +147,7 @@ class Process:
         directory = base / f"{kind}{number}"
         directory.mkdir()
         arguments = ["--serve", kind, str(number), json.dumps(addresses), str(directory)]
-        self._process = subprocess.Popen(  # noqa: S603  # ourselves
+        self._process = subprocess.Popen(
             [sys.executable, __file__, *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )  # fmt: skip

@@ -78,7 +78,7 @@ class Process:
 
     def start(self) -> None:
         arguments = ["--serve", self.name, json.dumps(self._members), str(self.directory)]
-        self._process = subprocess.Popen(  # noqa: S603  # ourselves
+        self._process = subprocess.Popen(
             [sys.executable, __file__, *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip

@@ -73,7 +73,7 @@ class Nebula:
 
     def _start(self, host: HostEntry) -> None:
         argv = ["nebula", "-config", str(self._directory / f"{host.name}.yml")]
-        process = subprocess.Popen(  # noqa: S603  # our own arguments
+        process = subprocess.Popen(
             shell.inside(host.netns, argv),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -95,7 +95,7 @@ class Nebula:
 
     def _cert(self, command: str, *arguments: str) -> None:
         argv = ["nebula-cert", command, *arguments]
-        subprocess.run(argv, cwd=self._directory, check=True)  # noqa: S603  # our own arguments
+        subprocess.run(argv, cwd=self._directory, check=True)
 
     def _config(self, host: HostEntry) -> dict[str, object]:
         """Return a configuration: JSON is YAML."""

@@ -1,0 +1,1 @@
+"""Map-Requests as fast as they are answered: the responder beside servers in C."""
