@@ -1,0 +1,1 @@
+"""The same lookup over three protocols in one control tunnel."""
