@@ -1,7 +1,7 @@
 # Two commands do everything: `make demo` and `make test`. The others are for people who work on it.
 .PHONY: all setup docs audit demo test test-promises test-kernel test-matrix check fuzz format clean mutants bench-log chaos chaos-mutants chaos-log \
         bench-moves bench-first-contact bench-failover bench-storms bench-registers sim-agent \
-        bench-control-channel bench-scalability \
+        bench-control-channel bench-scalability bench-data-plane \
         wheelhouse package lint-rollout test-rollout
 
 PYTEST ?= .venv/bin/pytest
@@ -102,11 +102,16 @@ bench-scalability: setup
 	mkdir -p build
 	.venv/bin/python bench/scalability.py --out build
 
-# The same lookup by LISP, gRPC and HTTP in one control tunnel (2 minutes). gRPC is installed only here.
+# The same lookup by LISP, gRPC and HTTP in one control tunnel (2 minutes); installs gRPC.
 bench-control-channel: setup
 	.venv/bin/python -m pip install --quiet grpcio grpcio-tools
 	mkdir -p build
 	@scripts/as-root .venv/bin/python bench/control_channel.py --out build
+
+# Data through an on-demand tunnel and through one made by hand (2 minutes); wants iperf3.
+bench-data-plane: setup
+	mkdir -p build
+	@scripts/as-root .venv/bin/python bench/data_plane.py --out build
 
 # 100,000 peers that repeat their register every minute, beside lookups (some minutes).
 bench-registers: setup
