@@ -4,6 +4,11 @@ import os
 import signal
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# What a test asks is never how fast the machine is: a busy one fails nothing.
+settings.register_profile("wgmap", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("wgmap")
 
 
 def pytest_configure() -> None:
