@@ -95,9 +95,9 @@ async def _registered(site: Site, name: str) -> None:
 
 
 KINDS = (
-    Kind("an agent moves", "underlay", move, agents=1),
-    Kind("both ends move", "underlay", double_jump, agents=2),
-    Kind("kill an agent", "agents", kill_agent, agents=1),
-    Kind("reboot an agent", "agents", reboot_agent, agents=1),
-    Kind("reboot an agent, no server lives", "servers", reboot_agent_alone, agents=1),
+    Kind("an agent moves", "underlay", move, servers=1, agents=1),
+    Kind("both ends move", "underlay", double_jump, servers=1, agents=2),
+    Kind("kill an agent", "agents", kill_agent, servers=1, agents=1),
+    Kind("reboot an agent", "agents", reboot_agent, servers=1, agents=1),
+    Kind("reboot an agent, no server lives", "servers", reboot_agent_alone, servers=1, agents=1),
 )

@@ -17,13 +17,16 @@ KINDS = (
 
 
 def choose(names: Sequence[str], server_count: int, agent_count: int) -> list[Kind]:
-    """Return the kinds that are named (none: all) and possible; raises ConfigError."""
+    """Return the kinds that are named (none: all) and possible; ConfigError where none is."""
     by_name = {kind.name: kind for kind in KINDS}
     for name in names:
         if name not in by_name:
             raise ConfigError(f"no fault is called {name!r}; there is {', '.join(by_name)}")
     wanted = [by_name[name] for name in names] if names else list(KINDS)
-    return [one for one in wanted if one.servers <= server_count and one.agents <= agent_count]
+    possible = [k for k in wanted if k.servers <= server_count and k.agents <= agent_count]
+    if not possible:
+        raise ConfigError(f"none of these faults is possible with {server_count} servers")
+    return possible
 
 
 def order(kinds: Sequence[Kind], rng: Random, together: float) -> Iterator[tuple[Kind, ...]]:

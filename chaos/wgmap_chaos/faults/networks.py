@@ -172,8 +172,8 @@ KINDS = (
     Kind("ring of servers", "mesh", ring),
     Kind("halves of servers", "mesh", halves),
     Kind("bridge of servers", "mesh", bridge, servers=5),
-    Kind("an agent without servers", "agents", agent_from_servers, agents=1),
-    Kind("an agent that hears no server", "agents", deaf_agent, agents=1),
-    Kind("agents apart", "underlay", agents_apart, agents=2),
-    Kind("loss and delay", "underlay", bad_underlay),
+    Kind("an agent without servers", "agents", agent_from_servers, servers=1, agents=1),
+    Kind("an agent that hears no server", "agents", deaf_agent, servers=1, agents=1),
+    Kind("agents apart", "underlay", agents_apart, servers=1, agents=2),
+    Kind("loss and delay", "underlay", bad_underlay, servers=1),
 )

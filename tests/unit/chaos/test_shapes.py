@@ -41,6 +41,8 @@ def test_kinds_are_chosen_by_name_and_size() -> None:
     assert "bridge of servers" not in {kind.name for kind in catalogue.choose([], 3, 3)}
     with pytest.raises(ConfigError, match="no fault is called 'nonsense'"):
         catalogue.choose(["nonsense"], 3, 2)
+    with pytest.raises(ConfigError, match="none of these faults is possible with 1 servers"):
+        catalogue.choose(["kill the leader"], 1, 2)
 
 
 def test_the_same_seed_brings_the_same_faults_and_each_comes_in_turn() -> None:
