@@ -179,7 +179,11 @@ class Watch:
         if verdict is Suspicion.FOUND:
             plane.counters.add("peer.found_again")
             return self._clear_keepalive(peer)
-        return [] if peer.recovery is not None else self._ways.watch(now, peer)
+        return [] if peer.recovery is not None else self._at_rest(now, peer)
+
+    def _at_rest(self, now: float, peer: Peer) -> list[Action]:
+        """See to a peer that is heard; a former run that looked for it left its keepalive on."""
+        return [*self._clear_keepalive(peer), *self._ways.watch(now, peer)]
 
     def _look_for(self, now: float, peer: Peer) -> list[Action]:
         plane = self._plane
