@@ -75,15 +75,16 @@ class Claim:
     datagram: bytes
     message: MapRegister
 
-    def addresses(self) -> set[IPAddress]:
-        """Return the locators that are right only if the control tunnel comes from there."""
+    @property
+    def asked(self) -> frozenset[IPAddress]:
+        """The locators that are right only if the control tunnel comes from there."""
         allowed = _networks(self.row)
-        return {
+        return frozenset(
             locator.address
             for record in self.message.records
             for locator in record.locators
             if not _inside(locator.address, allowed)
-        }
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,14 @@ import asyncio
 import ipaddress
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from wgmap.addresses import IPAddress
 from wgmap.clock import now
 from wgmap.log import Log
 from wgmap.metrics.families import Histogram
 from wgmap.wg.device import DeviceError
-from wgmap_cluster.feed import Answer, Forward, Source
+from wgmap_cluster.feed import Answer, Forward
 from wgmap_cluster.fsm.registration import classify, is_in_force
 from wgmap_cluster.fsm.results import Applied, Refused, Registered, Taken
 from wgmap_cluster.raft.interface import Outcome, Proposal
@@ -31,6 +31,7 @@ from wgmap_cluster.replica.admission import (
 from wgmap_cluster.replica.core import Core
 from wgmap_cluster.replica.notify import answer
 from wgmap_cluster.replica.proposing import NotReadByAllError
+from wgmap_cluster.replica.repetitions import Known, Repetitions, stands
 
 MAX_IN_FLIGHT = 4096  # peers whose register is being committed; more: dropped and counted
 PROPOSAL_S = 1.5  # for all attempts at one register
@@ -51,14 +52,22 @@ class Outer(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class Job:
-    """A register with the way back to who sent it."""
+class Asked(NamedTuple):
+    """A register as it came, with the way back to who sent it."""
 
-    admitted: Admitted
-    source: Source
+    forward: Forward
     reply: Reply
     came_at: float
+
+
+@dataclass(slots=True)
+class Job:
+    """A register that was admitted."""
+
+    admitted: Admitted
+    claimed: Claim
+    outer: tuple[IPAddress, ...]  # where the tunnel was found to come from
+    asked: Asked
 
 
 @dataclass(slots=True)
@@ -86,6 +95,7 @@ class Registrar:
         self._outer = outer
         self._fresh = fresh
         self._seen = seen
+        self._repetitions = Repetitions()
         self._lanes: dict[Hashable, Lane] = {}
         self._checking = 0
         self.took = Histogram()  # from its coming to the answer
@@ -99,8 +109,9 @@ class Registrar:
         """Take one datagram; the answer, if there is one, goes to ``reply``, now or later."""
         self._counters.count("register.received")
         try:
-            source = as_address(forward.source[0])
-            claimed = claim(self._core.machine.state, source, forward.datagram)
+            source, state = as_address(forward.source[0]), self._core.machine.state
+            known = self._repetitions.find(state, source, forward.datagram)
+            claimed = known or claim(state, source, forward.datagram)
         except AdmissionError as error:
             self._refused(error)
             return
@@ -108,30 +119,35 @@ class Registrar:
             self._counters.count("register.overload")
             return
         self._checking += 1
-        self._core.spawn(self._check(claimed, forward.source, reply, now()))
+        self._core.spawn(self._check(claimed, Asked(forward, reply, now())))
 
-    async def _check(self, claimed: Claim, source: Source, reply: Reply, came_at: float) -> None:
+    async def _check(self, claimed: Claim | Known, asked: Asked) -> None:
         """Look where the tunnel comes from, and admit the register or not."""
         try:
             outer = await self._outer_of(claimed)
-            admitted = admit(self._core.machine.state, claimed, outer)
+            state = self._core.machine.state
+            if isinstance(claimed, Known):
+                if outer == claimed.outer and stands(state, claimed):
+                    self._repeated(claimed, asked)
+                    return
+                source = as_address(asked.forward.source[0])
+                claimed = claim(state, source, asked.forward.datagram)
+            self._admitted(Job(admit(state, claimed, outer), claimed, outer, asked))
         except AdmissionError as error:
             self._refused(error)
         except DeviceError as error:
             self._counters.count("register.tunnel_unknown")
             _LOG.warning("cannot tell where a control tunnel comes from", reason=error)
-        else:
-            self._admitted(Job(admitted, source, reply, came_at))
         finally:
             self._checking -= 1
 
-    async def _outer_of(self, claimed: Claim) -> tuple[IPAddress, ...]:
+    async def _outer_of(self, claimed: Claim | Known) -> tuple[IPAddress, ...]:
         """Return the one address that needs it and has it: the tunnel comes from there.
 
         Looking on would mean another reading of the device, and a register waits for it.
         """
         control = ipaddress.ip_address(claimed.row.control_address)
-        for address in claimed.addresses():
+        for address in claimed.asked:
             if await self._outer.is_outer(control, address):
                 return (address,)
         return ()
@@ -152,7 +168,20 @@ class Registrar:
         else:
             self._counters.count(f"register.{standing.taken}")
             self._seen(admitted.peer)
-            self._answer(job, standing)
+            said = self._answer(job, standing)
+            if said is not None and standing.taken is Taken.REPEATED and not admitted.row.lisp_key:
+                state = self._core.machine.state
+                self._repetitions.keep(state, job.claimed, job.outer, admitted.dropped, said)
+
+    def _repeated(self, known: Known, asked: Asked) -> None:
+        if known.dropped:
+            self._counters.count("register.locators_dropped", known.dropped)
+        if not self._fresh():
+            self._counters.count("register.not_fresh")
+            return
+        self._counters.count(f"register.{Taken.REPEATED}")
+        self._seen(known.peer)
+        self._say(asked, known.answer)
 
     def _standing(self, admitted: Admitted) -> Registered | None:
         """Return what is answered without a log entry, None where one is needed."""
@@ -240,11 +269,15 @@ class Registrar:
             case other:
                 raise AssertionError(f"a register ended as {other!r}")
 
-    def _answer(self, job: Job, registered: Registered) -> None:
+    def _answer(self, job: Job, registered: Registered) -> bytes | None:
         datagram = answer(job.admitted, registered)
         if datagram is not None:
-            self.took.observe(now() - job.came_at)
-            job.reply(Answer(job.source, datagram))
+            self._say(job.asked, datagram)
+        return datagram
+
+    def _say(self, asked: Asked, datagram: bytes) -> None:
+        self.took.observe(now() - asked.came_at)
+        asked.reply(Answer(asked.forward.source, datagram))
 
 
 def _lane(admitted: Admitted) -> Hashable:

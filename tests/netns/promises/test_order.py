@@ -2,12 +2,14 @@
 
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from support.lab import Lab, wait_until
 from support.voice import Voice, ports, silenced
 from wgmap.clock import now
+from wgmap.lisp.messages import MapNotify
 from wgmap_chaos.lab.inventory import AgentEntry
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.timeout(240)]
@@ -72,6 +74,41 @@ def test_registers_in_any_order_over_all_servers_end_with_the_greatest(
             greatest = voice.register_bytes(base + last, port=40_000 + last)
             assert ports(voice.register(rng.choice(lab.file.servers), greatest)) == {40_000 + last}
             assert served(lab, voice, silent) == 3 * [{40_000 + last}]
+
+
+@contextmanager
+def unlike_ways(lab: Lab, agent: AgentEntry) -> Iterator[None]:
+    """Put the servers at unlike distances from an agent: 10, 50 and 130 ms one way."""
+    ways = dict(zip((server.name for server in lab.file.servers), (0, 40, 120), strict=True))
+    with lab.underlay(delay_ms=10):
+        for name, extra_ms in ways.items():
+            lab.chaos("divert", agent.name, name, str(extra_ms))
+        try:
+            yield
+        finally:
+            for name in ways:
+                lab.chaos("divert", agent.name, name, "0")
+
+
+def test_registers_that_race_over_ways_of_unlike_length(
+    lab: Lab, silent: AgentEntry, base: int
+) -> None:
+    """The last ones are there first: each is acknowledged as itself, or told what is newer."""
+    count, told = 90, dict[int, set[int]]()
+    with unlike_ways(lab, silent), Voice(silent) as voice:
+        for number in range(count):
+            datagram = voice.register_bytes(base + number, port=40_000 + number)
+            # The newer, the nearer: so the order of their coming is nearly the reverse.
+            voice.send(lab.file.servers[2 - number * 3 // count], datagram)
+        for _, message in voice.heard(now() + 1.5):
+            if isinstance(message, MapNotify) and message.nonce >= base:
+                told.setdefault(message.nonce - base, set()).update(ports(message))
+        last = voice.register_bytes(base + count - 1, port=40_000 + count - 1)
+        for server in reversed(lab.file.servers):
+            assert ports(voice.register(server, last)) == {40_000 + count - 1}
+        assert served(lab, voice, silent) == 3 * [{40_000 + count - 1}]
+    assert count - 1 in told, "the newest was there first"
+    assert all(found == {40_000 + number} for number, found in told.items()), told
 
 
 def test_a_version_that_one_server_served_never_goes_back(
