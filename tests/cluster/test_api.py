@@ -14,12 +14,9 @@ from support.api_server import Api, serving
 ST = Path(sys.executable).with_name("schemathesis")
 EXAMPLES = 1000 if os.environ.get("WGMAP_LONG") else 20  # of each operation
 # Without a token all that is not known counts against the source, so the answer becomes 429: the
-# tokens have tests of their own. /v1/peers/import is also the path of a peer with that name. What a
-# schema cannot say (a prefix has no host bits, a name is taken) is refused as it must be.
-NOT_CHECKED = (
-    *("ignored_auth", "missing_required_header", "positive_data_acceptance"),
-    "unsupported_method",
-)
+# tokens have tests of their own. What a schema cannot say (a prefix has no host bits, a name is
+# taken) is refused as it must be.
+NOT_CHECKED = ("ignored_auth", "missing_required_header", "positive_data_acceptance")
 # These last as long as one listens, or change who the servers are: they have tests of their own.
 NOT_ASKED = ("/v1/events", "/v1/restore", "/v1/leader", "/v1/servers", "/v1/servers/{name}")
 MOST_S = 1200 if os.environ.get("WGMAP_LONG") else 25

@@ -48,7 +48,7 @@ def enrol(server: ServerEntry, identities: list[Identity]) -> None:
     client = Client(server.admin_socket)
     for start in range(0, len(identities), BATCH):
         peers = [enrolment(one) for one in identities[start : start + BATCH]]
-        client.post("/v1/peers/import", {"peers": peers})
+        client.post("/v1/imports", {"peers": peers})
 
 
 def enrolment(identity: Identity) -> dict[str, object]:

@@ -101,7 +101,7 @@ class SetPeerBody(Section):
 
 
 class ImportBody(Section):
-    """``POST /v1/peers/import``: one batch, all or nothing."""
+    """``POST /v1/imports``: one batch, all or nothing."""
 
     peers: Annotated[tuple[PeerBody, ...], Field(min_length=1, max_length=MAX_ENROLLED)]
 

@@ -47,7 +47,7 @@ class PeerRoutes:
                 refusals=CHANGES,
             ),
             Route(
-                *("POST", "/v1/peers/import", self.import_peers, Role.OPERATE, ImportedView),
+                *("POST", "/v1/imports", self.import_peers, Role.OPERATE, ImportedView),
                 body=bodies.ImportBody,
                 refusals=CHANGES,
             ),

@@ -101,7 +101,7 @@ def batches(lines: list[Line]) -> Iterator[list[Line]]:
 def _send(client: Client, batch: list[Line], name: str, before: int) -> dict[str, int]:
     peers: list[Any] = [json.loads(line.text) for line in batch]
     try:
-        done: dict[str, int] = client.post("/v1/peers/import", {"peers": peers})
+        done: dict[str, int] = client.post("/v1/imports", {"peers": peers})
     except WgmapError as error:
         first, last = batch[0], batch[-1]
         position = error.position

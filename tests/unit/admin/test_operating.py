@@ -52,8 +52,8 @@ BAD: dict[str, tuple[str, str, object, int]] = {
     "no prefixes": ("PATCH", "/v1/peers/a1", {"prefixes": []}, 400),
     "big limit": ("PATCH", "/v1/peers/a1", {"limit": 65}, 400),
     "true limit": ("PATCH", "/v1/peers/a1", {"limit": True}, 400),
-    "no batch": ("POST", "/v1/peers/import", {"peers": []}, 400),
-    "501 peers": ("POST", "/v1/peers/import", {"peers": [{}] * 501}, 400),
+    "no batch": ("POST", "/v1/imports", {"peers": []}, 400),
+    "501 peers": ("POST", "/v1/imports", {"peers": [{}] * 501}, 400),
     "instance": ("PATCH", "/v1/instances/x", {}, 400),
     "big instance": ("PATCH", "/v1/instances/4294967296", {}, 400),
     "overlay": ("PATCH", "/v1/instances/1", {"overlay": ["ff00::/8"]}, 400),
@@ -103,11 +103,11 @@ async def test_the_position_of_the_peer_at_fault(http: Http) -> None:
         for n in range(1, 4)
     ]
     peers[2]["prefixes"] = ["10.66.1.0/24"]
-    async with http.post("/v1/peers/import", json={"peers": peers}) as response:
+    async with http.post("/v1/imports", json={"peers": peers}) as response:
         assert response.status == 409
         body = await response.json()
     assert (body["position"], "a1" in body["detail"]) == (2, True)
-    async with http.post("/v1/peers/import", json={"peers": peers[:2]}) as response:
+    async with http.post("/v1/imports", json={"peers": peers[:2]}) as response:
         assert await response.json() == {"enrolled": 2, "unchanged": 0}
 
 
