@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from support import tls
-from support.supervised import Server
+from support.supervised import Server, wait_for
 from wgmap_cluster.admin import tokens
 from wgmap_cluster.admin.routes import Role
 
@@ -39,6 +39,11 @@ def _free_port() -> int:
         return port
 
 
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @contextmanager
 def serving(folder: Path, role: Role = Role.ADMIN) -> Iterator[Api]:
     """Start it, and end it in any case."""
@@ -51,7 +56,8 @@ def serving(folder: Path, role: Role = Role.ADMIN) -> Iterator[Api]:
     )
     server = Server(folder, replica="wgmap_cluster.replica", sections=section)
     try:
-        server.ready()
+        server.ready()  # it answers agents; operators a moment earlier or later
+        wait_for(lambda: _listens(port), "the admin API listens")
         yield Api(server, f"https://127.0.0.1:{port}", token, files)
     finally:
         server.close()
