@@ -328,6 +328,7 @@ class Engine:
             # It may have lost who asked for what, and we its pushes.
             self.counters.add("server.regained")
             self._renewals.lost(now, frozenset({name}))
+            self._server_set.soon(now)
         if regained and was_alone:
             self._renewals.all_soon(now)
             # All were gone: it may be another cluster, made from a backup, that knows us as we
@@ -413,6 +414,7 @@ class Engine:
             # Its responder is a new one: who asked for what died with the former.
             self.counters.add("server.new_incarnation")
             self._renewals.lost(now, frozenset({name}))
+            self._server_set.soon(now)
         before = self._servers.revocations.number
         self._servers.revocations.told(mark)
         if len(self._cache) and self._servers.revocations.number != before:

@@ -53,7 +53,13 @@ class ServerSet:
             return []
         self._ask_at = now + self._settings.servers_retry_s * self._rng.uniform(0.8, 1.0)
         self._counters.add("servers.asked")
-        return [*self._start_again(now), *requests.ask(now, self._identity.control_prefix)]
+        # Who was asked pushes changes; and the one that alone was asked may be the one that goes.
+        question = requests.ask(now, self._identity.control_prefix, everybody=True)
+        return [*self._start_again(now), *question]
+
+    def soon(self, now: float) -> None:
+        """Ask again: a server lost who asked it. Spread, for a fleet notices it at one time."""
+        self._ask_at = min(self._ask_at, now + self._settings.servers_soon_s * self._rng.random())
 
     def deadline(self) -> float:
         """Return when ``due`` has something to do."""

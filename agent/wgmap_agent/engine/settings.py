@@ -132,6 +132,7 @@ class Settings:
     servers_first_s: float = 1.0  # the server set is asked for so soon after the start,
     servers_retry_s: float = 10.0  # so often until it is known,
     servers_again_s: float = 900.0  # and then within its TTL
+    servers_soon_s: float = 30.0  # within this where a server lost who had asked it
     servers_lost_s: float = 30.0  # all are silent for so long: those of the start are tried again
     server_probe_first_s: float = 1.0
     control_keepalive_s: int = 25

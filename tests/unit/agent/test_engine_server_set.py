@@ -8,6 +8,7 @@ import pytest
 from support.agent_values import IDENTITY, LOW_KEY, SERVERS, UNDERLAY, make_engine, server
 from wgmap.addresses import Endpoint, host_prefix
 from wgmap.lisp import codec
+from wgmap.lisp.mark import Mark
 from wgmap.lisp.messages import (
     Eid,
     Locator,
@@ -200,3 +201,36 @@ def test_the_servers_of_the_start_do_not_take_the_address_of_one_that_replaced_t
         NEW.control_key,
         *(info.control_key for info in SERVERS[1:]),
     }
+
+
+def asked(actions: list[Action]) -> set[str]:
+    """Return the servers that are asked for the control prefix."""
+    found = set()
+    for action in actions:
+        if isinstance(action, Send) and action.datagram[0] >> 4 == 1:
+            message = codec.decode(action.datagram)
+            assert isinstance(message, MapRequest)
+            if message.records[0].eid.prefix == IDENTITY.control_prefix:
+                found.add(action.server)
+    return found
+
+
+def test_all_servers_are_asked_so_that_the_death_of_one_leaves_others_that_push() -> None:
+    engine = make_engine()
+    found: set[str] = set()
+    while (deadline := engine.deadline()) is not None and deadline < 2 and not found:
+        found = asked(engine.timer(deadline))
+    assert found == {info.name for info in SERVERS}
+
+
+def test_a_server_whose_responder_is_a_new_one_is_asked_again() -> None:
+    engine = make_engine()
+    told(engine, *map(record_of, SERVERS))
+    for number in (1, 2):
+        mark = Mark(bytes([number]) * 16, 0).xtr()
+        news = codec.encode(MapNotify(number, (), xtr=mark))
+        engine.datagram(10.0 + number, MS1.control_address, news)
+    found: set[str] = set()
+    while (deadline := engine.deadline()) is not None and deadline < 45:
+        found |= asked(engine.timer(deadline))
+    assert found == {info.name for info in SERVERS}
