@@ -132,6 +132,10 @@ class DataPeers:
         """Count the peers that only an answer without authority tells of."""
         return sum(peer.unconfirmed_since is not None for peer in self.peers.values())
 
+    def told_by(self, servers: int) -> int:
+        """Count the peers of whose changes this many servers tell."""
+        return sum(len(peer.told_by) == servers for peer in self.peers.values())
+
     def parts(self, gone: Withdrawn, message: Reading) -> tuple[IPNetwork, ...]:
         """Return the parts of a mapping that is withdrawn: it was narrowed when it came.
 

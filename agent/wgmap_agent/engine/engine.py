@@ -299,6 +299,8 @@ class Engine:
             "now.requests": len(self._requests),
             "now.cached_peers": len(self._cache),
             "now.unconfirmed_peers": self._plane.data.unconfirmed(),
+            "now.untold_peers": self._plane.data.told_by(0),
+            "now.once_told_peers": self._plane.data.told_by(1),
         }
         return EngineStatus(
             registered=self._registration.is_registered(now),

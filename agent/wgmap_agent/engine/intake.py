@@ -97,10 +97,13 @@ class Intake:
         record = reading.negative[0] if reading.negative else None
         denied = record is not None and answer.authoritative
         actions = self._gone(now, answer.target) if denied else []
-        if flow is None:
-            return actions
+        if flow is None or flow.key is not None:
+            return actions  # or it waits for a peer's tunnel: a push was before the answer
         if record is None:
             return actions + self._plane.contact.on(now, flow, Event.GAVE_UP)
+        claim = self._plane.data.table.owner(flow.destination)
+        if claim is not None:  # of a wider prefix than what is denied, or without authority
+            return actions + self._assign(now, self._plane.data.peers[claim.key], flow)
         refusal = self._plane.negative.note(
             now, flow.destination, record, authoritative=answer.authoritative
         )
@@ -252,12 +255,13 @@ class Intake:
             claim = self._plane.data.table.owner(flow.destination)
             if flow.key is not None or claim is None or claim.key != peer.key:
                 continue
-            self._plane.contact.assign(flow, peer.key)
-            self._plane.requests.forget(host_prefix(flow.destination))
-            actions += self._let_go(now, peer, flow)
+            actions += self._assign(now, peer, flow)
         return actions
 
-    def _let_go(self, now: float, peer: Peer, flow: Flow) -> list[Action]:
+    def _assign(self, now: float, peer: Peer, flow: Flow) -> list[Action]:
+        """Let a flow wait for a peer's tunnel, and end its question."""
+        self._plane.contact.assign(flow, peer.key)
+        self._plane.requests.forget(host_prefix(flow.destination))
         if peer.phase is Phase.PASSIVE and peer.role is Role.PUSHED:
             self._plane.both_pull(now, peer)
         if peer.phase is Phase.PASSIVE:

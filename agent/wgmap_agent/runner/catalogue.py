@@ -106,4 +106,6 @@ COUNTERS = (
         "Data peers that no server with authority vouches for now.",
         size=True,
     ),
+    Counted("now.untold_peers", "Data peers of whose changes no server tells.", size=True),
+    Counted("now.once_told_peers", "Data peers of whose changes one server tells.", size=True),
 )

@@ -141,7 +141,7 @@ def cut_off(lab: Lab, server: ServerEntry) -> Iterator[None]:
     table = "rvk"
     rules = f"add table inet {table}; "
     rules += f"add chain inet {table} x {{ type filter hook input priority 0; }}; "
-    rules += f"add rule inet {table} x iifname {server.mesh_interface} drop"
+    rules += f'add rule inet {table} x iifname "{server.mesh_interface}" drop'
     lab.run(server.netns, "nft", rules)
     try:
         yield
