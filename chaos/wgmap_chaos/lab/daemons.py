@@ -47,9 +47,9 @@ class Daemons:
             self._wait(server, partial(self._serves, server), "all of it runs and answers")
 
     def wait_leader(self, servers: Iterable[Server]) -> None:
-        """Wait until each of these servers knows a leader."""
+        """Wait until each of these servers knows a leader, and its cluster is founded."""
         for server in servers:
-            self._wait(server, partial(self._knows_leader, server), "it knows a leader")
+            self._wait(server, partial(self._takes_peers, server), "it has a leader and is founded")
 
     def wait_resolved(self, agents: Iterable[Agent]) -> None:
         """Wait until every server has a mapping for every EID of these agents."""
@@ -131,8 +131,9 @@ class Daemons:
         pids = observation.server_pids(server.netns, self._paths.state(server.name))
         return None not in pids.values() and self._get(server, "/v1/status") is not None
 
-    def _knows_leader(self, server: Server) -> bool:
-        return bool((self._get(server, "/v1/status") or {}).get("leader"))
+    def _takes_peers(self, server: Server) -> bool:
+        status = self._get(server, "/v1/status") or {}
+        return bool(status.get("leader")) and bool(status.get("cluster_id"))
 
     def _resolves(self, server: Server, eid: str) -> bool:
         return bool((self._get(server, "/v1/resolve", eid=eid) or {}).get("found"))
