@@ -1,4 +1,4 @@
-/* What the three programs share. */
+/* What the programs in C share. */
 #pragma once
 #define _GNU_SOURCE
 #include <arpa/inet.h>

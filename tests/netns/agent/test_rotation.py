@@ -41,11 +41,14 @@ async def rotate(agent: AgentHost) -> str:
 
 
 def data_keys(agent: AgentHost) -> list[str]:
-    """Return the keys of the data interfaces that the agent has."""
-    names = (agent.data, f"{agent.data}2")
+    """Return the keys of the data interfaces that the agent has.
+
+    One that goes away between the two questions has none: whoever waits asks again.
+    """
     links = agent.namespace.ip("-o", "link")
-    present = [name for name in names if f"{name}:" in links]
-    return [agent.namespace.run("wg", "show", name, "public-key").strip() for name in present]
+    present = [name for name in (agent.data, f"{agent.data}2") if f"{name}:" in links]
+    asked = (("wg", "show", name, "public-key") for name in present)
+    return [key for argv in asked if (key := agent.namespace.run(*argv, check=False).strip())]
 
 
 async def rotated(agent: AgentHost, key: str) -> None:

@@ -1,0 +1,1 @@
+"""A hundred thousand agents in one program in C, and the datagrams that it sends."""
