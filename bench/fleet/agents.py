@@ -41,8 +41,8 @@ class Run:
     def read(cls, text: str) -> Self:
         """Read what the program prints."""
         fields: dict[str, Any] = json.loads(text)
-        kinds = {kind: Answers(**fields.pop(kind)) for kind in ("register", "lookup")}
-        return cls(**fields, **kinds)
+        register, lookup = (Answers(**fields.pop(kind)) for kind in ("register", "lookup"))
+        return cls(**fields, register=register, lookup=lookup)
 
 
 @dataclass(frozen=True, slots=True)
