@@ -86,19 +86,22 @@ async def finals(
 
     Raises LabError where servers do not answer.
     """
+    answers, peers = {}, {}
     for name in site.servers:
-        numbers = await _numbers(name, light, eids, record)
-        view = await _agreed(site)
-        peers = await site.ask(name, "/v1/peers")
-        if peers is None:
+        answers[name] = await _numbers(name, light, eids, record)
+        peers[name] = await site.ask(name, "/v1/peers")
+        if peers[name] is None:
             raise LabError(f"{name} does not say who its peers are")
+    # At one moment, and after all that was asked: an agent that is seen again is an entry.
+    view = await _agreed(site)
+    for name in site.servers:
         record(
             Final(
                 server=name,
                 index=view[name][0],
                 digest=view[name][1],
-                peers={peer["name"]: peer["revoked"] for peer in peers},
-                numbers=numbers,
+                peers={peer["name"]: peer["revoked"] for peer in peers[name]},
+                numbers=answers[name],
             )
         )
 
