@@ -13,6 +13,7 @@ import os
 import statistics
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,6 +44,22 @@ class Seen:
     lookups: list[float] = field(default_factory=list)  # seconds each took
     registers: list[float] = field(default_factory=list)
     missed: int = 0
+    busy_s: Counter[str] = field(default_factory=Counter)  # processor time of the server's programs
+
+
+@contextmanager
+def working(server: ServerEntry, seen: Seen) -> Iterator[None]:
+    """Add up what a server's programs use meanwhile, which does not depend on what else runs."""
+    before = used(server)
+    yield
+    seen.busy_s.update({role: spent - before[role] for role, spent in used(server).items()})
+
+
+def used(server: ServerEntry) -> dict[str, float]:
+    """Return the processor time that a server's programs have used, in seconds."""
+    pids = ((role, server.pids[role]) for role in ("responder", "replica"))
+    files = {role: Path(f"/proc/{pid}/schedstat") for role, pid in pids}
+    return {role: int(file.read_text().split()[0]) / 1e9 for role, file in files.items()}
 
 
 @contextmanager
@@ -68,7 +85,7 @@ def flooding(lab: Lab, flooder: AgentEntry, server: ServerEntry, kind: str) -> I
 
 def honest(agent: AgentEntry, server: ServerEntry, seen: Seen, base: int) -> None:
     """Look up and register for a while, one after the other."""
-    with Voice(agent) as voice:
+    with Voice(agent) as voice, working(server, seen):
         end, number = now() + TURN_S, 0
         while now() < end:
             number += 1
@@ -106,6 +123,9 @@ def test_a_flood_slows_the_others_by_a_small_factor(lab: Lab, kind: str) -> None
             " any flood: factor %.2f; %d answered",
             *(kind, what, *middle, factors[what], len(getattr(flooded, what))),
         )
+    for role in flooded.busy_s:
+        shares = [100 * one.busy_s[role] / (TURNS * TURN_S) for one in (flooded, control, quiet)]
+        _LOG.info("flood of %s: %s: %.0f %% of a processor; %.0f %%, %.0f %%", kind, role, *shares)
     _LOG.info("missed: %d, %d without", flooded.missed, control.missed)
     assert flooded.missed <= control.missed + 1 + MISSED * len(flooded.lookups)
     assert max(factors.values()) < FACTOR, factors
