@@ -14,6 +14,7 @@ import pytest
 from support.lab import Lab, running_lab, wait_until
 from wgmap.wg import keyfile
 from wgmap_chaos.lab import removal
+from wgmap_chaos.lab.inventory import ServerEntry
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
@@ -63,6 +64,49 @@ def test_events_tell_who_leads_and_the_audit_who_was_enrolled(lab: Lab) -> None:
     rows = json.loads(lab.wgmap("audit", "--json"))
     enrolled = {row["subject"] for row in rows if row["action"] == "enrol"}
     assert {agent.name for agent in lab.file.agents} <= enrolled
+
+
+@pytest.mark.timeout(180)
+def test_the_audit_trail_names_the_server_and_outlives_the_leader(lab: Lab) -> None:
+    """Each change goes to another server, the last to the leader, which dies as it has answered."""
+    leader = next(one for one in lab.file.servers if one.name == lab.status()["leader"])
+    others = [one for one in lab.file.servers if one != leader]
+    peer, name = lab.file.agents[3].name, lab.file.agents[3].name
+    last = trail(lab, leader)[-1]["number"]
+    for server in (*others, leader):
+        renamed = f"{peer}-{server.name}"
+        lab.wgmap("peer", "set", name, "--name", renamed, server=server)
+        name = renamed
+    for pid in leader.pids.values():
+        assert pid is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    try:
+        told = [trail(lab, server, last) for server in others]
+        assert [row["server"] for row in told[0]] == [one.name for one in (*others, leader)]
+        assert name in str(told[0][-1])
+        assert comparable(told[0]) == comparable(told[1])
+    finally:
+        lab.chaos("start-servers")
+        wait_until(lambda: lab.status(leader)["leader"] or None, "it is one of them again")
+        lab.wgmap("peer", "set", name, "--name", peer, server=others[0])
+    again = wait_until(lambda: trail(lab, leader, last)[:3] or None, "it knows what it did")
+    assert comparable(again) == comparable(told[0])
+
+
+def trail(lab: Lab, server: ServerEntry, since: int | None = None) -> list[dict[str, object]]:
+    """Return the audit trail as a server tells it, once it answers."""
+    limits = [] if since is None else ["--since", str(since)]
+    said = wait_until(
+        lambda: lab.wgmap("audit", "--json", *limits, server=server, check=False) or None, "audit"
+    )
+    rows: list[dict[str, object]] = json.loads(said)
+    return rows
+
+
+def comparable(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    """Leave out what each server says by its own wall clock."""
+    return [{key: value for key, value in row.items() if key != "time"} for row in rows]
 
 
 @pytest.mark.timeout(300)
