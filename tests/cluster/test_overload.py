@@ -88,7 +88,8 @@ def test_who_asks_once_does_not_wait_for_a_flood_of_another(
     assert max(places) < sent / 10, f"served behind {max(places)} of a flood"
     counters = counted(server)
     answered = order.count(flood)
-    assert counters["shed.lookup"] == sent - answered, "each is answered or counted"
+    shed = counters["shed.lookup"] + counters["shed.late"]
+    assert shed == sent - answered, "each is answered or counted"
     assert counters["shed.lookup"] > sent / 2
     assert counters["shed.register"] == counters["shed.repetition"] == 0
 
@@ -112,9 +113,10 @@ def test_lookups_come_before_new_registers_and_those_before_refreshes(
             places["refresh" if message.nonce & 1 << 63 else "lookup"].append(place)
     middle = {kind: sorted(found)[len(found) // 2] for kind, found in places.items()}
     assert middle["lookup"] < middle["register"] < middle["refresh"], middle
-    assert len(places["lookup"]) == len(places["refresh"]) == 10 * PEERS, "nothing was shed"
-    assert len(places["register"]) >= PEERS, "of several of one peer the newest counts"
     counters = counted(server)
+    late = counters["shed.late"]  # on a machine that has much else to do
+    assert 20 * PEERS - len(places["lookup"]) - len(places["refresh"]) <= late
+    assert len(places["register"]) >= PEERS - late, "of several of one peer the newest counts"
     assert not any(counters[f"shed.{kind}"] for kind in ("lookup", "register", "repetition"))
 
 

@@ -7,6 +7,9 @@ does not end, so that nobody who lives expires by it.
 
 Within a class the sources take turns: who sends a thousand at once waits for its own, and whoever
 sends one waits for one of each at most.
+
+What waited for too long is shed when its turn comes: who sent it has asked another server or sends
+it again, and a server that serves what nobody waits for any more serves nobody in time.
 """
 
 from collections import Counter, OrderedDict, deque
@@ -19,6 +22,7 @@ from wgmap_cluster.feed import Source
 MOST = 4096  # datagrams of a class; when it is full the newest is shed and counted
 MOST_EACH = 512  # of these from one source, which so takes nobody's place
 MAX_KNOWN = 1 << 17  # sources whose last register is remembered; the oldest makes room
+LATE_S = 1.0  # a datagram that waited for longer is not served
 SHARE = 16  # of so many datagrams that are served one is of a later class that waits
 _NONCE = slice(4, 12)
 _MAP_REQUEST, _MAP_REGISTER, _ENCAPSULATED = 1, 3, 8
@@ -39,7 +43,7 @@ class Waiting(NamedTuple):
 
     data: bytes
     source: Source
-    at: float = 0.0  # when
+    at: float  # when
     until: float | None = None  # a refresh: its barrier came, and is good until then
 
 
@@ -92,7 +96,7 @@ class Backlog:
     def __len__(self) -> int:
         return sum(map(len, self._queues.values()))
 
-    def add(self, data: bytes, source: Source, at: float = 0.0, until: float | None = None) -> None:
+    def add(self, data: bytes, source: Source, at: float, until: float | None = None) -> None:
         """Take a datagram in, or shed it; ``at`` and ``until``: see Waiting."""
         rank = self.rank(data, source[0]) if until is None else Rank.CONFIRMED
         if not self._queues[rank].add(Waiting(data, source, at, until)):
@@ -102,6 +106,13 @@ class Backlog:
         """Take out one after the other, those first that cannot wait."""
         while (queue := self._next()) is not None:
             yield queue.take()
+
+    def is_late(self, waiting: Waiting, now: float) -> bool:
+        """Tell whether what was taken is not worth serving any more, and count it if so."""
+        late = waiting.until is None and now - waiting.at > LATE_S  # a refresh has its own end
+        if late:
+            self._counters["shed.late"] += 1
+        return late
 
     def rank(self, data: bytes, source: str) -> Rank:
         """Say of which class a datagram is, by its first bytes."""

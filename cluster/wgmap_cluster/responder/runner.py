@@ -120,11 +120,12 @@ class Responder:
 
     def _serve(self) -> None:
         began = at = now()
-        for data, source, came_at, until in self._backlog.take():
-            self._do(self._service.serve(data, source, at, until))
+        for waiting in self._backlog.take():
+            if not self._backlog.is_late(waiting, at):
+                self._do(self._service.serve(waiting.data, waiting.source, at, waiting.until))
             at = now()  # of this end and of the next beginning: a look at the clock is not free
-            if self._backlog.is_lookup(data):
-                self._service.took.observe(at - came_at)
+            if self._backlog.is_lookup(waiting.data):
+                self._service.took.observe(at - waiting.at)
             if at - began > SERVE_S:
                 break
         self._serving = False
@@ -136,7 +137,7 @@ class Responder:
             if isinstance(action, Send):
                 self._udp.send(action.datagram, action.destination)
             elif isinstance(action, Again):
-                self._backlog.add(action.data, action.source, until=action.until)
+                self._backlog.add(action.data, action.source, now(), action.until)
                 self._serve_soon()
             elif self._connection is None or not self._connection.offer(action.message):
                 self._service.counters["feed.left_out"] += 1
