@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,17 +95,17 @@ def test_the_audit_trail_names_the_server_and_outlives_the_leader(lab: Lab) -> N
     assert comparable(again) == comparable(told[0])
 
 
-def trail(lab: Lab, server: ServerEntry, since: int | None = None) -> list[dict[str, object]]:
+def trail(lab: Lab, server: ServerEntry, since: int | None = None) -> list[dict[str, Any]]:
     """Return the audit trail as a server tells it, once it answers."""
     limits = [] if since is None else ["--since", str(since)]
     said = wait_until(
         lambda: lab.wgmap("audit", "--json", *limits, server=server, check=False) or None, "audit"
     )
-    rows: list[dict[str, object]] = json.loads(said)
+    rows: list[dict[str, Any]] = json.loads(said)
     return rows
 
 
-def comparable(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+def comparable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Leave out what each server says by its own wall clock."""
     return [{key: value for key, value in row.items() if key != "time"} for row in rows]
 
