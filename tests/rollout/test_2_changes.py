@@ -48,6 +48,24 @@ def test_a_rollback_is_noticed_by_nobody(fleet: Fleet, wheelhouses: tuple[Path, 
     assert watched.unhurt, watched
 
 
+def test_a_rollback_wants_to_know_where_to_after_half_an_upgrade(
+    fleet: Fleet, wheelhouses: tuple[Path, Path]
+) -> None:
+    fleet.wheelhouse = wheelhouses[1]
+    fleet.play("upgrade", "--limit", "ms1")
+    assert fleet.version("ms1") == releases.NEXT
+    recap = fleet.try_play("rollback", "--tags", "servers")
+    assert recap.code == 2
+    assert "release: say -e release=VERSION" in recap.output
+    assert fleet.version("ms1") == releases.NEXT, "nothing was touched"
+    back = ("--tags", "servers", "-e", f"release={__version__}")
+    assert fleet.play("rollback", *back).changed["ms1"] > 0
+    assert set(fleet.play("rollback", *back).changed.values()) == {0}
+    assert {fleet.version(name) for name in fleet.servers} == {__version__}
+    fleet.wheelhouse = wheelhouses[0]
+    fleet.settle()
+
+
 def test_an_unhealthy_cluster_is_not_touched(fleet: Fleet, wheelhouses: tuple[Path, Path]) -> None:
     fleet.on("ms2", "systemctl stop wgmap-server")
     fleet.wheelhouse = wheelhouses[1]
