@@ -91,6 +91,15 @@ def test_an_agent_that_is_off_stops_nobody_else(fleet: Fleet) -> None:
     fleet.settle()
 
 
+def test_a_map_server_that_is_off_stops_no_agent(fleet: Fleet) -> None:
+    fleet.site.kill("ms1")
+    recap = fleet.try_play("deploy", "--tags", "agents")
+    assert recap.code == 0, recap.output[-6000:]
+    assert "Start it; ready means registered" in recap.output, "the play came to its end"
+    fleet.site.boot(["ms1"])
+    fleet.settle()
+
+
 def test_a_machine_that_boots_comes_back_by_itself(fleet: Fleet) -> None:
     with fleet.watch() as watched:
         fleet.site.kill("ms2")

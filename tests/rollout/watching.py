@@ -13,7 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
@@ -115,4 +115,4 @@ if __name__ == "__main__":
     favour([os.getpid()])
     source, target, eid, socket = sys.argv[1:]
     found = asyncio.run(_watch(source, target, eid, Path(socket)))
-    sys.stdout.write(json.dumps(asdict(found)))
+    sys.stdout.write(json.dumps(vars(found)))
