@@ -69,12 +69,21 @@ def rates(calls: Iterable[Call], begun: float, step_s: float) -> list[tuple[floa
 
 
 def gaps(history: History) -> list[Gap]:
-    """Return what each fault did."""
+    """Return what each fault did that came alone: of two at once nobody can tell which it was."""
     answers = {
         op: sorted(call.ended for call in history.of(op, Outcome.OK) if call.ended is not None)
         for op in CLIENT_OPS
     }
-    return [_gap(history, fault, answers) for fault in history.faults]
+    alone = [fault for fault in history.faults if _is_alone(fault, history.faults)]
+    return [_gap(history, fault, answers) for fault in alone]
+
+
+def _is_alone(fault: Fault, faults: Iterable[Fault]) -> bool:
+    return not any(
+        one.begun < fault.healed + AFTER_S and fault.begun < one.healed + AFTER_S
+        for one in faults
+        if one is not fault
+    )
 
 
 def _gap(history: History, fault: Fault, answers: dict[Op, list[float]]) -> Gap:

@@ -98,9 +98,9 @@ def _pair(value: tuple[float, float] | None) -> str:
 
 
 GAPS_MEAN = (
-    "The longest time without an answer to anybody that overlaps the fault, in seconds: median /"
-    " worst. First contacts: the slowest that was begun in it. Data flows: the longest silence over"
-    " half a second."
+    "Faults that came alone. The longest time without an answer to anybody that overlaps the fault,"
+    " in seconds: median / worst. First contacts: the slowest that was begun in it. Data flows: the"
+    " longest silence over half a second."
 )
 
 # ----------------------------------------------------------------------------------- forms

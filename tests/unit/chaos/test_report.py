@@ -68,6 +68,13 @@ def test_gaps_of_faults(history: History) -> None:
     assert both.gaps["lookups"] == pytest.approx((2.75, 4.5))
 
 
+def test_faults_that_come_together_have_no_gaps_of_their_own(history: History) -> None:
+    history.add(fault("move", 121.0, 122.0))  # within what the second kill may still do
+    assert [(one.fault, one.lookups) for one in figures.gaps(history)] == [
+        ("kill", pytest.approx(4.5))
+    ]
+
+
 def test_latencies_and_rates(history: History) -> None:
     lookups, registers = figures.latencies(history)
     assert (lookups.calls, lookups.unanswered) == (13, 1)
