@@ -272,9 +272,8 @@ class Announcer:
         if subject == SERVER_SET:
             return join(self._answers.servers(instance), authoritative=fresh)
         gone = join(self._withdrawals.of(subject, now), authoritative=fresh)
-        there = self._answers.of_peer(subject)
-        there_now = there.fresh if fresh else there.stale
-        return Encoded(gone.count + there_now.count, gone.data + there_now.data)
+        there = self._answers.of_peer(subject).encoded(fresh=fresh)
+        return Encoded(gone.count + there.count, gone.data + there.data)
 
     def _subscribe(self, subject: str, agent: str, now: float) -> None:
         mappings = self._follower.tables.mappings_of(subject)

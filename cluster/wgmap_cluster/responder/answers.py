@@ -1,8 +1,10 @@
-"""Records as they are answered and pushed, encoded once for a peer and joined from then on."""
+"""Records as they are answered and pushed; those of the peers asked for last are kept as bytes."""
 
 import ipaddress
+from collections import OrderedDict
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import NamedTuple
 
 from wgmap.addresses import host_prefix, prefix_from_bytes
 from wgmap.lisp.messages import Action, Eid, Locator, LocatorForm, Record
@@ -11,10 +13,11 @@ from wgmap_cluster.fsm.rows import LocatorRow, MappingRow, RevocationRow, Server
 from wgmap_cluster.responder.follower import Follower
 from wgmap_cluster.responder.space import apart, cut, holds
 from wgmap_cluster.responder.table import Place, Tables
+from wgmap_cluster.responder.written import record_bytes, without_authority
 
 MAX_RECORDS = 128  # of one peer in one answer
 MAX_REVOKED = 8  # records of one revocation: the key in any of them takes the whole peer away
-MAX_CACHED = 1 << 16  # peers whose records are kept encoded; the oldest makes room
+MAX_KEPT = 1 << 12  # peers whose records are kept as bytes: more are dearer than writing them
 PLAIN_TTL_MIN = 60  # plain LISP clients mis-time more than 68 minutes
 UNKNOWN_TTL_MIN = 1
 OUTSIDE_TTL_MIN = 15
@@ -29,13 +32,21 @@ class Encoded:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class PeerRecords:
-    """All records of a peer, as an authoritative answer and as another."""
+class PeerRecords(NamedTuple):
+    """All records of a peer, with the A bit."""
 
-    fresh: Encoded
-    stale: Encoded
+    each: tuple[bytes, ...]
+    joined: Encoded
     left_out: frozenset[Place]  # mappings with too many holes: only the part asked for is sent
+
+    def encoded(self, *, fresh: bool) -> Encoded:
+        """Return them as an answer with authority or without; the latter is rare, and made anew."""
+        if fresh:
+            return self.joined
+        return Encoded(self.joined.count, without_authority(self.each))
+
+
+_NONE_LEFT_OUT: frozenset[Place] = frozenset()
 
 
 class Answers:
@@ -43,7 +54,7 @@ class Answers:
 
     def __init__(self, follower: Follower) -> None:
         self._follower = follower
-        self._peers: dict[str, PeerRecords] = {}
+        self._peers: OrderedDict[str, PeerRecords] = OrderedDict()
 
     @property
     def _tables(self) -> Tables:
@@ -61,13 +72,13 @@ class Answers:
         """Return all records of a peer."""
         known = self._peers.get(peer)
         if known is None:
-            if len(self._peers) >= MAX_CACHED:
-                del self._peers[next(iter(self._peers))]
+            if len(self._peers) >= MAX_KEPT:
+                self._peers.popitem(last=False)
             known = self._peers[peer] = self._build(peer)
         return known
 
     def _build(self, peer: str) -> PeerRecords:
-        records: list[Record] = []
+        records: list[bytes] = []
         left_out: set[Place] = set()
         for place, row in self._tables.mappings_of(peer):
             space = self._tables.space(place.instance)
@@ -75,8 +86,9 @@ class Answers:
             if pieces is None or len(records) + len(pieces) > MAX_RECORDS:
                 left_out.add(place)
                 continue
-            records += [mapping_record(place.instance, piece, row) for piece in pieces]
-        return PeerRecords(join(records), join(records, authoritative=False), frozenset(left_out))
+            records += [record_bytes(place.instance, piece, row) for piece in pieces]
+        joined = Encoded(len(records), b"".join(records))
+        return PeerRecords(tuple(records), joined, frozenset(left_out) or _NONE_LEFT_OUT)
 
     def part(self, place: Place, address: bytes) -> Record:
         """Return the largest part of a mapping around an address without foreign mappings."""

@@ -84,7 +84,7 @@ class Lookup:
         records = self._answers.of_peer(row.peer)
         if records.left_out:
             return None
-        encoded = records.fresh if fresh else records.stale
+        encoded = records.encoded(fresh=fresh)
         if len(encoded.data) > MAX_REPLY:
             return None
         datagram = quick.reply(asked.nonce, encoded.count, encoded.data)
@@ -103,7 +103,7 @@ class Lookup:
             if place in records.left_out:
                 parts.append(join([self._answers.part(place, address)], authoritative=fresh))
             if row.peer not in found.owners:
-                parts.append(records.fresh if fresh else records.stale)
+                parts.append(records.encoded(fresh=fresh))
             found.owners[row.peer] = max(row.ttl_min, found.owners.get(row.peer, 0))
         return [parts]
 

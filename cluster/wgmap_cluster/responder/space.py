@@ -97,6 +97,8 @@ class Family:
 
         None where those are too many, or too much would be left.
         """
+        if prefix[0] == self.bits:  # a host, as most are: nothing lies inside it
+            return [prefix]
         number = number_of(prefix)
         last = number >> 8 | (1 << (self.bits - prefix[0])) - 1
         inside = list(islice(self._order.between(number, last << 8 | 255), MAX_SCAN + 1))
