@@ -13,7 +13,7 @@ from random import Random
 from wgmap_chaos.faults import processes
 from wgmap_chaos.faults.effect import until, until_true
 from wgmap_chaos.faults.kind import Effect, Kind
-from wgmap_chaos.faults.site import SERVER_ROLES, Site, replaced
+from wgmap_chaos.faults.site import SERVER_ROLES, Site
 from wgmap_chaos.lab import removal
 from wgmap_cluster.raft.node import WAL_NAME
 
@@ -91,14 +91,21 @@ async def _syncs_us(site: Site, name: str) -> int:
 async def _broken_disk(
     site: Site, rng: Random, calls: str, error: str, *, log_only: bool = False
 ) -> AsyncIterator[Effect]:
-    """Let system calls fail until the replica has given up; another one finds them good again."""
+    """Let system calls fail until the server has given up; it is started again on a good disk.
+
+    The supervisor starts no other replica where the log failed: it ends with it, and what brings
+    the server back is the init system, which a lab does not have.
+    """
     name, pid = _victim(site, rng)
     inject = f"inject={calls}:error={error}"
     only = ("-P", str(_log(site, name))) if log_only else ()
     async with injected(pid, *only, "-e", f"trace={calls}", "-e", inject):
         await until_true(lambda: not removal.alive(pid), f"{name} ends where its disk fails")
-    yield Effect((name,), ("replica",))
-    await replaced(site, name, "replica", pid)
+    await until_true(lambda: not site.pids(name), f"all of {name} ends with its log")
+    try:
+        yield Effect((name,), SERVER_ROLES)
+    finally:
+        await site.start_servers([name])
 
 
 @asynccontextmanager

@@ -42,7 +42,7 @@ REGISTER_S = 8.0
 LOOKUP_S = 3.0
 TTL_MIN = 60
 MAX_NUMBER = 65535  # a port
-_ANSWERS = 1 << 48  # registers are numbered below this; pushes have random nonces
+_ANSWERS = MAX_NUMBER + 1  # registers are numbered below this; one push of 2**48 has such a nonce
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +200,7 @@ class Light:
             message = decode(data)
             if isinstance(message, MapReply):
                 self._answer(message.nonce, tunnel, message)
-            elif isinstance(message, MapNotify) and message.nonce >= _ANSWERS:
+            elif isinstance(message, MapNotify) and is_push(message.nonce):
                 tunnel.say(encode(MapNotifyAck(message.nonce, message.records)))
                 self._told(tunnel, message)
             elif isinstance(message, MapNotify):
@@ -224,6 +224,11 @@ class Light:
         waiting = self._waiting.get(nonce)
         if waiting is not None and not waiting.answer.done():
             waiting.answer.set_result((tunnel.server.name, message))
+
+
+def is_push(nonce: int) -> bool:
+    """Tell whether a notify is news that was pushed (any 64 bits) and no answer to a register."""
+    return nonce >= _ANSWERS
 
 
 def shown(records: Sequence[Record]) -> int:
