@@ -94,9 +94,11 @@ def test_who_asks_once_does_not_wait_for_a_flood_of_another(
     assert counters["shed.register"] == counters["shed.repetition"] == 0
 
 
-def test_lookups_come_before_new_registers_and_those_before_refreshes(
-    server: Server, sources: Sources
-) -> None:
+def test_lookups_come_before_new_registers_and_refreshes(server: Server, sources: Sources) -> None:
+    """Which of the later two is served first is no order of answers: one waits for its commit.
+
+    That order is shown where it is made, in tests/unit/responder/test_backlog.py.
+    """
     # Those of the first turns are served before anything better is there.
     piled = Piled(server)
     for kind in ("refresh", "register", "lookup"):
@@ -112,7 +114,7 @@ def test_lookups_come_before_new_registers_and_those_before_refreshes(
         elif isinstance(message, MapReply):
             places["refresh" if message.nonce & 1 << 63 else "lookup"].append(place)
     middle = {kind: sorted(found)[len(found) // 2] for kind, found in places.items()}
-    assert middle["lookup"] < middle["register"] < middle["refresh"], middle
+    assert middle["lookup"] < min(middle["register"], middle["refresh"]), middle
     counters = counted(server)
     late = counters["shed.late"]  # on a machine that has much else to do
     assert 20 * PEERS - len(places["lookup"]) - len(places["refresh"]) <= late

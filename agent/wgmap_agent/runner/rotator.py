@@ -20,6 +20,7 @@ from wgmap_agent.runner.dataside import DataSide
 from wgmap_agent.runner.pair import Pair
 
 LOOK_S = 60.0  # between two looks at the age of the key
+AGAIN_S = 1.0  # after a rotation that failed; twice that each time, and LOOK_S at most
 SPREAD = 0.1  # of the interval: a fleet does not rotate as one
 
 log = Log("agent.rotation")
@@ -63,6 +64,7 @@ class Rotator:
 
     async def run(self) -> None:
         """Rotate whenever it is time to, until cancelled; goes on with what was interrupted."""
+        again = AGAIN_S
         while True:
             if not keys.has_next(self._directory):
                 await self._wait()
@@ -70,10 +72,12 @@ class Rotator:
             new = await asyncio.to_thread(keys.make_next, self._directory)
             try:
                 await self._rotate(new)
+                again = AGAIN_S
             except WgmapError as error:
                 self._steps.count("rotation.failed", 1)
                 log.warning("the rotation is tried again", reason=error)
-                await asyncio.sleep(LOOK_S)
+                await asyncio.sleep(again)
+                again = min(2 * again, LOOK_S)
 
     async def _wait(self) -> None:
         while not self._asked.is_set():

@@ -6,7 +6,15 @@ import fcntl
 import ipaddress
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Container,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -43,6 +51,7 @@ from wgmap.net.rtnetlink import (
 PROTOCOL = 87  # rtm_protocol of our routes: `ip route` shows "proto 87"; others' are not touched
 IN_FLIGHT = 64  # requests in one call: their answers fit the socket's receive buffer
 RECEIVE_BYTES = 64 * 1024
+DUMP_PAUSES_S = (0.01, 0.03, 0.1, 0.3)
 NO_INDEX = 0x7FFFFFFF
 SIOCGIFINDEX = 0x8933
 RULE_PRIORITY = 4342
@@ -81,6 +90,7 @@ class Network:
         self._netlink = AsyncIPRoute(strict_check=True)
         self._sequence = 0
         self._turn = asyncio.Lock()
+        self._listing = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         # All sockets here: they are of the namespace in which they are made.
@@ -168,11 +178,25 @@ class Network:
 
     async def _dump_rules(self) -> list[Any]:
         with _errors("list rules"):
-            return [
-                message
-                for family in (socket.AF_INET, socket.AF_INET6)
-                async for message in await self._netlink.rule("dump", family=family)
-            ]
+            families = (socket.AF_INET, socket.AF_INET6)
+            asks = [partial(self._netlink.rule, "dump", family=family) for family in families]
+            return [message for ask in asks for message in await self._dump(ask)]
+
+    async def _dump(self, ask: Callable[[], Awaitable[AsyncIterator[Any]]]) -> list[Any]:
+        """Return a listing's messages, one listing after the other.
+
+        The kernel gives a socket one at a time (EBUSY), and one that was cancelled goes on there
+        until the rest of it is read.
+        """
+        async with self._listing:
+            for pause_s in DUMP_PAUSES_S:
+                try:
+                    return [message async for message in await ask()]
+                except NetlinkError as error:
+                    if error.code != errno.EBUSY:
+                        raise
+                await asyncio.sleep(pause_s)
+            return [message async for message in await ask()]
 
     async def set_rules(self, wanted: Iterable[Rule]) -> Difference[Rule]:
         """Make our policy rules these; new ones first. Returns what was changed."""
@@ -207,9 +231,9 @@ class Network:
         with _errors("list addresses"):
             names = {
                 link["index"]: link.get_attr("IFLA_IFNAME")
-                async for link in await self._netlink.link("dump")
+                for link in await self._dump(partial(self._netlink.link, "dump"))
             }
-            async for message in await self._netlink.addr("dump"):
+            for message in await self._dump(partial(self._netlink.addr, "dump")):
                 # A link that came in between is in the next listing; its event is on the way.
                 if (name := names.get(message["index"])) is not None:
                     found.setdefault(name, []).append(_address_state(name, message))
@@ -326,14 +350,18 @@ class Network:
         return [_route(interface, message) for dump in dumps for message in dump]
 
     async def _dump_routes(self, family: int, index: int, table: int) -> list[Any]:
-        message = rtmsg()
-        message["family"], message["proto"] = family, PROTOCOL
-        message["attrs"] = [["RTA_OIF", index], ["RTA_TABLE", table]]
-        flags = NLM_F_REQUEST | NLM_F_DUMP
-        request = NetlinkRequest(self._netlink, message, msg_type=RTM_GETROUTE, msg_flags=flags)
-        await request.send()
+        async def ask() -> AsyncIterator[Any]:
+            message = rtmsg()
+            message["family"], message["proto"] = family, PROTOCOL
+            message["attrs"] = [["RTA_OIF", index], ["RTA_TABLE", table]]
+            flags = NLM_F_REQUEST | NLM_F_DUMP
+            request = NetlinkRequest(self._netlink, message, msg_type=RTM_GETROUTE, msg_flags=flags)
+            await request.send()
+            answers: AsyncIterator[Any] = request.response()
+            return answers
+
         try:
-            return [answer async for answer in request.response()]
+            return await self._dump(ask)
         except NetlinkError as error:
             if error.code == errno.ENOENT:  # a table that was never used does not exist
                 return []

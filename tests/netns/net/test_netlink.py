@@ -247,3 +247,24 @@ def test_sysctls_are_those_of_the_namespace(namespace: Namespace, port: str) -> 
         sysctl.write(*path, value=0)
     assert namespace.run("cat", f"/proc/sys/{'/'.join(path)}").strip() == "0"
     assert PROTOCOL > 4
+
+
+async def test_listings_at_one_time_and_one_that_was_cancelled_are_whole(
+    network: Network, port: str
+) -> None:
+    """The kernel gives a socket one listing at a time, and refuses the next (EBUSY)."""
+    await ready(network, port)
+    wanted = [Route(host, port, EID4.ip) for host in NET4.subnets(new_prefix=32)]
+    wanted += [Route(part, port, EID6.ip) for part in NET6.subnets(new_prefix=72)]
+    await network.change_routes(replace=wanted)
+    for _ in range(5):
+        cancelled = asyncio.ensure_future(network.routes(port))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        cancelled.cancel()
+        routes, addresses, rules, again = await asyncio.gather(
+            network.routes(port), network.addresses(), network.rules(), network.routes(port)
+        )
+        assert sorted(routes, key=str) == sorted(again, key=str) == sorted(wanted, key=str)
+        assert {state.address for state in addresses[port]} >= {EID4, EID6}
+        assert rules == []
