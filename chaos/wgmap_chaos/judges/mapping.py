@@ -7,6 +7,7 @@ through: one that is older than what is in force changes nothing, and is answere
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 from wgmap_chaos.history.history import History
@@ -62,12 +63,26 @@ def _operations(history: History) -> Iterator[Operation[Asked, int]]:
     for call in history.calls:
         if call.op is Op.REGISTER and call.outcome is not Outcome.FAIL:
             eids[call.who].add(call.key)
-            yield _operation(call, Asked(call.op, call.key, call.value or 0))
+            yield from _register(call)
         elif call.op is Op.REFRESH and call.outcome is Outcome.OK:
             yield _operation(call, Asked(call.op, call.key))
     for call in history.of(Op.REVOKE, Outcome.OK, Outcome.UNKNOWN):
         for eid in sorted(eids[call.key]):
             yield _operation(call, Asked(call.op, eid))
+
+
+def _register(call: Call) -> Iterator[Operation[Asked, int]]:
+    """Yield what a register does; where a later one is its answer that is a look of its own.
+
+    It was sent more than once: a copy may have taken effect, and the answer be that to another
+    copy, which came once the later register was in force.
+    """
+    one = _operation(call, Asked(call.op, call.key, call.value or 0))
+    if one.output is None or one.output <= one.input.value:
+        yield one
+        return
+    yield replace(one, output=None)
+    yield replace(one, input=Asked(Op.REFRESH, call.key))
 
 
 def _operation(call: Call, asked: Asked) -> Operation[Asked, int]:

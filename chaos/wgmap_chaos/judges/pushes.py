@@ -24,11 +24,14 @@ def judge(history: History) -> Verdict:
         if call.authoritative and call.result:
             asked[call.key].append(call)
     calms = list(_calms(history))
+    revoked = {one.key: one.begun for one in history.of(Op.REVOKE, Outcome.OK, Outcome.UNKNOWN)}
     count, broken = 0, []
     for register in history.of(Op.REGISTER, Outcome.OK):
+        by = (register.ended or 0.0) + history.run.push_s
         for who, since in _waiting(register, asked[register.key], calms, history.run.push_s):
+            if revoked.get(who, by) < by:
+                continue  # nobody tells it anything any more
             count += 1
-            by = (register.ended or 0.0) + history.run.push_s
             if not told.by(who, register.key, register.value or 0, by):
                 text = f"{who} asked for {register.key} at {since:.3f}, and was not told"
                 broken.append(f"{text} of {register.value}, registered at {register.ended:.3f}")

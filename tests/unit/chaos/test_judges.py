@@ -125,6 +125,14 @@ def test_what_no_order_explains(wrong: tuple[Call, ...]) -> None:
     assert EID in verdict.broken[0]
 
 
+def test_a_register_that_was_sent_twice_may_be_answered_with_a_later_one() -> None:
+    """Its first copy was seen by a refresh, its second came when the later one was in force."""
+    first, later = register(1, 0.0, took=3.0, result=2), register(2, 1.5, took=1.0)
+    seen = shown(1, 1.0, Op.REFRESH)
+    assert mapping.judge(told(first, seen, later)).held
+    assert not mapping.judge(told(first, seen)).held  # nobody registered what it is answered with
+
+
 def test_nothing_was_tested_where_nothing_was_done() -> None:
     assert [one.word for one in judges.judge(told())] == ["not tested"] * len(judges.JUDGES)
 
@@ -220,6 +228,12 @@ def test_who_asked_is_told_in_time_or_of_more() -> None:
 def test_who_is_not_told_in_time(heard: tuple[Call, ...]) -> None:
     history = told(register(1, 0.0), shown(1, 1.0), register(2, 2.0), *heard)
     assert "l2 asked" in pushes.judge(history).broken[0]
+
+
+def test_who_was_revoked_meanwhile_is_told_nothing() -> None:
+    asked = (register(1, 0.0), shown(1, 1.0), register(2, 2.0))
+    assert pushes.judge(told(*asked, operated(Op.REVOKE, "l2", 2.5))).word == "not tested"
+    assert not pushes.judge(told(*asked, operated(Op.REVOKE, "l2", 4.5))).held
 
 
 def test_pushes_are_judged_in_the_calm_only() -> None:
