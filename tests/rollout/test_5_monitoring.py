@@ -45,7 +45,7 @@ def test_all_daemons_are_asked_and_answer(fleet: Fleet) -> None:
     def up() -> bool:
         targets = ask(fleet, "targets")["activeTargets"]
         names = sorted(one["labels"]["instance"] for one in targets if one["health"] == "up")
-        return names == sorted([*fleet.servers, *AGENTS, "localhost:9090"])
+        return names == sorted([*fleet.servers, *AGENTS, "127.0.0.1:9090"])
 
     fleet.until(up, "every daemon answers Prometheus")
 
