@@ -6,11 +6,13 @@ from wgmap_chaos.history.history import History
 from wgmap_chaos.history.records import Fault, Flow
 from wgmap_chaos.judges.verdict import Verdict
 
+WAY_S = 0.5  # a packet that was sent so long before a fault may have its echo taken away by it
+
 
 def judge(history: History) -> Verdict:
     """Judge every flow; what is lost in and shortly after a fault of the data plane is excused."""
     grace = history.run.data_grace_s
-    excused = [(one.begun, one.healed + grace) for one in history.faults if one.data]
+    excused = [(one.begun - WAY_S, one.healed + grace) for one in history.faults if one.data]
     broken = []
     for flow in history.flows:
         lost = [at for at in flow.lost if not _within(at, excused)]

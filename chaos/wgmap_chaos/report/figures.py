@@ -34,7 +34,7 @@ class Gap:
     registers: float | None
     refreshes: float | None
     contacts: float | None  # the slowest first contact that was begun in it; inf: one never came
-    flows: float | None  # the longest silence of a data flow beyond one interval
+    flows: float | None  # the longest run of lost packets
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +80,13 @@ def gaps(history: History) -> list[Gap]:
 
 def _is_alone(fault: Fault, faults: Iterable[Fault]) -> bool:
     return not any(
-        one.begun < fault.healed + AFTER_S and fault.begun < one.healed + AFTER_S
-        for one in faults
-        if one is not fault
+        one.begun < fault.healed and fault.begun < one.healed for one in faults if one is not fault
     )
 
 
 def _gap(history: History, fault: Fault, answers: dict[Op, list[float]]) -> Gap:
-    since, until = fault.begun, fault.healed + AFTER_S
+    later = (one.begun for one in history.faults if one.begun > fault.healed)
+    since, until = fault.begun, min(fault.healed + AFTER_S, *later, math.inf)
     begun = [one for one in history.contacts if since <= one.begun <= fault.healed]
     slowest = [math.inf if one.took_s is None else one.took_s for one in begun]
     silences = [_silence(flow, since, until) for flow in history.flows]
@@ -108,8 +107,18 @@ def _longest(times: Sequence[float], since: float, until: float) -> float | None
 
 
 def _silence(flow: Flow, since: float, until: float) -> float:
-    lengths = [b - a for a, b in flow.gaps if b > since and a < until]
-    return max(0.0, max(lengths, default=0.0) - flow.interval_s)
+    """Return how long the longest run of lost packets is that overlaps a span, in seconds.
+
+    Times without an echo are no measure: whoever sends may itself be kept from the processor.
+    """
+    longest, begun, last = 0.0, -math.inf, -math.inf
+    for at in sorted(flow.lost):
+        if at - last > 2 * flow.interval_s:
+            begun = at
+        last = at
+        if last >= since and begun <= until:
+            longest = max(longest, last - begun + flow.interval_s)
+    return longest
 
 
 def summaries(all_gaps: Iterable[Gap]) -> list[Summary]:

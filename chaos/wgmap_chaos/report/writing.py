@@ -100,7 +100,7 @@ def _pair(value: tuple[float, float] | None) -> str:
 GAPS_MEAN = (
     "Faults that came alone. The longest time without an answer to anybody that overlaps the fault,"
     " in seconds: median / worst. First contacts: the slowest that was begun in it. Data flows: the"
-    " longest silence over half a second."
+    " longest run of lost packets."
 )
 
 # ----------------------------------------------------------------------------------- forms

@@ -251,13 +251,16 @@ def flow(*lost: float) -> Flow:
 
 def test_losses_in_a_fault_of_the_data_plane_are_excused() -> None:
     verdict = dataflow.judge(
-        told(flow(20.0, 27.9), fault("moved", 20.0, data=True), fault("kill", 40.0))
+        told(flow(19.6, 20.0, 27.9), fault("moved", 20.0, data=True), fault("kill", 40.0))
     )
     assert verdict.held
     assert verdict.looked_at == 60
 
 
-@pytest.mark.parametrize(("at", "what"), [(41.0, "kill"), (50.0, "no fault at all"), (28.1, "no")])
+@pytest.mark.parametrize(
+    ("at", "what"),
+    [(41.0, "kill"), (50.0, "no fault at all"), (28.1, "no"), (19.4, "no fault at all")],
+)
 def test_a_loss_that_nothing_excuses(at: float, what: str) -> None:
     history = told(flow(at), fault("moved", 20.0, data=True), fault("kill", 40.0))
     (text,) = dataflow.judge(history).broken
@@ -322,6 +325,15 @@ def test_a_traceback_and_what_grows() -> None:
     assert "Traceback" in said
     assert "MB" in memory
     assert "descriptors" in descriptors
+
+
+def test_the_buffers_of_wireguard_go_are_no_leak() -> None:
+    grown = [sample(at, 30.0 + at) for at in range(130)]
+    wireguard = [one.model_copy(update={"role": "wireguard ctl"}) for one in grown]
+    assert health.judge(told(*wireguard)).held
+    assert not health.judge(told(*grown)).held
+    leaking = [one.model_copy(update={"rss_mb": one.rss_mb * 3}) for one in wireguard]
+    assert not health.judge(told(*leaking)).held
 
 
 # ----------------------------------------------------------------------------------- the file

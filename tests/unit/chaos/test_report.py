@@ -49,7 +49,8 @@ def history() -> History:
     made.add(call(Op.REGISTER, 102.0, 0.5))
     made.add(Contact(source="a1", target="a2", begun=104.0, took_s=None))
     ends: dict[str, Any] = {"source": "a1", "target": "a2", "begun": 100.0, "ended": 130.0}
-    made.add(Flow(name="f", interval_s=0.1, sent=300, gaps=((104.0, 105.1),), lost=(), **ends))
+    lost = (90.0, *(104.0 + number / 10 for number in range(10)), 110.0)
+    made.add(Flow(name="f", interval_s=0.1, sent=300, gaps=((104.0, 105.1),), lost=lost, **ends))
     made.add(fault("kill", 103.5, 106.0))
     made.add(fault("kill", 120.2, 120.4))
     made.add(RUN)
@@ -69,9 +70,16 @@ def test_gaps_of_faults(history: History) -> None:
 
 
 def test_faults_that_come_together_have_no_gaps_of_their_own(history: History) -> None:
-    history.add(fault("move", 121.0, 122.0))  # within what the second kill may still do
+    history.add(fault("move", 120.3, 122.0))
     (alone,) = figures.gaps(history)
     assert alone.lookups == pytest.approx(4.5)
+
+
+def test_what_the_next_fault_does_is_no_gap_of_the_one_before(history: History) -> None:
+    history.add(fault("move", 106.5, 107.5))
+    first, _, move = figures.gaps(history)
+    assert first.lookups == pytest.approx(4.5)  # it began in the first
+    assert move.lookups == pytest.approx(4.5)
 
 
 def test_latencies_and_rates(history: History) -> None:
