@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wgmap import __version__, config, log
+from wgmap import __version__, completion, config, log
 from wgmap.errors import ExitCode
 from wgmap.program import finish
 from wgmap_agent.config import AgentConfig, AgentSection
@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     command("rotate-key", _rotate, "Replace the data key; established flows go on.")
     down = command("down", _down, "Remove everything that the agent made on this machine.")
     down.add_argument("--config", type=Path, required=True)
+    completion.add_command(commands, parser)
     return parser
 
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from wgmap import __version__
+from wgmap import __version__, completion
 from wgmap.errors import ExitCode
 from wgmap.program import finish
 from wgmap_cluster.supervisor import keys
@@ -46,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     )
     check.add_argument("dir", type=Path, metavar="DIR")
     check.set_defaults(command=_check_state)
+    completion.add_command(commands, parser)
     return parser
 
 

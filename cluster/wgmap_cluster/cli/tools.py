@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
+from wgmap.completion import SHELLS
 from wgmap_cluster.cli.levels import MAX_INSTANCE, Level, eid, later, number, value
 
 ROLES = ("read", "operate", "admin")
-SHELLS = ("bash", "zsh")
 CONFIG = Path("/etc/wgmap/server.toml")
 
 

@@ -155,6 +155,27 @@ def test_completion(shell: str, tmp_path: Path) -> None:
         assert done.stdout.split() == ["revoke"]
 
 
+@pytest.mark.parametrize(
+    ("program", "words", "wanted"),
+    [
+        ("wgmap-agent", "ro", ["rotate-key"]),
+        ("wgmap-server", "che", ["check-state"]),
+    ],
+)
+def test_completion_of_the_other_programs(
+    program: str, words: str, wanted: list[str], tmp_path: Path
+) -> None:
+    path = WGMAP.with_name(program)
+    ended = subprocess.run([path, "completion", "bash"], capture_output=True, text=True, check=True)
+    script = tmp_path / "completion.sh"
+    script.write_text(ended.stdout)
+    name = program.replace("-", "_")
+    asked = f"source {script}; COMP_WORDS=({program} {words}); COMP_CWORD=1; "
+    asked += f"_shtab_{name}; echo ${{COMPREPLY[@]}}"
+    done = subprocess.run(["bash", "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == wanted
+
+
 async def with_variables(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, **names: str) -> Ended:
     from support import operators  # noqa: PLC0415
 
