@@ -107,7 +107,7 @@ def _serve(section: dict[str, Any]) -> None:
             url = urlsplit(self.path)
             eid = parse_qs(url.query).get("eid", [""])[0]
             answer = (
-                {"leader": "ms1"}
+                {"leader": "ms1", "cluster_id": "00"}
                 if url.path == "/v1/status"
                 else {"found": (registry / eid).exists()}
             )
