@@ -52,9 +52,10 @@ class Probe:
         page = self.get("/metrics")[1].decode()
         return {family.name: family for family in text_string_to_metric_families(page)}
 
-    def value(self, name: str) -> float:
+    def value(self, name: str, **labels: str) -> float:
         families = self.metrics().values()
-        [value] = [s.value for f in families for s in f.samples if s.name == name and not s.labels]
+        samples = [sample for family in families for sample in family.samples]
+        [value] = [one.value for one in samples if (one.name, one.labels) == (name, labels)]
         return value
 
 
@@ -113,6 +114,7 @@ def test_what_is_done_is_counted(server: Server, probe: Probe, tmp_path: Path) -
     wait_for(lambda: probe.value(name) == 5, "lookups are timed")
     assert probe.value("wgmap_server_responder_request_received_total") == 5
     assert probe.value("wgmap_server_peers") == 1
+    assert probe.value("wgmap_server_instance_peers", instance_id="0") == 1
     assert probe.value("wgmap_server_fresh") == 1
     assert 0 < probe.value("wgmap_server_lease_left_seconds") <= 1
     assert probe.value("wgmap_server_log_leading") == 1

@@ -55,6 +55,13 @@ class Counts(NamedTuple):
     servers: int
 
 
+class InstanceCounts(NamedTuple):
+    """Sizes of one instance, for metrics; ``peers`` without the revoked ones."""
+
+    peers: int
+    mappings: int
+
+
 class State:
     """Tables and indexes; read the dictionaries, change them only through ``put``."""
 
@@ -75,6 +82,7 @@ class State:
         self._owners: dict[PrefixKey, str] = {}
         self._held: dict[str, dict[PrefixKey, None]] = {}
         self._sizes: Counter[int] = Counter()  # instance -> mappings
+        self._members: Counter[int] = Counter()  # instance -> peers that are not revoked
         self._owner_lengths = PrefixLengths()
         self._mapping_lengths = PrefixLengths()
         self._version_lengths = PrefixLengths()
@@ -103,6 +111,7 @@ class State:
             return
         self._by_address.pop(row.control_address, None)
         self._by_key.pop(row.control_key, None)
+        self._members[row.instance] -= not row.revoked
         for prefix in () if row.revoked else row.prefixes:
             del self._owners[row.instance, prefix]
             self._owner_lengths.remove((row.instance, prefix))
@@ -113,6 +122,7 @@ class State:
         self._by_address[row.control_address] = name
         if row.control_key:
             self._by_key[row.control_key] = name
+        self._members[row.instance] += not row.revoked
         for prefix in () if row.revoked else row.prefixes:
             self._owners[row.instance, prefix] = name
             self._owner_lengths.add((row.instance, prefix))
@@ -225,6 +235,11 @@ class State:
         """Return sizes; the revoked ones are as many as revocations were."""
         revoked = len(self.revocations)
         return Counts(len(self.peers) - revoked, revoked, len(self.mappings), len(self.servers))
+
+    def instance_counts(self, most: int) -> dict[int, InstanceCounts]:
+        """Return the sizes of the ``most`` instances with the most peers."""
+        members = self._members.most_common(most)
+        return {one: InstanceCounts(peers, self._sizes[one]) for one, peers in members if peers}
 
     def revoked_since(self, number: int, most: int) -> list[tuple[int, RevocationRow]]:
         """Return the first ``most`` revocations after ``number``, oldest first.

@@ -13,7 +13,7 @@ from prometheus_client.core import Metric
 from wgmap import __version__
 from wgmap.metrics.families import Histogram, counted, gauge, unflat
 from wgmap.metrics.listener import Health
-from wgmap_cluster.fsm.state import Counts
+from wgmap_cluster.fsm.state import Counts, InstanceCounts
 from wgmap_cluster.replica import catalogue
 from wgmap_cluster.replica.views import CountersView, no_counters
 
@@ -22,6 +22,8 @@ LOOKUP = "lookup"  # the name of the responder's histogram,
 SYNC = "sync"  # and of the log's
 
 
+# Those with the most peers have series of their own.
+MOST_INSTANCES = 256
 NOTHING = Counts(0, 0, 0, 0)
 
 
@@ -34,6 +36,7 @@ class Seen:
     leader: str | None = None
     restoring: bool = False
     counts: Counts = NOTHING
+    instances: Mapping[int, InstanceCounts] = field(default_factory=dict)
     control_tunnels: int | None = None  # with a recent handshake; None: not known
     responding: int = 0  # responders that have everything and say so
     counters: CountersView = field(default_factory=no_counters)
@@ -64,6 +67,12 @@ def families(seen: Seen) -> Iterator[Metric]:
     yield gauge(f"{PREFIX}_peers", "Enrolled peers that are not revoked.", seen.counts.peers)
     yield gauge(f"{PREFIX}_peers_revoked", "Revoked peers.", seen.counts.revoked)
     yield gauge(f"{PREFIX}_mappings", "Mappings.", seen.counts.mappings)
+    for what, text in (  # "instance" is what Prometheus calls the server
+        ("peers", "Enrolled peers that are not revoked, by Instance-ID."),
+        ("mappings", "Mappings, by Instance-ID."),
+    ):
+        sizes = {str(one): getattr(counts, what) for one, counts in seen.instances.items()}
+        yield gauge(f"{PREFIX}_instance_{what}", text, sizes, "instance_id")
     yield gauge(
         f"{PREFIX}_control_tunnels",
         "Control tunnels to agents with a handshake of late.",

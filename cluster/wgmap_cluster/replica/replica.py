@@ -24,7 +24,7 @@ from wgmap_cluster.replica.expiry import TICK_S, DueQueue, LeaderClock
 from wgmap_cluster.replica.feeding import Feeder
 from wgmap_cluster.replica.founding import bootstrap_command
 from wgmap_cluster.replica.lease import LeaseKeeper
-from wgmap_cluster.replica.measures import Seen
+from wgmap_cluster.replica.measures import MOST_INSTANCES, Seen
 from wgmap_cluster.replica.notes import ServerNote
 from wgmap_cluster.replica.operations import Operations
 from wgmap_cluster.replica.proposing import NotReadByAllError, Proposer
@@ -103,6 +103,7 @@ class Replica:
             leader=self.log.status().leader,
             restoring=Meta.RESTORING in self.machine.state.meta,
             counts=self.machine.state.counts(),
+            instances=self.machine.state.instance_counts(MOST_INSTANCES),
             control_tunnels=self._reachable,
             responding=self.feeder.responding(),
             counters=self.counters(),

@@ -44,22 +44,31 @@ class Seen:
     lookups: list[float] = field(default_factory=list)  # seconds each took
     registers: list[float] = field(default_factory=list)
     missed: int = 0
-    busy_s: Counter[str] = field(default_factory=Counter)  # processor time of the server's programs
+    ran_s: Counter[str] = field(default_factory=Counter)  # processor time of the server's programs
+    waited_s: Counter[str] = field(default_factory=Counter)  # what they waited for a processor
 
 
 @contextmanager
 def working(server: ServerEntry, seen: Seen) -> Iterator[None]:
-    """Add up what a server's programs use meanwhile, which does not depend on what else runs."""
+    """Add up what a server's programs use meanwhile, and how long they waited for a processor."""
     before = used(server)
     yield
-    seen.busy_s.update({role: spent - before[role] for role, spent in used(server).items()})
+    for role, (ran, waited) in used(server).items():
+        seen.ran_s[role] += ran - before[role][0]
+        seen.waited_s[role] += waited - before[role][1]
 
 
-def used(server: ServerEntry) -> dict[str, float]:
-    """Return the processor time that a server's programs have used, in seconds."""
-    pids = ((role, server.pids[role]) for role in ("responder", "replica"))
-    files = {role: Path(f"/proc/{pid}/schedstat") for role, pid in pids}
-    return {role: int(file.read_text().split()[0]) / 1e9 for role, file in files.items()}
+def used(server: ServerEntry) -> dict[str, tuple[float, float]]:
+    """Return for how long a server's programs have run, and waited for a processor, in seconds."""
+    pids = {role: server.pids[role] for role in ("responder", "replica")}
+    pids["tunnel"] = server.wireguard[server.control_interface]
+    return {role: _scheduled(pid) for role, pid in pids.items()}
+
+
+def _scheduled(pid: int | None) -> tuple[float, float]:
+    threads = [one.read_text().split() for one in Path(f"/proc/{pid}/task").glob("*/schedstat")]
+    ran, waited = (sum(int(one[n]) for one in threads) / 1e9 for n in (0, 1))
+    return ran, waited
 
 
 @contextmanager
@@ -107,7 +116,7 @@ def honest(agent: AgentEntry, server: ServerEntry, seen: Seen, base: int) -> Non
 @pytest.mark.parametrize("kind", FLOODS)
 def test_a_flood_slows_the_others_by_a_small_factor(lab: Lab, kind: str) -> None:
     target, elsewhere = (one for one in lab.file.servers if one.name != lab.status()["leader"])
-    flooded, control, quiet = Seen(), Seen(), Seen()
+    three = flooded, control, quiet = Seen(), Seen(), Seen()
     with silenced(lab, "a3") as agent, silenced(lab, "a4") as flooder:
         for turn in range(TURNS):
             for server, seen in ((target, flooded), (elsewhere, control)):
@@ -116,20 +125,27 @@ def test_a_flood_slows_the_others_by_a_small_factor(lab: Lab, kind: str) -> None
             honest(agent, target, quiet, fresh_nonces() + 4000 * turn + 2000)
     factors = {}
     for what in ("lookups", "registers"):
-        middle = [1e3 * statistics.median(getattr(one, what)) for one in (flooded, control, quiet)]
+        middle = [1e3 * statistics.median(getattr(one, what)) for one in three]
         factors[what] = middle[0] / middle[1]
         _LOG.info(
             "flood of %s: %s took %.2f ms, %.2f ms with another server flooded, %.2f ms without"
             " any flood: factor %.2f; %d answered",
             *(kind, what, *middle, factors[what], len(getattr(flooded, what))),
         )
-    for role in flooded.busy_s:
-        shares = [100 * one.busy_s[role] / (TURNS * TURN_S) for one in (flooded, control, quiet)]
-        _LOG.info("flood of %s: %s: %.0f %% of a processor; %.0f %%, %.0f %%", kind, role, *shares)
+    for role in flooded.ran_s:
+        _LOG.info(
+            "flood of %s: %s: ran %s, waited %s (%% of a processor; control; quiet)",
+            *(kind, role, shares(role, "ran_s", *three), shares(role, "waited_s", *three)),
+        )
     _LOG.info("missed: %d, %d without", flooded.missed, control.missed)
     assert flooded.missed <= control.missed + 1 + MISSED * len(flooded.lookups)
     assert max(factors.values()) < FACTOR, factors
     assert refused(target, kind), "the flood was beyond what one peer may ask"
+
+
+def shares(role: str, what: str, *seen: Seen) -> str:
+    """Return how much of the time a program ran or waited, in per cent."""
+    return ", ".join(f"{100 * getattr(one, what)[role] / (TURNS * TURN_S):.0f}" for one in seen)
 
 
 def refused(server: ServerEntry, kind: str) -> int:

@@ -197,6 +197,20 @@ def test_overlapping_address_space_is_kept_apart(driver: Driver) -> None:
     assert state.revocations[1].instance == 7
 
 
+def test_each_instance_is_counted_on_its_own(driver: Driver) -> None:
+    driver.done(enrol("b", 2, "10.66.1.0/24", instance=7))
+    driver.done(enrol("c", 3, "10.66.2.0/24", instance=7))
+    driver.registered(replace(register(2, 1, "10.66.1.5/32"), instance=7))
+    state = driver.machine.state
+    before = {0: (1, 0), 7: (2, 1)}
+    assert state.instance_counts(9) == before
+    assert list(state.instance_counts(1)) == [7], "those with the most peers"
+    driver.done(Revoke("b", ORIGIN))
+    assert state.instance_counts(9) == {0: (1, 0), 7: (1, 0)}
+    driver.done(Revoke("c", ORIGIN))
+    assert state.instance_counts(9) == {0: (1, 0)}
+
+
 def test_an_instance_has_its_overlay_or_the_clusters(driver: Driver) -> None:
     driver.done(SetInstance(7, ORIGIN, overlay=(prefix("172.16.0.0/12"),)))
     state = driver.machine.state
