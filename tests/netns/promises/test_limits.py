@@ -13,7 +13,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -44,8 +44,12 @@ class Seen:
     lookups: list[float] = field(default_factory=list)  # seconds each took
     registers: list[float] = field(default_factory=list)
     missed: int = 0
-    ran_s: Counter[str] = field(default_factory=Counter)  # processor time of the server's programs
-    waited_s: Counter[str] = field(default_factory=Counter)  # what they waited for a processor
+    ran_s: dict[str, float] = field(
+        default_factory=lambda: defaultdict(float)
+    )  # processor time of the server's programs
+    waited_s: dict[str, float] = field(
+        default_factory=lambda: defaultdict(float)
+    )  # what they waited for a processor
 
 
 @contextmanager
