@@ -1,10 +1,10 @@
 """The page in a real browser, before a cluster in memory: what is many, and what is refused."""
 
+import logging
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,15 @@ from wgmap_cluster.admin.routes import Role
 from wgmap_cluster.cli.main import main as wgmap
 
 MANY = 100_000
-LOADED_S = 1.0  # what the product promises; looked at where nobody else works: WGMAP_LONG
+LOADED_MS = 1000  # what the product promises
+# Notes in the page itself when the first rows are there, from the beginning of the navigation.
+NOTING = """
+new MutationObserver((_, observer) => {
+  if (!document.querySelector("tbody tr")) return;
+  observer.disconnect();
+  requestAnimationFrame(() => (window.rowsAt = performance.now()));
+}).observe(document, { childList: true, subtree: true });
+"""
 SHOTS = Path(os.environ.get("WGMAP_SCREENSHOTS", ""))
 ESCAPE = "\ue00c"
 INSECURE = "--ignore-certificate-errors"  # it is the test's own
@@ -94,20 +102,35 @@ def search(window: Browser, text: str) -> None:
     window.keys(text)
 
 
-def loading_s(window: Browser) -> float:
-    """Load the page anew where it shows peers; returns the seconds until its first rows."""
-    began = time.monotonic()
+def loading_ms(window: Browser) -> float:
+    """Load the page anew where it shows peers; returns the ms until its first rows are drawn."""
     window.driver.refresh()
-    window.one("tbody tr")
-    return time.monotonic() - began
+    script = "return window.rowsAt ?? null"
+    took: float = window.until(lambda: window.driver.execute_script(script), "rows")
+    return took
+
+
+def test_it_loads_in_a_second_with_a_hundred_thousand_peers(
+    window: Browser, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    with opened(window, tmp_path, MANY):
+        noting = {"source": NOTING}
+        added = window.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", noting)
+        try:
+            go(window, "peers")
+            took = sorted(loading_ms(window) for _ in range(9))
+        finally:
+            window.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+        window.says("#count", "100,005 peers")
+        record_property("loaded_ms", took)
+        logging.getLogger(__name__).info("ms until the first rows: %s", [round(t) for t in took])
+        assert took[0] < LOADED_MS  # the others say what else the machine had to do
 
 
 def test_a_hundred_thousand_peers(window: Browser, tmp_path: Path) -> None:
     with opened(window, tmp_path, MANY) as server:
         shot(window, "cluster")
         go(window, "peers")
-        best = min(loading_s(window) for _ in range(5))
-        assert best < LOADED_S or not os.environ.get("WGMAP_LONG")
         window.says("#count", "100,005 peers")
         assert len(window.all("tbody tr")) <= 200  # and not all of them
         for text, count in (

@@ -59,7 +59,8 @@ class PeerRoutes:
             ),
             Route(
                 *("POST", f"{one}/revoke", self.revoke_peer, Role.OPERATE, RevokedView),
-                refusals=CHANGES,
+                refusals=(*CHANGES, HTTPStatus.PRECONDITION_FAILED),
+                if_match=True,
             ),
         ]
 
@@ -119,5 +120,7 @@ class PeerRoutes:
         """Shut a peer out, for good; says which servers answer by it already."""
         queries.known(request)
         name = request.match_info["name"]
-        revoked = await self._operations.revoke_peer(name, operator(request), wall_time())
+        revision = bodies.parse_revision(request.headers.get("If-Match"))
+        who = (operator(request), wall_time())
+        revoked = await self._operations.revoke_peer(name, *who, revision)
         return web.json_response(revoked)

@@ -116,6 +116,7 @@ def _add_peer_commands(peer: Level) -> None:
     show.add_argument("name", type=value(some_name, "a name"), metavar="NAME")
     revoke = peer.add("revoke", "shut a peer out for good", commands.peer_revoke)
     revoke.add_argument("name", type=value(some_name, "a name"), metavar="NAME")
+    _add_if_revision(revoke)
 
 
 def _add_limit(parser: argparse.ArgumentParser) -> None:
@@ -156,6 +157,10 @@ def _add_peer_set(parser: argparse.ArgumentParser) -> None:
     _add_secret(parser)
     parser.add_argument("--lisp-auth", choices=("sha256", "sha1"))
     _add_limit(parser)
+    _add_if_revision(parser)
+
+
+def _add_if_revision(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         *("--if-revision",),
         type=value(number((1 << 63) - 1), "a revision"),

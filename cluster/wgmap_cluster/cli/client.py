@@ -54,15 +54,20 @@ class Client:
         return self._request("GET", path, None, TIMEOUT_S)
 
     def post(
-        self, path: str, body: dict[str, Any] | None = None, timeout_s: float = TIMEOUT_S
+        self,
+        path: str,
+        body: dict[str, Any] | None = None,
+        timeout_s: float = TIMEOUT_S,
+        revision: int | None = None,
     ) -> Any:
-        """Send a JSON body and return the JSON answer; raises WgmapError."""
-        return self._request("POST", path, json.dumps(body or {}).encode(), timeout_s)
+        """Send a JSON body and return the JSON answer, see patch(); raises WgmapError."""
+        data = json.dumps(body or {}).encode()
+        return self._request("POST", path, data, timeout_s, _if_match(revision))
 
     def patch(self, path: str, body: dict[str, Any], revision: int | None = None) -> Any:
         """Change what is at ``path``, with ``revision`` only that one; raises WgmapError."""
-        headers = {} if revision is None else {"If-Match": f'"{revision}"'}
-        return self._request("PATCH", path, json.dumps(body).encode(), TIMEOUT_S, headers)
+        data = json.dumps(body).encode()
+        return self._request("PATCH", path, data, TIMEOUT_S, _if_match(revision))
 
     def delete(self, path: str, timeout_s: float = TIMEOUT_S) -> Any:
         """Remove what is at ``path``; raises WgmapError."""
@@ -113,6 +118,10 @@ class Client:
             raise UnavailableError(f"{self.path}: answer broken off ({error!r})") from error
         finally:
             connection.close()
+
+
+def _if_match(revision: int | None) -> dict[str, str]:
+    return {} if revision is None else {"If-Match": f'"{revision}"'}
 
 
 def _answer(status: int, data: bytes) -> Any:

@@ -115,7 +115,9 @@ def peer_show(client: Client, options: argparse.Namespace) -> Report:
 def peer_revoke(client: Client, options: argparse.Namespace) -> Report:
     """Revoke a peer; UNCONFIRMED where a server has not applied it in time."""
     path = f"/v1/peers/{quote(options.name, safe='')}/revoke"
-    revoked: RevokedView = client.post(path, timeout_s=REVOKE_TIMEOUT_S)
+    revoked: RevokedView = client.post(
+        path, timeout_s=REVOKE_TIMEOUT_S, revision=options.if_revision
+    )
     took = f"after {revoked['took_s']:.2f} s"
     confirmed = ", ".join(revoked["confirmed"]) or "none"
     text = f"{revoked['name']} is revoked; confirmed {took} by: {confirmed}"

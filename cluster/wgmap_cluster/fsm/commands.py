@@ -5,8 +5,9 @@ operations are on disk: never reuse one. Prefixes are bytes as ``prefix_to_bytes
 addresses are packed, times are seconds of the replicated clock.
 
 The version is the first one that reads the command: an older server stops there, for if it passed
-the command by, it would differ from the others for ever. So whoever adds a command, or a field to
-one, raises VERSION and names the command in SINCE.
+the command by, it would differ from the others for ever. So whoever adds a command raises VERSION
+and names it in SINCE; a field that is added stands at the end, has the default None, and is named
+in FIELDS_SINCE: a command without it is written as before, and older servers read it.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ from wgmap_cluster.fsm.fields import Check, FieldError
 from wgmap_cluster.fsm.rows import LocatorRow, ServerRow
 from wgmap_cluster.raft.interface import MAX_COMMAND_BYTES
 
-VERSION = 2  # the newest that this server reads
+VERSION = 3  # the newest that this server reads
 MAX_PREFIXES = 64  # enrolled for one peer, and registered by one
 MAX_ENDPOINTS = 64
 MAX_LOCATORS = 8
@@ -198,12 +199,16 @@ class SetPeer:
 
 @dataclass(frozen=True, slots=True)
 class Revoke:
-    """Shut a peer out for good; its name stays reserved."""
+    """Shut a peer out for good; its name stays reserved.
+
+    With ``if_revision`` it takes effect on that revision only; who is revoked already, stays so.
+    """
 
     OP: ClassVar = Op.REVOKE
-    CHECKS: ClassVar = (field.NAME, _ORIGIN)
+    CHECKS: ClassVar = (field.NAME, _ORIGIN, field.optional(field.NONCE))
     name: str
     origin: Origin
+    if_revision: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,18 +371,25 @@ _BY_OP: dict[int, type[Command]] = {
 }
 
 
-# The version of commands that came, or got a field, later than version 1.
+# The version of commands that came later than version 1, and of last fields that came later.
 SINCE: dict[Op, int] = {Op.NOTE: 2}
+FIELDS_SINCE: dict[Op, dict[str, int]] = {Op.REVOKE: {"if_revision": 3}}
 
 
 def version_of(command: Command) -> int:
     """Return the first version that reads this command."""
-    return SINCE.get(command.OP, 1)
+    later = FIELDS_SINCE.get(command.OP, {})
+    given = (since for name, since in later.items() if getattr(command, name) is not None)
+    return max([SINCE.get(command.OP, 1), *given])
 
 
 def encode(command: Command) -> bytes:
     """Write a command; raises CommandError where it is larger than the log takes."""
     values = [getattr(command, each.name) for each in fields(command)]
+    for _ in FIELDS_SINCE.get(command.OP, ()):
+        if values[-1] is not None:
+            break
+        values.pop()  # older servers read it without
     data: bytes = msgpack.packb([version_of(command), int(command.OP), *values])
     if len(data) > MAX_COMMAND_BYTES:
         raise CommandError(f"{type(command).__name__}: {len(data)} bytes are too many")

@@ -139,8 +139,7 @@ def _admit(state: State, peer: NewPeer) -> tuple[PeerRow, bool]:
 def set_peer(state: State, command: SetPeer) -> Applied:
     """Change what a peer may register, from where, its control key, its limit or its name."""
     old = _active(state, command.name)
-    if command.if_revision not in (None, old.revision):
-        raise RefusedError(Reason.CHANGED, f"{command.name} is at revision {old.revision}")
+    _require_revision(command, old)
     name = command.name if command.new_name is None else command.new_name
     if name != command.name and name in state.peers:
         raise RefusedError(Reason.NAME_TAKEN, name)
@@ -193,6 +192,7 @@ def revoke(state: State, command: Revoke) -> Applied:
     if row.revoked:
         number = next(n for n, each in state.revocations.items() if each.peer == command.name)
         return Applied(Done(changed=False, peer=row, revocation=number))
+    _require_revision(command, row)
     number = state.revocation + 1
     registration = state.registrations.get(command.name)
     key = registration.key if registration is not None else b""
@@ -209,6 +209,11 @@ def revoke(state: State, command: Revoke) -> Applied:
         changes.append(Change(Table.REGISTRATIONS, command.name, None))
     changes += record(state, command.origin, Entry("revoke", command.name, f"number {number}"))
     return Applied(Done(peer=row, revocation=number), tuple(changes))
+
+
+def _require_revision(command: SetPeer | Revoke, row: PeerRow) -> None:
+    if command.if_revision not in (None, row.revision):
+        raise RefusedError(Reason.CHANGED, f"{command.name} is at revision {row.revision}")
 
 
 def _active(state: State, name: str) -> PeerRow:

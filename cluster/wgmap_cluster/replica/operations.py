@@ -191,14 +191,17 @@ class Operations:
             "mappings": [mapping_view(prefix, mapping) for (_, prefix), mapping in held],
         }
 
-    async def revoke_peer(self, name: str, operator: str, wall: str) -> RevokedView:
+    async def revoke_peer(
+        self, name: str, operator: str, wall: str, revision: int | None = None
+    ) -> RevokedView:
         """Shut a peer out; returns when every server answers by it, or after 2 S.
 
-        S is the staleness bound: after twice that time a server which has not applied it gives
-        no answer with authority any more.
+        With ``revision`` only that one is revoked, else ChangedError. S is the staleness bound:
+        after twice that time a server which has not applied it gives no answer with authority
+        any more.
         """
-        began = now()
-        _, proposal = await self._do(Revoke(name, Origin(self._name, operator, wall)))
+        began, origin = now(), Origin(self._name, operator, wall)
+        _, proposal = await self._do(Revoke(name, origin, revision))
         unconfirmed = await self._spread(proposal.index, 2 * self._staleness_s)
         confirmed = [server for server in self._servers() if server not in unconfirmed]
         took_s = round(now() - began, 3)

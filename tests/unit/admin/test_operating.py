@@ -46,6 +46,20 @@ async def test_etag_and_if_match(http: Http) -> None:
         assert (await response.json())["changed"] is False
 
 
+async def test_of_two_who_revoke_one_revision_the_one_that_was_changed_stays(http: Http) -> None:
+    path, tag = "/v1/peers/a1/revoke", {"If-Match": '"1"'}
+    async with http.patch("/v1/peers/a1", json={"limit": 7}) as response:
+        assert response.status == 200
+    async with http.post(path, headers=tag) as response:
+        assert response.status == 412
+        assert (await response.json())["detail"].endswith("a1 is at revision 2")
+    async with http.get("/v1/peers/a1") as response:
+        assert (await response.json())["revoked"] is False
+    for _ in range(2):  # the same again changes nothing, and is no failure
+        async with http.post(path, headers={"If-Match": '"2"'}) as response:
+            assert response.status == 200
+
+
 BAD: dict[str, tuple[str, str, object, int]] = {
     "no peer": ("PATCH", "/v1/peers/a9", {"limit": 1}, 404),
     "no field": ("PATCH", "/v1/peers/a1", {"prefix": []}, 400),

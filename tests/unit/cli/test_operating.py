@@ -187,6 +187,15 @@ async def test_audit_shows_the_last_and_what_came_since(cluster: Cluster) -> Non
     assert "limit 5" in (await wgmap(cluster, "audit")).out
 
 
+async def test_revoking_one_revision_only(cluster: Cluster) -> None:
+    await wgmap(cluster, "peer", "set", "a1", "--limit", "5")
+    ended = await wgmap(cluster, "peer", "revoke", "a1", "--if-revision", "1")
+    check_refused(ended, 1, "a1 is at revision 2")
+    assert (await good(cluster, "peer", "show", "a1"))["revoked"] is False
+    revoked = await good(cluster, "peer", "revoke", "a1", "--if-revision", "2")
+    assert revoked["confirmed"] == ["ms1", "ms2", "ms3"]
+
+
 async def test_status_and_list_show_what_is_revoked(cluster: Cluster) -> None:
     await wgmap(cluster, "peer", "revoke", "a1")
     status = await good(cluster, "status")

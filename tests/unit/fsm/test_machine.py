@@ -180,6 +180,15 @@ def test_revocation_removes_and_reserves(driver: Driver) -> None:
     assert state.counts()[:3] == (1, 1, 1)
 
 
+def test_a_revocation_on_condition_is_decided_where_it_is_applied(driver: Driver) -> None:
+    driver.done(SetPeer("a1", ORIGIN, limit=3))  # somebody else was faster
+    assert driver.refused(Revoke("a1", ORIGIN, if_revision=1)) is Reason.CHANGED
+    assert driver.machine.state.revocation == 0
+    assert driver.done(Revoke("a1", ORIGIN, if_revision=2)).changed
+    for revision in (2, 3, 9):  # repeated, it is no failure: what was wanted is so
+        assert not driver.done(Revoke("a1", ORIGIN, if_revision=revision)).changed
+
+
 # Registration.
 
 

@@ -76,7 +76,10 @@ COMMANDS: st.SearchStrategy[Command] = st.one_of(
         lambda n, p: SetPeer(f"p{n}", ORIGIN, prefixes=tuple(map(prefix, p))), PEERS, SOME_PREFIXES
     ),
     st.builds(lambda n, k: SetPeer(f"p{n}", ORIGIN, control_key=key(k)), PEERS, PEERS),
-    st.builds(lambda n: Revoke(f"p{n}", ORIGIN), PEERS),
+    st.builds(
+        lambda n, revision: Revoke(f"p{n}", ORIGIN, revision),
+        *(PEERS, st.none() | st.integers(1, 3)),
+    ),
     st.builds(
         lambda n, new, limit, revision: SetPeer(
             f"p{n}", ORIGIN, new_name=f"p{new}", limit=limit, if_revision=revision

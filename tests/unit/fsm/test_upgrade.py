@@ -1,5 +1,7 @@
 """Servers of two versions in one cluster: an old one stops at a new command, and says so."""
 
+from dataclasses import replace
+
 import msgpack
 import pytest
 
@@ -13,6 +15,7 @@ from wgmap_cluster.raft.interface import CannotApplyError, Member, MemberStatus
 from wgmap_cluster.replica.notes import ServerNote
 from wgmap_cluster.replica.proposing import require_all_read
 
+_TOO_NEW = f"version {commands.VERSION + 1}; this server reads up to {commands.VERSION}: upgrade it"
 NEW = msgpack.packb([commands.VERSION + 1, 99, "what a later version means by it"])
 
 
@@ -20,7 +23,7 @@ def test_a_command_of_a_later_version_is_not_passed_by() -> None:
     machine = Machine()
     machine.apply(1, encode(fsm.bootstrap(3)))
     before = (machine.index, dict(machine.state.meta))
-    with pytest.raises(CannotApplyError, match=r"version 3; this server reads up to 2: upgrade it"):
+    with pytest.raises(CannotApplyError, match=_TOO_NEW):
         machine.apply(2, NEW)
     assert (machine.index, dict(machine.state.meta)) == before
 
@@ -36,6 +39,15 @@ def test_a_command_carries_the_first_version_that_reads_it(monkeypatch: pytest.M
     assert msgpack.unpackb(encode(commands.Advance(1.0)))[0] == 1
     monkeypatch.setitem(commands.SINCE, Op.ADVANCE, 2)
     assert msgpack.unpackb(encode(commands.Advance(1.0)))[0] == 2
+
+
+def test_a_field_that_came_later_is_written_only_where_it_is_given() -> None:
+    plain = msgpack.unpackb(encode(commands.Revoke("a1", fsm.ORIGIN)))
+    assert plain == [1, Op.REVOKE, "a1", list(fsm.ORIGIN)], "as version 1 wrote it"
+    bound = commands.Revoke("a1", fsm.ORIGIN, 7)
+    assert msgpack.unpackb(encode(bound)) == [3, *plain[1:], 7]
+    assert commands.decode(encode(bound)) == bound
+    assert commands.decode(msgpack.packb(plain)) == replace(bound, if_revision=None)
 
 
 def _status(name: str, reads: int | None) -> MemberStatus:
