@@ -71,11 +71,11 @@ async def reboot_agent_alone(site: Site, rng: Random) -> AsyncIterator[Effect]:
 async def _lose(site: Site, name: str) -> None:
     agent = site.agent(name)
     await _kill(agent)
-    await processes.kill(wireguard_pids(agent.wireguard))
+    await processes.kill(wireguard_pids(agent.interfaces))
     await asyncio.to_thread(
         shell.run, ["ip", "-n", agent.netns, "link", "delete", "dev", agent.tun]
     )
-    await site.gone(agent.netns, (*agent.wireguard, agent.tun))
+    await site.gone(agent.netns, (*agent.interfaces, agent.tun))
 
 
 async def _kill(agent: AgentEntry) -> None:

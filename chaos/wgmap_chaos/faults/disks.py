@@ -1,9 +1,8 @@
-"""Disks that are slow, fail, are full, or lost the end of a write; and too few descriptors."""
+"""Disks that are slow, fail, are full, or lost the end of a write."""
 
 import asyncio
 import os
 import re
-import resource
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -20,7 +19,6 @@ from wgmap_cluster.raft.node import WAL_NAME
 SLOW_MS = (50, 400)
 SYNCS = "fsync,fdatasync"
 WRITES = "write,writev,pwrite64"
-SPARE_FDS = 2  # so many more may be opened
 _BATCH = b"WGB1"  # how a batch of the log begins (wgmap_cluster.raft.wal)
 TRACED_S = (0.5, 2.0)  # before the power goes
 _RESULT = re.compile(r"\) += (-?\d+)")
@@ -183,28 +181,10 @@ def _log(site: Site, name: str) -> Path:
     return site.server(name).state_dir / WAL_NAME
 
 
-@asynccontextmanager
-async def few_descriptors(site: Site, rng: Random) -> AsyncIterator[Effect]:
-    """Let a server's processes open next to nothing more."""
-    name = rng.choice(site.servers)
-    pids = site.pids(name, ("replica", "responder"))
-    before = {pid: resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in pids}
-    try:
-        for pid, (_, hard) in before.items():
-            used = max(map(int, os.listdir(f"/proc/{pid}/fd")))  # noqa: PTH208  # names are wanted
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 1 + SPARE_FDS, hard))
-        yield Effect((name,))
-    finally:
-        for pid, limits in before.items():
-            with suppress(ProcessLookupError):
-                resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
-
-
 KINDS = (
     Kind("a slow disk", "servers", slow_disk, servers=1),
     Kind("a failing disk", "servers", failing_disk),
     Kind("a full disk", "servers", full_disk),
     Kind("a torn tail", "servers", torn_tail),
     Kind("the power goes", "servers", power_loss),
-    Kind("few descriptors", "servers", few_descriptors, servers=1),
 )

@@ -31,3 +31,4 @@ class Kind:
     befall: Befall
     servers: int = 3  # at least
     agents: int = 0
+    missing: Callable[[], str] = str  # says what the machine lacks; "" for nothing

@@ -14,7 +14,7 @@ from wgmap_chaos.faults.effect import until
 from wgmap_chaos.faults.kind import Effect, Kind
 from wgmap_chaos.faults.servers import WIREGUARD
 from wgmap_chaos.faults.site import SERVER_ROLES, Site, wireguard_pids
-from wgmap_chaos.lab import shell, toml, topology
+from wgmap_chaos.lab import daemons, shell, toml, topology
 from wgmap_chaos.lab.inventory import ServerEntry
 from wgmap_cluster.cli.client import Client
 from wgmap_cluster.cli.servers import ADD_TIMEOUT_S
@@ -33,7 +33,7 @@ async def replace_server(site: Site, rng: Random) -> AsyncIterator[Effect]:
         yield Effect((name,), (*SERVER_ROLES, WIREGUARD))
     finally:
         keys = await asyncio.to_thread(_wipe, server)
-        _start(site, server)
+        daemons.start(topology.paths(site.directory), name, server.netns, "wgmap-server")
         await until(lambda: _answers(site, name), f"the new {name} answers")
         body = _body(server, keys)
         await _asked(
@@ -73,12 +73,6 @@ def _wipe(server: ServerEntry) -> dict[str, str]:
             each.update(keys)
     server.config.write_text(toml.dumps(document))
     return keys
-
-
-def _start(site: Site, server: ServerEntry) -> None:
-    argv = [shell.program("wgmap-server"), "run", "--config", str(server.config)]
-    log = topology.paths(site.directory).log(server.name)
-    shell.Daemon(shell.inside(server.netns, argv), log)
 
 
 async def _answers(site: Site, name: str) -> bool:

@@ -2,30 +2,23 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from random import Random
 
-from wgmap.addresses import IPAddress
 from wgmap_chaos.faults import cuts, shapes
 from wgmap_chaos.faults.effect import until
 from wgmap_chaos.faults.kind import Effect, Kind
 from wgmap_chaos.faults.site import Site
 from wgmap_chaos.lab import commands
 from wgmap_chaos.lab.errors import LabError
+from wgmap_chaos.lab.relay import Counters, Quality
 
 LOSS_PERCENT = 3.0
 DELAY_MS = 20.0
-
-
-def _addresses(site: Site, name: str) -> tuple[IPAddress, ...]:
-    if name in site.movers:
-        return site.movers[name].addresses
-    return (site.server(name).underlay,)
-
-
-def _netns(site: Site, name: str) -> str:
-    return site.agent(name).netns if name in site.movers else site.server(name).netns
+DUPLICATE_PERCENT = 20.0
+JITTER_MS = 10.0
 
 
 @asynccontextmanager
@@ -37,15 +30,15 @@ async def cut(site: Site, wanted: shapes.Cuts[str], *, data: bool = False) -> As
         unheard[receiver].append(sender)
     try:
         for receiver, senders in unheard.items():
-            addresses = {sender: _addresses(site, sender) for sender in senders}
-            await cuts.deafen(_netns(site, receiver), table, addresses)
+            addresses = {sender: site.addresses(sender) for sender in senders}
+            await cuts.deafen(site.netns(receiver), table, addresses)
         yield Effect(tuple(sorted({name for pair in wanted for name in pair})), data=data)
         await asyncio.gather(*(_effective(site, table, pair) for pair in _pairs(wanted)))
     finally:
         for receiver in unheard:
-            await cuts.deafen(_netns(site, receiver), table, {})
+            await cuts.deafen(site.netns(receiver), table, {})
     for receiver in unheard:
-        if await cuts.dropped(_netns(site, receiver), table):
+        if await cuts.dropped(site.netns(receiver), table):
             raise LabError(f"the cut at {receiver} is not healed")
 
 
@@ -58,8 +51,8 @@ async def _effective(site: Site, table: str, pair: frozenset[str]) -> None:
     one, other = sorted(pair)
 
     async def look() -> bool:
-        mine = (await cuts.dropped(_netns(site, one), table)).get(other, 0)
-        return mine + (await cuts.dropped(_netns(site, other), table)).get(one, 0) > 0
+        mine = (await cuts.dropped(site.netns(one), table)).get(other, 0)
+        return mine + (await cuts.dropped(site.netns(other), table)).get(one, 0) > 0
 
     await until(look, f"the cut between {one} and {other}")
 
@@ -156,12 +149,37 @@ def _between(some: Sequence[str], others: Sequence[str]) -> shapes.Cuts[str]:
 @asynccontextmanager
 async def bad_underlay(site: Site, rng: Random) -> AsyncIterator[Effect]:
     """Make the whole underlay slow and let it lose packets."""
-    delay, loss = rng.uniform(2.0, DELAY_MS), rng.uniform(0.5, LOSS_PERCENT)
+    quality = Quality(rng.uniform(2.0, DELAY_MS), rng.uniform(0.5, LOSS_PERCENT))
+    async with _underlay(site, quality, lambda counted: counted.lost > 0) as effect:
+        yield effect
+
+
+@asynccontextmanager
+async def twice_and_in_disorder(site: Site, rng: Random) -> AsyncIterator[Effect]:
+    """Let packets come twice, and overtake each other."""
+    quality = Quality(
+        duplicate_percent=rng.uniform(2.0, DUPLICATE_PERCENT), jitter_ms=rng.uniform(1.0, JITTER_MS)
+    )
+    seen: Callable[[Counters], bool] = lambda c: c.duplicated > 0 and c.overtaken > 0  # noqa: E731
+    async with _underlay(site, quality, seen) as effect:
+        yield effect
+
+
+@asynccontextmanager
+async def _underlay(
+    site: Site, quality: Quality, seen: Callable[[Counters], bool]
+) -> AsyncIterator[Effect]:
+    """Change the whole underlay; ``seen`` tells by the relay's counters that it has an effect."""
+
+    async def look() -> bool:
+        return seen(await asyncio.to_thread(commands.relayed, site.directory))
+
     try:
-        await asyncio.to_thread(commands.set_quality, site.directory, delay, loss)
-        yield Effect((*site.servers, *site.agents), data=True)
+        await asyncio.to_thread(commands.set_quality, site.directory, **asdict(quality))
+        await until(look, f"{quality} does something")
+        yield Effect((*site.servers, *site.agents), data=True)  # the change itself loses packets
     finally:
-        await asyncio.to_thread(commands.set_quality, site.directory, 0.0, 0.0)
+        await asyncio.to_thread(commands.set_quality, site.directory, **asdict(Quality()))
 
 
 KINDS = (
@@ -176,4 +194,5 @@ KINDS = (
     Kind("an agent that hears no server", "agents", deaf_agent, servers=1, agents=1),
     Kind("agents apart", "underlay", agents_apart, servers=1, agents=2),
     Kind("loss and delay", "underlay", bad_underlay, servers=1),
+    Kind("twice and in disorder", "underlay", twice_and_in_disorder, servers=1),
 )

@@ -137,16 +137,17 @@ async def rolling_restart(site: Site, rng: Random) -> AsyncIterator[Effect]:
     """Ask one server after the other to end, and start it again."""
     order = rng.sample(site.servers, len(site.servers))
     for name in order[:-1]:
-        await _end(site, name)
+        await end(site, name)
         await site.start_servers([name])
-    await _end(site, order[-1])
+    await end(site, order[-1])
     try:
         yield Effect(tuple(order), SERVER_ROLES)
     finally:
         await site.start_servers(order[-1:])
 
 
-async def _end(site: Site, name: str) -> None:
+async def end(site: Site, name: str) -> None:
+    """Ask a server to end, and see it gone; raises LabError."""
     pid = site.role_pid(name, "supervisor")
     processes.send([pid], signal.SIGTERM)
     await until_true(lambda: not site.pids(name), f"{name} ends when it is asked to")

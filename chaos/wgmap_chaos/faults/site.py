@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from wgmap.addresses import IPAddress
 from wgmap.errors import UnavailableError
 from wgmap_chaos.faults.effect import until, until_true
 from wgmap_chaos.lab import commands, inventory, observation, removal, shell, topology
@@ -25,6 +26,8 @@ class Site:
         self.lab: Inventory = inventory.read(topology.paths(directory).inventory)
         self.movers = {agent.name: Mover(agent) for agent in self.lab.agents}
         self.servers_changed: Callable[[], None] = lambda: None  # called when one has other keys
+        self.other_release: Path | None = None  # beside the one that is here
+        self.upgraded = False  # whether servers run the other one, or are to
         self._tables = 0
 
     # ------------------------------------------------------------------------------- who
@@ -46,6 +49,16 @@ class Site:
     def agent(self, name: str) -> AgentEntry:
         """Find an agent."""
         return self.lab.agent(name)
+
+    def addresses(self, name: str) -> tuple[IPAddress, ...]:
+        """Return where a host is on the underlay now, IPv4 first."""
+        if name in self.movers:
+            return self.movers[name].addresses
+        return (self.server(name).underlay,)
+
+    def netns(self, name: str) -> str:
+        """Return a host's namespace."""
+        return self.agent(name).netns if name in self.movers else self.server(name).netns
 
     def pids(self, name: str, roles: Collection[str] = SERVER_ROLES) -> list[int]:
         """Return a server's living processes."""

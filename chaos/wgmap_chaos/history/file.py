@@ -1,5 +1,6 @@
 """A history's file: JSON lines, one record each, in the order in which they were over."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -48,13 +49,19 @@ class Recorder:
 def read(path: Path) -> History:
     """Read a history; raises ConfigError naming the line that is wrong."""
     history = History()
+    for record in records(path):
+        history.add(record)
+    return history
+
+
+def records(path: Path) -> Iterator[Record]:
+    """Yield what stands in a file; raises ConfigError naming the line that is wrong."""
     try:
         with path.open() as file:
             for number, line in enumerate(file, start=1):
-                history.add(_record(path, number, line))
+                yield _record(path, number, line)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
-    return history
 
 
 def _record(path: Path, number: int, line: str) -> Record:

@@ -9,6 +9,7 @@ from wgmap_chaos.history.records import (
     Fault,
     Final,
     Flow,
+    Late,
     Op,
     Outcome,
     Record,
@@ -26,6 +27,7 @@ class History:
 
     runs: list[Run] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
+    lates: list[Late] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     flows: list[Flow] = field(default_factory=list)
     contacts: list[Contact] = field(default_factory=list)
@@ -40,6 +42,7 @@ class History:
         lists: dict[type, list[Any]] = {
             Run: self.runs,
             Call: self.calls,
+            Late: self.lates,
             Fault: self.faults,
             Flow: self.flows,
             Contact: self.contacts,

@@ -24,8 +24,7 @@ class Op(StrEnum):
     ENROL = "enrol"  # key: the peer's name
     REVOKE = "revoke"
     BACKUP = "backup"
-    ADD_SERVER = "add server"  # key: the server's name
-    REMOVE_SERVER = "remove server"
+    ROTATE = "rotate"  # an agent's data key; key: the agent's name
 
 
 class _Record(BaseModel):
@@ -42,12 +41,14 @@ class Run(_Record):
     servers: int
     agents: int
     lights: int
+    probes: bool = False  # whether there were clients for the gaps alone: their names begin with p
     minutes: float
     begun: float
     staleness_s: float
     converge_s: float  # promised from the last heal on
     push_s: float  # promised to whoever asked, from the acknowledgement on
     data_grace_s: float  # what follows a fault of the data plane is still its effect
+    rotation_gap_s: float = 0.5  # so long an agent's flow may be silent while its key rotates
     grown_mb: float  # more memory than that is a leak
     grown_fds: int
 
@@ -67,6 +68,15 @@ class Call(_Record):
     result: int | None = None
     authoritative: bool | None = None
     error: str = ""
+
+
+class Late(_Record):
+    """Something that a client began later than it meant to: its fault, and nobody else's."""
+
+    kind: Literal["late"] = "late"
+    who: str
+    at: float
+    by_s: float
 
 
 class Fault(_Record):
@@ -160,6 +170,6 @@ class Settled(_Record):
 
 
 Record: TypeAlias = Annotated[
-    Run | Call | Fault | Flow | Contact | Sample | Vanished | Said | Final | Settled,
+    Run | Call | Late | Fault | Flow | Contact | Sample | Vanished | Said | Final | Settled,
     Field(discriminator="kind"),
 ]

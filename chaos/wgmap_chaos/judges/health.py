@@ -1,11 +1,12 @@
 """No process ends by itself, nothing is logged as a traceback, nothing grows without end."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from statistics import median
 
 from wgmap_chaos.history.history import History
-from wgmap_chaos.history.records import Fault, Sample, Vanished
+from wgmap_chaos.history.records import Call, Fault, Op, Sample, Vanished
 from wgmap_chaos.judges.verdict import Verdict
 
 GRACE_S = 15.0  # a process that a fault ended may be missed so long after it
@@ -22,14 +23,22 @@ def judge(history: History) -> Verdict:
 
 def _vanished(history: History) -> Iterator[str]:
     for one in history.vanished:
-        if not any(_explains(fault, one) for fault in history.faults):
+        explained = any(_explains(fault, one) for fault in history.faults)
+        if not explained and not any(_replaced(turn, one) for turn in history.of(Op.ROTATE)):
             when = f"between {one.seen:.1f} and {one.missed:.1f}"
             yield f"{one.host}: {one.role} ended by itself {when}"
 
 
 def _explains(fault: Fault, one: Vanished) -> bool:
     during = fault.begun <= one.missed and one.seen <= fault.healed + GRACE_S
-    return during and one.host in fault.targets and one.role in fault.roles
+    return during and one.host in fault.targets and one.role.split()[0] in fault.roles
+
+
+def _replaced(turn: Call, one: Vanished) -> bool:
+    """Tell whether it was the device of a data key that has been rotated away."""
+    ended = math.inf if turn.ended is None else turn.ended
+    during = turn.begun <= one.missed and one.seen <= ended + GRACE_S
+    return during and one.host == turn.key and one.role.startswith("wireguard dat")
 
 
 def _said(history: History) -> Iterator[str]:

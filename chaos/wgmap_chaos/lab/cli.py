@@ -57,6 +57,13 @@ def _add_quality(parser: argparse.ArgumentParser, default: float | None) -> None
         "--delay", type=_number(MAX_DELAY_MS), default=default, metavar="MS", help="one way"
     )
     parser.add_argument("--loss", type=_number(100), default=default, metavar="PERCENT")
+    parser.add_argument(
+        "--duplicate", type=_number(100), default=default, metavar="PERCENT", help="come twice"
+    )
+    parser.add_argument(
+        "--jitter", type=_number(MAX_DELAY_MS), default=default, metavar="MS",
+        help="up to so much later, each by chance",
+    )  # fmt: skip
 
 
 def _number(maximum: float) -> Any:
@@ -89,7 +96,7 @@ def _show_lab(options: argparse.Namespace, made: Inventory, what: str) -> None:
 
 
 def _up(options: argparse.Namespace) -> None:
-    quality = Quality(options.delay, options.loss)
+    quality = Quality(*_quality(options))
     made = commands.up(_directory(options), options.servers, options.agents, quality)
     _show_lab(options, made, "the lab is up")
 
@@ -102,9 +109,16 @@ def _start_agents(options: argparse.Namespace) -> None:
     _show_lab(options, commands.start_agents(_directory(options), options.names), "agents run")
 
 
+def _quality(options: argparse.Namespace) -> tuple[float, float, float, float]:
+    return options.delay, options.loss, options.duplicate, options.jitter
+
+
 def _set(options: argparse.Namespace) -> None:
-    quality = commands.set_quality(_directory(options), options.delay, options.loss)
-    text = f"delay {quality.delay_ms:g} ms one way, loss {quality.loss_percent:g} %"
+    quality = commands.set_quality(_directory(options), *_quality(options))
+    text = (
+        f"delay {quality.delay_ms:g} ms one way, up to {quality.jitter_ms:g} ms more,"
+        f" loss {quality.loss_percent:g} %, twice {quality.duplicate_percent:g} %"
+    )
     _show(options, asdict(quality), text)
 
 

@@ -3,21 +3,23 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from wgmap.errors import ConflictError, NotFoundError
-from wgmap_chaos.lab import census, inventory, removal
+from wgmap_chaos.lab import census, environment, inventory, removal
 from wgmap_chaos.lab import topology as topologies
 from wgmap_chaos.lab.bringup import bring_up
 from wgmap_chaos.lab.daemons import Daemons
+from wgmap_chaos.lab.environment import Environments
 from wgmap_chaos.lab.errors import LabError
 from wgmap_chaos.lab.interruption import interruptible, undisturbed
 from wgmap_chaos.lab.inventory import Inventory
 from wgmap_chaos.lab.locking import locked
-from wgmap_chaos.lab.relay import Quality
+from wgmap_chaos.lab.relay import Counters, Quality, RelayControl
 from wgmap_chaos.lab.topology import Host, Topology
-from wgmap_chaos.lab.underlay import Underlay
+from wgmap_chaos.lab.underlay import RELAY_NAME, Underlay
 from wgmap_chaos.lab.waiting import Deadline
 
 UP_S = 60.0
@@ -26,9 +28,16 @@ USUAL_HOSTS = 7
 HostT = TypeVar("HostT", bound=Host)
 
 
-def up(directory: Path, servers: int, agents: int, quality: Quality) -> Inventory:
+def up(
+    directory: Path,
+    servers: int,
+    agents: int,
+    quality: Quality,
+    environments: Environments = environment.nothing,
+) -> Inventory:
     """Make a lab and leave it running; undo everything if that fails.
 
+    ``environments`` says what each host's daemon finds in its environment beside our own.
     Raises ConfigError for numbers out of bounds, ConflictError when there is a lab already,
     LabError.
     """
@@ -41,14 +50,16 @@ def up(directory: Path, servers: int, agents: int, quality: Quality) -> Inventor
         removal.remove(topology.id, topology.paths)  # what an interrupted command left
         with ExitStack() as undo:
             undo.callback(_undo, topology)
-            made = _up(topology, quality, lock)
+            made = _up(topology, quality, lock, environments)
             undo.pop_all()
     return made
 
 
-def _up(topology: Topology, quality: Quality, lock: int) -> Inventory:
+def _up(topology: Topology, quality: Quality, lock: int, environments: Environments) -> Inventory:
     deadline = Deadline(UP_S + HOST_S * max(0, len(topology.hosts) - USUAL_HOSTS))
     _make_directories(topology)
+    for host in topology.hosts:
+        environment.add(topology.paths, host.name, environments(topology, host))
     underlay = Underlay(topology, lock)
     underlay.make()
     if not quality.perfect:
@@ -86,21 +97,33 @@ def down(directory: Path) -> None:
         removal.remove(topologies.lab_id(directory), paths)
 
 
-def set_quality(directory: Path, delay_ms: float | None, loss_percent: float | None) -> Quality:
-    """Change delay (one way) and loss of a running lab; None leaves one as it is.
+def set_quality(
+    directory: Path,
+    delay_ms: float | None = None,
+    loss_percent: float | None = None,
+    duplicate_percent: float | None = None,
+    jitter_ms: float | None = None,
+) -> Quality:
+    """Change what the underlay of a running lab does (see ``Quality``); None: as it is.
 
     Raises NotFoundError, LabError.
     """
     _require_root()
     with _running(directory) as (topology, _, lock):
         underlay = Underlay(topology, lock)
-        now = underlay.quality()
-        wanted = Quality(
-            now.delay_ms if delay_ms is None else delay_ms,
-            now.loss_percent if loss_percent is None else loss_percent,
-        )
+        changes = {
+            "delay_ms": delay_ms, "loss_percent": loss_percent,
+            "duplicate_percent": duplicate_percent, "jitter_ms": jitter_ms,
+        }  # fmt: skip
+        given = {name: value for name, value in changes.items() if value is not None}
+        wanted = replace(underlay.quality(), **given)
         underlay.set(wanted)
     return wanted
+
+
+def relayed(directory: Path) -> Counters:
+    """Return what the relay of a running lab has done so far; raises LabError."""
+    return RelayControl(topologies.paths(directory).socket(RELAY_NAME)).status().counters
 
 
 def divert(directory: Path, source: str, target: str, extra_ms: float) -> None:

@@ -7,13 +7,20 @@ from functools import partial
 from typing import Any
 
 from wgmap.errors import UnavailableError
-from wgmap_chaos.lab import observation, removal, shell
+from wgmap_chaos.lab import environment, observation, removal, shell
 from wgmap_chaos.lab.errors import LabError
-from wgmap_chaos.lab.topology import Agent, Host, Server, Topology
+from wgmap_chaos.lab.topology import Agent, Host, Paths, Server, Topology
 from wgmap_chaos.lab.waiting import POLL_S, Deadline
 
 ORPHAN_S = 3.0
 PROGRAM_POLL_S = 0.3  # where asking means to start a program
+
+
+def start(paths: Paths, name: str, netns: str, program: str) -> shell.Daemon:
+    """Start a host's daemon, whose configuration is written; raises LabError."""
+    argv = [shell.program(program), "run", "--config", str(paths.config(name))]
+    inside = shell.inside(netns, argv)
+    return shell.Daemon(inside, paths.log(name), environment.of(paths, name))
 
 
 class Daemons:
@@ -90,9 +97,7 @@ class Daemons:
         return sum(pid is not None for pid in running) * 2 > len(running)
 
     def _spawn(self, host: Host, program: str) -> None:
-        config = str(self._paths.config(host.name))
-        argv = shell.inside(host.netns, [shell.program(program), "run", "--config", config])
-        self._started[host.name] = shell.Daemon(argv, self._paths.log(host.name))
+        self._started[host.name] = start(self._paths, host.name, host.netns, program)
 
     def _end_orphans(self, server: Server) -> None:
         """See the processes out that a dead supervisor left; they hold its sockets."""

@@ -58,6 +58,11 @@ class AgentEntry(HostEntry):
     tun: str
     socket: Path
 
+    @property
+    def interfaces(self) -> tuple[str, ...]:
+        """Every WireGuard interface that it may have; rotations let two for data take turns."""
+        return (self.control_interface, self.data_interface, f"{self.data_interface}2")
+
 
 class Inventory(_Entry):
     """The whole file."""

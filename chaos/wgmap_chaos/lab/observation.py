@@ -5,6 +5,7 @@ import json
 import socket
 import struct
 from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -45,6 +46,19 @@ def admin_get(path: Path, resource: str, **query: str) -> Any | None:
         response = connection.getresponse()
         body = response.read()
         return json.loads(body) if response.status == http.HTTPStatus.OK else None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise UnavailableError(f"{path}: {error}") from error
+    finally:
+        connection.close()
+
+
+def admin_time(path: Path) -> float:
+    """Return what time it is for a server (seconds since 1970); raises UnavailableError."""
+    connection = _UnixConnection(path, ASK_S)
+    try:
+        connection.request("HEAD", "/v1/status")
+        told = connection.getresponse().getheader("Date", "")
+        return parsedate_to_datetime(told).timestamp()
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise UnavailableError(f"{path}: {error}") from error
     finally:

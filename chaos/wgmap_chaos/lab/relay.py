@@ -67,17 +67,21 @@ class Quality:
 
     delay_ms: float = 0.0  # one way
     loss_percent: float = 0.0
+    duplicate_percent: float = 0.0  # so many come twice
+    jitter_ms: float = 0.0  # up to so much later, each by chance: they overtake each other
 
     def __post_init__(self) -> None:
-        if not 0 <= self.delay_ms <= MAX_DELAY_MS:
-            raise RelayError(f"delay must be 0 to {MAX_DELAY_MS:.0f} ms, not {self.delay_ms}")
-        if not 0 <= self.loss_percent <= 100:
-            raise RelayError(f"loss must be 0 to 100 percent, not {self.loss_percent}")
+        for name, value in (("delay", self.delay_ms), ("jitter", self.jitter_ms)):
+            if not 0 <= value <= MAX_DELAY_MS:
+                raise RelayError(f"{name} must be 0 to {MAX_DELAY_MS:.0f} ms, not {value}")
+        for name, value in (("loss", self.loss_percent), ("duplicate", self.duplicate_percent)):
+            if not 0 <= value <= 100:
+                raise RelayError(f"{name} must be 0 to 100 percent, not {value}")
 
     @property
     def perfect(self) -> bool:
-        """Whether frames pass unharmed and at once."""
-        return not self.delay_ms and not self.loss_percent
+        """Whether frames pass unharmed, once and at once."""
+        return self == Quality()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,8 @@ class Counters:
 
     forwarded: int = 0
     lost: int = 0  # on purpose
+    duplicated: int = 0  # on purpose
+    overtaken: int = 0  # by a frame of the same pair that came later
     overflowed: int = 0  # the queue was full
     refused: int = 0  # the interface did not take it (down, too long, no room)
 
@@ -127,6 +133,7 @@ class Wire:
         self.extra_ms: dict[tuple[int, bytes], float] = {}  # by pair and destination
         self._chance = chance
         self._queued = [0] * pairs
+        self._newest = [0] * pairs  # order of the newest frame that left
         self._heap: list[_Waiting] = []
         self._order = 0
 
@@ -142,17 +149,29 @@ class Wire:
         elif self._queued[pair] >= QUEUE_FRAMES:
             self.counters.overflowed += 1
         else:
-            self._queued[pair] += 1
-            self._order += 1
-            extra_ms = self.extra_ms.get((pair, frame[:_MAC_BYTES]), 0.0)
-            due = now + (self.quality.delay_ms + extra_ms) / 1000
-            heapq.heappush(self._heap, _Waiting(due, self._order, pair, frame))
+            self._push(now, pair, frame)
+            twice = self.quality.duplicate_percent
+            room = self._queued[pair] < QUEUE_FRAMES
+            if twice and room and self._chance.random() * 100 < twice:
+                self.counters.duplicated += 1
+                self._push(now, pair, frame)
+
+    def _push(self, now: float, pair: int, frame: bytes) -> None:
+        self._queued[pair] += 1
+        self._order += 1
+        extra_ms = self.extra_ms.get((pair, frame[:_MAC_BYTES]), 0.0)
+        if jitter_ms := self.quality.jitter_ms:
+            extra_ms += self._chance.random() * jitter_ms
+        due = now + (self.quality.delay_ms + extra_ms) / 1000
+        heapq.heappush(self._heap, _Waiting(due, self._order, pair, frame))
 
     def due(self, now: float) -> Iterator[tuple[int, bytes]]:
         """Take out the frames whose time has come, oldest first."""
         while self._heap and self._heap[0].due <= now:
             waiting = heapq.heappop(self._heap)
             self._queued[waiting.pair] -= 1
+            self.counters.overtaken += waiting.order < self._newest[waiting.pair]
+            self._newest[waiting.pair] = max(waiting.order, self._newest[waiting.pair])
             yield waiting.pair, waiting.frame
 
     def next_due(self) -> float | None:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wgmap_chaos.lab.errors import LabError
@@ -59,14 +59,16 @@ def run(
 class Daemon:
     """A program in the background; it goes on when we end."""
 
-    def __init__(self, argv: Sequence[str], log: Path) -> None:
+    def __init__(
+        self, argv: Sequence[str], log: Path, environment: Mapping[str, str] = os.environ
+    ) -> None:
         """Start it in a session of its own, its output appended to ``log``; raises LabError."""
         output = (str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             self.pid = os.posix_spawnp(
                 argv[0],
                 list(argv),
-                os.environ,
+                environment,
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                     (os.POSIX_SPAWN_OPEN, 1, *output),

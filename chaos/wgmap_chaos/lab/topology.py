@@ -122,6 +122,10 @@ class Paths:
         """Return the configuration file of one daemon."""
         return self.directory / "config" / f"{name}.toml"
 
+    def environment(self, name: str) -> Path:
+        """Return what is added to the environment of one host's daemon (``lab.environment``)."""
+        return self.directory / "config" / f"{name}.environment"
+
     def socket(self, name: str) -> Path:
         """Return the unix socket of one daemon."""
         return self.run / f"{name}.sock"

@@ -182,12 +182,12 @@ class Underlay:
         return True
 
     def _start_relay(self, quality: Quality) -> None:
+        """Start it; nothing comes to it before ``_attach``."""
         topology = self._topology
         pairs = [f"{host.port.near}:{host.port.outer}" for host in topology.hosts]
         argv = [
             *(sys.executable, "-m", relay.__name__),
             *("--control", str(topology.paths.socket(RELAY_NAME))),
-            *("--delay", str(quality.delay_ms), "--loss", str(quality.loss_percent)),
             *pairs,
         ]
         log = topology.paths.log(RELAY_NAME)
@@ -195,6 +195,7 @@ class Underlay:
         Deadline(START_S).wait(
             lambda: self._came_up(daemon), lambda: f"the relay answers\n{shell.tail(log)}"
         )
+        self._control.set(quality)
 
     def _came_up(self, daemon: shell.Daemon) -> bool:
         if daemon.exit_code() is not None:

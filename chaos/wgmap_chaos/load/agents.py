@@ -5,10 +5,13 @@ import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 from wgmap.clock import now
-from wgmap.errors import WgmapError
+from wgmap.errors import ConflictError, WgmapError
+from wgmap_agent.runner.keys import NEXT_KEY
+from wgmap_agent.runner.statussocket import request
 from wgmap_chaos import flow
 from wgmap_chaos.contacts.contact import first_answer_ms, forget
 from wgmap_chaos.faults.site import Site
@@ -16,7 +19,8 @@ from wgmap_chaos.history import records
 
 GAP_S = 0.5  # shorter silences are not noted
 FLOW_PORT = 7007
-OPEN_S = 30.0
+ROTATION_S = 60.0  # where a peer is dead the agent waits for it for ten minutes
+POLL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,52 @@ def _recorded(pair: Pair, heard: flow.FlowRecord, begun: float) -> records.Flow:
         ended=heard.sent[-1] if heard.sent else begun, interval_s=heard.interval_s,
         sent=len(heard.sent), lost=lost, gaps=gaps,
     )  # fmt: skip
+
+
+class Rotations:
+    """Replaces the data key of one agent after the other."""
+
+    def __init__(self, site: Site, rng: Random, record: Callable[[records.Record], None]) -> None:
+        self._site, self._rng, self._record = site, rng, record
+        self._stopped = asyncio.Event()
+
+    async def run(self, rate: float) -> None:
+        """Go on until stopped."""
+        while not self._stopped.is_set() and rate > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._rng.expovariate(rate)):
+                    await self._stopped.wait()
+                    return
+            self._record(await self._rotate(self._rng.choice(self._site.agents)))
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        self._stopped.set()
+
+    async def _rotate(self, name: str) -> records.Call:
+        agent, begun = self._site.agent(name), now()
+        told = {"who": "operator", "op": records.Op.ROTATE, "key": name, "begun": begun}
+        try:
+            await asyncio.to_thread(request, agent.socket, {"op": "rotate"})
+        except ConflictError as error:  # it has not finished the one before
+            return records.Call.model_validate(
+                {**told, "outcome": records.Outcome.FAIL, "ended": now(), "error": str(error)}
+            )
+        except WgmapError as error:
+            outcome = records.Outcome.UNKNOWN
+            return records.Call.model_validate({**told, "outcome": outcome, "error": str(error)})
+        ended = await self._over(agent.state_dir / NEXT_KEY)
+        outcome = records.Outcome.UNKNOWN if ended is None else records.Outcome.OK
+        return records.Call.model_validate({**told, "outcome": outcome, "ended": ended})
+
+    async def _over(self, key: Path) -> float | None:
+        """Wait until the new key is the key; None: a peer that cannot be told is waited for."""
+        end = now() + ROTATION_S
+        while now() < end:
+            if not await asyncio.to_thread(key.exists):
+                return now()
+            await asyncio.sleep(POLL_S)
+        return None
 
 
 class Contacts:

@@ -15,18 +15,18 @@ FIRST_EID = IPv4Address("10.66.128.0")  # above those of the lab's agents
 FIRST_PLACE = IPv4Address("192.0.2.11")  # nobody sends there: nobody has a tunnel to a light one
 HOT = 8  # so many of them get half of everything: many calls at once about one EID
 HOT_SHARE = 0.5
-ASKERS, ASKERS_SHARE = 24, 0.9  # few ask most: whoever asked is told of every change
 RETIRED_SHARE = 0.1  # of what is asked is about clients that are being revoked, or were
 MOST_OUT = 2000  # calls that wait; beyond that the fleet asks less than it should, and says so
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Calls a second of the whole fleet."""
+    """Calls a second of the whole fleet, and how many of it ask."""
 
     registers: float
     lookups: float
     refreshes: float
+    askers: int  # so many clients ask; whoever asked is told of every change for an hour
 
 
 def identity(number: int) -> Identity:
@@ -48,6 +48,11 @@ class Fleet:
     def add(self, light: Light) -> None:
         """Let a client take part."""
         self.lights.append(light)
+
+    @property
+    def silent(self) -> list[Light]:
+        """Those that never ask."""
+        return self.lights[self._rates.askers :]
 
     def retire(self, light: Light) -> None:
         """Let it be asked for, and try to register, but ask nothing itself any more."""
@@ -95,8 +100,7 @@ class Fleet:
 
     async def _ask(self, op: Op) -> Call:
         target = self._target().identity.eid
-        few = self._rng.random() < ASKERS_SHARE
-        return await self._rng.choice(self.lights[: ASKERS if few else None]).ask(target, op)
+        return await self._rng.choice(self.lights[: self._rates.askers]).ask(target, op)
 
     def _target(self) -> Light:
         if self.retired and self._rng.random() < RETIRED_SHARE:

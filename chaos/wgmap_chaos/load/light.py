@@ -82,9 +82,14 @@ class Light:
         servers: Iterable[ServerPlace],
         rng: Random,
         pushed: Callable[[Call], None],
+        hedge_s: float = HEDGE_S,
     ) -> None:
-        """Open its socket in a namespace; nothing is sent yet. ``pushed``: what it is told of."""
+        """Open its socket in a namespace; nothing is sent yet.
+
+        ``pushed``: is given what it is told of; ``hedge_s``: so long it waits for one server alone.
+        """
         self.identity, self._rng, self._pushed = identity, rng, pushed
+        self._hedge_s = hedge_s
         self._data_key = secrets.token_bytes(32)
         self._socket = socket_in(netns, socket.AF_INET)
         self._socket.bind(("0.0.0.0", 0))
@@ -163,7 +168,7 @@ class Light:
         end = now() + patience_s
         try:
             tunnels[0].say(data)
-            pause = HEDGE_S
+            pause = self._hedge_s
             while (left := end - now()) > 0:
                 with suppress(TimeoutError):
                     answer = asyncio.shield(waiting.answer)

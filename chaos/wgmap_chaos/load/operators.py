@@ -10,7 +10,7 @@ from wgmap.errors import UnavailableError, WgmapError
 from wgmap_chaos.faults.site import Site
 from wgmap_chaos.history.records import Call, Op, Outcome
 from wgmap_chaos.load import place
-from wgmap_chaos.load.fleet import ASKERS, Fleet, identity
+from wgmap_chaos.load.fleet import Fleet, identity
 from wgmap_chaos.load.light import Light
 from wgmap_cluster.cli.client import REVOKE_TIMEOUT_S, Client
 
@@ -60,7 +60,7 @@ class Operators:
             light.close()
 
     async def _revoke(self) -> None:
-        chosen = self._fleet.lights[ASKERS:]
+        chosen = self._fleet.silent
         if len(chosen) < KEEP:
             return
         light = self._rng.choice(chosen)

@@ -4,6 +4,8 @@ Its name carries the lab's id, so that ``lab down`` takes it along. What comes f
 delayed by the lab's relay; what goes here is.
 """
 
+from collections.abc import Mapping, Sequence
+
 from wgmap.addresses import host_prefix
 from wgmap.wg.keys import PublicKey
 from wgmap_chaos.lab import shell, topology
@@ -43,12 +45,11 @@ def _place(server: ServerEntry) -> ServerPlace:
     return ServerPlace(server.name, (str(server.underlay), CONTROL_PORT), key, server.control)
 
 
-def enrol(server: ServerEntry, identities: list[Identity]) -> None:
+def enrol(server: ServerEntry, peers: Sequence[Mapping[str, object]]) -> None:
     """Enrol light clients, many at once; raises WgmapError."""
     client = Client(server.admin_socket)
-    for start in range(0, len(identities), BATCH):
-        peers = [enrolment(one) for one in identities[start : start + BATCH]]
-        client.post("/v1/imports", {"peers": peers})
+    for start in range(0, len(peers), BATCH):
+        client.post("/v1/imports", {"peers": peers[start : start + BATCH]})
 
 
 def enrolment(identity: Identity) -> dict[str, object]:

@@ -4,7 +4,7 @@ import itertools
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from wgmap_chaos.history.history import History
@@ -30,6 +30,7 @@ class Gap:
     """What one fault did, in seconds; None: nothing of that kind was going on."""
 
     fault: str
+    late: float  # by so much a client began a call too late, at most: its own share of the gaps
     lookups: float | None
     registers: float | None
     refreshes: float | None
@@ -70,12 +71,16 @@ def rates(calls: Iterable[Call], begun: float, step_s: float) -> list[tuple[floa
 
 def gaps(history: History) -> list[Gap]:
     """Return what each fault did that came alone: of two at once nobody can tell which it was."""
-    answers = {
-        op: sorted(call.ended for call in history.of(op, Outcome.OK) if call.ended is not None)
-        for op in CLIENT_OPS
-    }
+    answers = {op: sorted(_ends(history, op)) for op in CLIENT_OPS}
     alone = [fault for fault in history.faults if _is_alone(fault, history.faults)]
     return [_gap(history, fault, answers) for fault in alone]
+
+
+def _ends(history: History, op: Op) -> Iterator[float]:
+    """Yield when calls were answered: of the probes, where there were any."""
+    for call in history.of(op, Outcome.OK):
+        if call.ended is not None and (call.who.startswith("p") or not history.run.probes):
+            yield call.ended
 
 
 def _is_alone(fault: Fault, faults: Iterable[Fault]) -> bool:
@@ -90,8 +95,10 @@ def _gap(history: History, fault: Fault, answers: dict[Op, list[float]]) -> Gap:
     begun = [one for one in history.contacts if since <= one.begun <= fault.healed]
     slowest = [math.inf if one.took_s is None else one.took_s for one in begun]
     silences = [_silence(flow, since, until) for flow in history.flows]
+    late = [one.by_s for one in history.lates if since <= one.at <= until]
     return Gap(
         fault.name,
+        max(late, default=0.0),
         _longest(answers[Op.LOOKUP], since, until),
         _longest(answers[Op.REGISTER], since, until),
         _longest(answers[Op.REFRESH], since, until),
@@ -131,7 +138,7 @@ def summaries(all_gaps: Iterable[Gap]) -> list[Summary]:
 
 def _summary(name: str, found: Sequence[Gap]) -> Summary:
     summed: dict[str, tuple[float, float] | None] = {}
-    for what in ("lookups", "registers", "refreshes", "contacts", "flows"):
+    for what in ("late", "lookups", "registers", "refreshes", "contacts", "flows"):
         values = [value for one in found if (value := getattr(one, what)) is not None]
         summed[what] = (statistics.median(values), max(values)) if values else None
     return Summary(name, len(found), summed)

@@ -67,7 +67,10 @@ def _latencies(history: History) -> Table:
 
 
 def _gaps(gaps: Iterable[figures.Gap]) -> Table:
-    head = ("fault", "times", "lookups", "registers", "refreshes", "first contacts", "data flows")
+    head = (
+        *("fault", "times", "client late"),
+        *("lookups", "registers", "refreshes", "first contacts", "data flows"),
+    )
     rows = [
         (one.fault, f"{one.times}", *(_pair(value) for value in one.gaps.values()))
         for one in figures.summaries(gaps)
@@ -98,9 +101,10 @@ def _pair(value: tuple[float, float] | None) -> str:
 
 
 GAPS_MEAN = (
-    "Faults that came alone. The longest time without an answer to anybody that overlaps the fault,"
-    " in seconds: median / worst. First contacts: the slowest that was begun in it. Data flows: the"
-    " longest run of lost packets."
+    "Faults that came alone, in seconds: median / worst. Lookups, registers, refreshes: the longest"
+    " time without an answer to anybody that overlaps the fault; the probes call at fixed"
+    " intervals, and how late they were themselves stands before. First contacts: the slowest that"
+    " was begun in it. Data flows: the longest run of lost packets."
 )
 
 # ----------------------------------------------------------------------------------- forms

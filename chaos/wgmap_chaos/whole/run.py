@@ -11,7 +11,7 @@ from random import Random
 
 from wgmap.clock import now
 from wgmap.errors import WgmapError
-from wgmap_chaos.faults import catalogue
+from wgmap_chaos.faults import catalogue, releases, wallclock
 from wgmap_chaos.faults.site import Site
 from wgmap_chaos.history import file
 from wgmap_chaos.history.records import Run
@@ -19,7 +19,7 @@ from wgmap_chaos.lab import commands, interruption, topology
 from wgmap_chaos.lab.errors import LabError
 from wgmap_chaos.lab.interruption import interruptible
 from wgmap_chaos.lab.relay import Quality
-from wgmap_chaos.load import agents, place
+from wgmap_chaos.load import agents, place, probes
 from wgmap_chaos.load.fleet import Fleet, Rates, identity
 from wgmap_chaos.load.light import Light
 from wgmap_chaos.load.operators import Operators
@@ -29,6 +29,7 @@ from wgmap_chaos.whole.scenario import Scenario
 from wgmap_chaos.whole.watch import Watch, said
 
 STALENESS_S = 1.0  # the servers' default
+OTHER_RELEASE = "other"  # beside the lab's own files
 THREADS = 48  # most of them wait for somebody
 
 
@@ -40,7 +41,7 @@ def run(scenario: Scenario, out: Path, command: str) -> Path:
     sizes = scenario.run
     catalogue.choose(scenario.faults.kinds, sizes.servers, sizes.agents)  # known before it starts
     out.mkdir(parents=True, exist_ok=True)
-    with interruptible(), _lab(out, sizes.servers, sizes.agents) as directory:
+    with interruptible(), _lab(out, scenario) as directory:
         netns = place.make(topology.plan(directory, sizes.servers, sizes.agents))
         with file.Recorder(out / file.NAME) as recorder:
             chaos = _Chaos(scenario, directory, netns, recorder)
@@ -68,12 +69,15 @@ def _leaves(group: BaseExceptionGroup) -> Iterator[BaseException]:
 
 
 @contextmanager
-def _lab(out: Path, servers: int, agent_count: int) -> Iterator[Path]:
-    """Bring a lab up and take it down; the daemons' logs are kept."""
+def _lab(out: Path, scenario: Scenario) -> Iterator[Path]:
+    """Bring a lab up, with wall clocks of its own, and take it down; the daemons' logs are kept."""
+    sizes = scenario.run
     with tempfile.TemporaryDirectory(prefix="wgmap-chaos-") as name:
         directory = Path(name)
+        releases.make_other(directory / OTHER_RELEASE, sizes.upgrade_from)
+        environments = wallclock.environments(wallclock.build(directory))
         try:
-            commands.up(directory, servers, agent_count, Quality())
+            commands.up(directory, sizes.servers, sizes.agents, Quality(), environments)
             yield directory
         finally:
             commands.down(directory)
@@ -89,11 +93,13 @@ class _Chaos:
         self._scenario, self._netns = scenario, netns
         self._recorder, self._record = recorder, recorder.add
         self._site = Site(directory)
+        self._site.other_release = directory / OTHER_RELEASE
         self._places = place.servers(self._site.lab)
         load = scenario.load
-        rates = Rates(load.registers, load.lookups, load.refreshes)
+        rates = Rates(load.registers, load.lookups, load.refreshes, load.askers)
         self._fleet = Fleet(rates, self._rng("fleet"), self._record)
         self._site.servers_changed = self._tell_lights
+        self._probes: probes.Probes | None = None
 
     def _rng(self, what: str) -> Random:
         return Random(f"{what} {self._scenario.run.seed}")  # noqa: S311  # to be repeated
@@ -106,7 +112,7 @@ class _Chaos:
         try:
             await self._enrol()
             async with agents.flows(self._site, self._scenario.load.flow, self._record):
-                async with self._load():
+                async with self._probing(), self._load():
                     await asyncio.sleep(self._scenario.run.warm_s)
                     await self._befalling().run(self._scenario.run.minutes * 60)
                     healed = now()
@@ -114,7 +120,10 @@ class _Chaos:
         finally:
             watch.cancel()
         lights = [*self._fleet.lights, *self._fleet.retired]
-        await settling.finals(self._site, self._fleet.lights[0], lights, self._record)
+        eids = [light.identity.eid for light in lights]
+        if self._probes is not None:
+            eids += [one.eid for one in probes.identities()]
+        await settling.finals(self._site, self._fleet.lights[0], eids, self._record)
         for one in said(self._site):
             self._record(one)
         for light in lights:
@@ -129,6 +138,7 @@ class _Chaos:
             servers=scenario.run.servers,
             agents=scenario.run.agents,
             lights=scenario.load.lights,
+            probes=scenario.load.probes > 0,
             minutes=scenario.run.minutes,
             begun=now(),
             staleness_s=STALENESS_S,
@@ -148,13 +158,35 @@ class _Chaos:
         self._places = place.servers(self._site.lab)
         for light in (*self._fleet.lights, *self._fleet.retired):
             light.know(self._places)
+        if self._probes is not None:
+            self._probes.know(self._places)
 
     async def _enrol(self) -> None:
         lights = [self._light(number) for number in range(self._scenario.load.lights)]
         identities = [light.identity for light in lights]
-        await asyncio.to_thread(place.enrol, self._site.lab.servers[0], identities)
+        peers = [place.enrolment(one) for one in identities]
+        await asyncio.to_thread(place.enrol, self._site.lab.servers[0], peers)
         for light in lights:
             self._fleet.add(light)
+
+    @asynccontextmanager
+    async def _probing(self) -> AsyncIterator[None]:
+        """Let the probes work meanwhile; at the end what they saw is taken in."""
+        load = self._scenario.load
+        if not load.probes:
+            yield
+            return
+        path = self._recorder.path.with_name("probes.jsonl")
+        plan = probes.Plan(self._netns, str(path), load.probes, self._scenario.run.seed)
+        self._probes, peers = await probes.Probes.start(plan)
+        try:
+            await asyncio.to_thread(place.enrol, self._site.lab.servers[0], peers)
+            self._probes.know(self._places)
+            yield
+        finally:
+            await self._probes.end()
+        for one in file.records(path):
+            self._record(one)
 
     @asynccontextmanager
     async def _load(self) -> AsyncIterator[None]:
@@ -163,14 +195,16 @@ class _Chaos:
         rng = self._rng("operators")
         operators = Operators(self._site, self._fleet, self._light, rng, self._record)
         contacts = agents.Contacts(self._site, self._rng("contacts"), self._record)
+        rotations = agents.Rotations(self._site, self._rng("rotations"), self._record)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._fleet.run())
             tasks.create_task(operators.run(load.operators))
             tasks.create_task(contacts.run(load.contacts))
+            tasks.create_task(rotations.run(load.rotations))
             try:
                 yield
             finally:
-                for one in (self._fleet, operators, contacts):
+                for one in (self._fleet, operators, contacts, rotations):
                     one.stop()
 
 

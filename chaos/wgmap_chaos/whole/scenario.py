@@ -19,6 +19,7 @@ class RunSection(Section):
     servers: Annotated[int, Field(ge=1, le=9)] = 3
     agents: Annotated[int, Field(ge=2, le=40)] = 3
     warm_s: Seconds = 15.0  # load without faults, at the beginning
+    upgrade_from: str = ""  # the other release: a commit; absent: a copy of what runs
 
 
 class LoadSection(Section):
@@ -31,6 +32,9 @@ class LoadSection(Section):
     operators: Rate = 0.5
     flow: Rate = 20.0  # packets of each flow
     contacts: Rate = 0.5
+    rotations: Rate = 0.05  # of agents' data keys
+    askers: Annotated[int, Field(ge=1, le=2000)] = 8  # clients that ask: they are told of changes
+    probes: Annotated[float, Field(ge=0, le=100)] = 20.0  # calls of each kind, for the gaps alone
 
 
 class FaultsSection(Section):
@@ -57,6 +61,7 @@ class BoundsSection(Section):
     converge_s: Seconds = 60.0  # after the last heal
     push_s: Seconds = 5.0  # until everybody who asked is told of a change
     data_grace_s: Seconds = 15.0  # after a fault of the data plane
+    rotation_gap_s: Seconds = 0.5  # of a flow while the key of one end rotates
     grown_mb: Annotated[float, Field(gt=0)] = 64.0
     grown_fds: Annotated[int, Field(gt=0)] = 64
 

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
+from wgmap.addresses import IPAddress
 from wgmap.clock import now
 from wgmap_chaos.demo.ping import first_reply_ms
 from wgmap_chaos.faults.site import Site
@@ -80,7 +81,7 @@ async def _reaches(site: Site, source: str, target: str) -> str:
 
 
 async def finals(
-    site: Site, light: Light, eids: Sequence[Light], record: Callable[[Record], None]
+    site: Site, light: Light, eids: Sequence[IPAddress], record: Callable[[Record], None]
 ) -> None:
     """Record what each server holds, and what its responder says of each EID.
 
@@ -126,19 +127,19 @@ async def _agreed(site: Site) -> dict[str, tuple[int, str]]:
 
 
 async def _numbers(
-    server: str, light: Light, others: Sequence[Light], record: Callable[[Record], None]
+    server: str, light: Light, eids: Sequence[IPAddress], record: Callable[[Record], None]
 ) -> dict[str, int]:
     """Ask one server's responder for every EID, until it is sure."""
     gate = asyncio.Semaphore(AT_ONCE)
 
-    async def ask(other: Light) -> Call | None:
+    async def ask(eid: IPAddress) -> Call | None:
         for _ in range(TRIES):
             async with gate:
-                call = await light.ask(other.identity.eid, Op.LOOKUP, only=server)
+                call = await light.ask(eid, Op.LOOKUP, only=server)
             record(call)
             if call.authoritative:
                 return call
         return None
 
-    calls = await asyncio.gather(*map(ask, others))
+    calls = await asyncio.gather(*map(ask, eids))
     return {call.key: call.result or 0 for call in calls if call is not None}

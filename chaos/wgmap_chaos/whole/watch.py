@@ -46,18 +46,23 @@ class Watch:
             pid = agent.pids["agent"]
             if pid is not None and removal.alive(pid):
                 yield (agent.name, "agent"), pid
-        for host in self._site.lab.hosts:
-            for interface, pid in host.wireguard.items():
-                if pid is not None and removal.alive(pid):
-                    yield (host.name, f"{WIREGUARD} {interface[-3:]}"), pid
+        for name, interfaces in self._interfaces():
+            for interface in interfaces:
+                if (pid := observation.wireguard_pid(interface)) is not None:
+                    yield (name, f"{WIREGUARD} {interface.rpartition('-')[2]}"), pid
+
+    def _interfaces(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        for server in self._site.lab.servers:
+            yield server.name, (server.control_interface, server.mesh_interface)
+        for agent in self._site.lab.agents:
+            yield agent.name, agent.interfaces
 
     def _compare(self, found: dict[tuple[str, str], int]) -> None:
         time = now()
         for process, (pid, seen) in list(self._seen.items()):
             if found.get(process) != pid:
                 host, role = process
-                kind = WIREGUARD if role.startswith(WIREGUARD) else role
-                self._record(Vanished(host=host, role=kind, pid=pid, seen=seen, missed=time))
+                self._record(Vanished(host=host, role=role, pid=pid, seen=seen, missed=time))
                 del self._seen[process]
         self._seen.update({process: (pid, time) for process, pid in found.items()})
 

@@ -267,6 +267,36 @@ def test_a_loss_that_nothing_excuses(at: float, what: str) -> None:
     assert what in text
 
 
+def rotated(who: str, begun: float, ended: float | None) -> Call:
+    outcome = Outcome.UNKNOWN if ended is None else Outcome.OK
+    return Call(who="o", op=Op.ROTATE, key=who, begun=begun, ended=ended, outcome=outcome)
+
+
+@pytest.mark.parametrize("who", ["a1", "a2"])
+def test_a_moment_of_silence_while_the_key_of_one_end_rotates(who: str) -> None:
+    lost = tuple(41.0 + number / 20 for number in range(9))
+    history = told(flow(*lost), rotated(who, 40.9, 42.0), fault("kill", 50.0))
+    assert dataflow.judge(history).held
+    history.calls[0] = rotated(who, 40.9, None)  # nobody knows when it was over
+    assert dataflow.judge(history).held
+
+
+@pytest.mark.parametrize(
+    ("turn", "packets"),
+    [(rotated("a1", 40.9, 42.0), 12), (rotated("a3", 40.9, 42.0), 3), (rotated("a1", 30, 40), 3)],
+    ids=["for too long", "of somebody else", "over before"],
+)
+def test_a_silence_that_no_rotation_excuses(turn: Call, packets: int) -> None:
+    lost = tuple(41.0 + number / 20 for number in range(packets))
+    (text,) = dataflow.judge(told(flow(*lost), turn, fault("kill", 50.0))).broken
+    assert f"{packets} lost" in text
+
+
+def test_a_rotation_that_was_refused_excuses_nothing() -> None:
+    refused = rotated("a1", 40.9, 42.0).model_copy(update={"outcome": Outcome.FAIL})
+    assert dataflow.judge(told(flow(41.0), refused, fault("kill", 50.0))).broken
+
+
 # ---------------------------------------------------------------------------------- convergence
 
 
@@ -316,6 +346,24 @@ def test_a_process_that_a_fault_ended_and_one_that_is_steady() -> None:
 def test_a_process_that_ended_by_itself(roles: tuple[str, ...]) -> None:
     history = told(sample(1.0), missed(41.0), fault("kill", 40.0, roles=roles))
     assert "ended by itself" in health.judge(history).broken[0]
+
+
+def test_the_device_of_a_key_that_was_rotated_away() -> None:
+    def lost(role: str) -> Vanished:
+        return Vanished(host="a1", role=role, pid=7, seen=40.0, missed=41.0)
+
+    turn = rotated("a1", 39.0, 40.5)
+    assert health.judge(told(sample(1.0), lost("wireguard dat"), turn)).held
+    assert health.judge(told(sample(1.0), lost("wireguard dat2"), turn)).held
+    assert not health.judge(told(sample(1.0), lost("wireguard ctl"), turn)).held
+    assert not health.judge(told(sample(1.0), lost("wireguard dat"))).held
+
+
+def test_a_machine_that_was_lost_with_its_devices() -> None:
+    lost = Vanished(host="ms1", role="wireguard msh", pid=7, seen=40.0, missed=41.0)
+    reboot = fault("reboot", 40.0, roles=("wireguard",))
+    assert health.judge(told(sample(1.0), lost, reboot)).held
+    assert not health.judge(told(sample(1.0), lost, fault("kill", 40.0, roles=("replica",)))).held
 
 
 def test_a_traceback_and_what_grows() -> None:

@@ -54,6 +54,36 @@ def test_all_and_nothing_can_be_lost() -> None:
     assert (len(everything), len(nothing)) == (0, 500)
 
 
+def test_so_many_come_twice_as_were_asked_for() -> None:
+    one = Wire(Quality(duplicate_percent=20), 1, random.Random(1))
+    for number in range(2000):
+        one.accept(0.0, 0, number.to_bytes(2, "big"))
+    came = Counter(frame for _, frame in one.due(0.0))
+    assert len(came) == 2000
+    assert set(came.values()) == {1, 2}
+    assert sum(came.values()) - 2000 == one.counters.duplicated == pytest.approx(400, abs=80)
+
+
+def test_a_copy_does_not_fit_into_a_full_queue() -> None:
+    one = Wire(Quality(delay_ms=1000, duplicate_percent=100), 1, random.Random(1))
+    for _ in range(QUEUE_FRAMES):
+        one.accept(0.0, 0, b"")
+    assert len(one) == QUEUE_FRAMES
+
+
+def test_frames_that_are_late_by_chance_overtake_each_other() -> None:
+    one, straight = Wire(Quality(10, jitter_ms=5), 1, random.Random(1)), wire(delay_ms=10)
+    for number in range(100):
+        for each in (one, straight):
+            each.accept(number / 1000, 0, bytes([number]))
+    assert list(one.due(0.0099)) == []
+    came = [frame[0] for _, frame in one.due(1.0)]
+    assert sorted(came) == list(range(100)) != came
+    assert one.counters.overtaken > 0
+    assert len(list(straight.due(1.0))) == 100
+    assert straight.counters.overtaken == 0
+
+
 def test_a_full_queue_drops_the_newest_of_that_pair_only() -> None:
     one = wire(delay_ms=1000)
     for number in range(QUEUE_FRAMES + 3):
@@ -101,6 +131,8 @@ def test_a_detour_that_is_none_is_refused(address: str, extra_ms: float) -> None
 def test_impossible_qualities_are_refused(delay_ms: float, loss_percent: float) -> None:
     with pytest.raises(RelayError, match="must be 0 to"):
         Quality(delay_ms, loss_percent)
+    with pytest.raises(RelayError, match="must be 0 to"):
+        Quality(duplicate_percent=loss_percent, jitter_ms=delay_ms)
 
 
 @pytest.mark.parametrize("arguments", [["--control", "x", "only-one"], ["a:b"]])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from wgmap_chaos.history.history import History
-from wgmap_chaos.history.records import Call, Contact, Fault, Flow, Op, Outcome, Run
+from wgmap_chaos.history.records import Call, Contact, Fault, Flow, Late, Op, Outcome, Run
 from wgmap_chaos.judges import all as judges
 from wgmap_chaos.report import figures, writing
 
@@ -82,6 +82,18 @@ def test_what_the_next_fault_does_is_no_gap_of_the_one_before(history: History) 
     assert move.lookups == pytest.approx(4.5)
 
 
+def test_where_there_are_probes_their_calls_alone_tell_gaps(history: History) -> None:
+    history.runs[0] = RUN.model_copy(update={"probes": True})
+    for at in (103.0, 103.6, 104.0, 106.5):
+        history.add(call(Op.LOOKUP, at - 0.01, 0.01).model_copy(update={"who": "p1"}))
+    history.add(Late(who="probe of lookup", at=104.0, by_s=0.3))
+    history.add(Late(who="probe of lookup", at=90.0, by_s=9.0))  # before the fault
+    first, second = figures.gaps(history)
+    assert first.lookups == pytest.approx(2.5)
+    assert first.late == 0.3
+    assert (second.lookups, second.late) == (None, 0.0)
+
+
 def test_latencies_and_rates(history: History) -> None:
     lookups, registers = figures.latencies(history)
     assert (lookups.calls, lookups.unanswered) == (13, 1)
@@ -96,7 +108,7 @@ def test_page_and_summary_say_the_same(history: History, tmp_path: Path) -> None
     for text in ("wgmap-chaos run --seed 7", "linearizability", "seed 7", "kill"):
         assert text in summary
         assert text in page
-    assert "| kill | 2 | 2.75 / 4.50 |" in summary
+    assert "| kill | 2 | 0.00 / 0.00 | 2.75 / 4.50 |" in summary
     assert "never / never" in summary
     assert "data:image/png;base64," in page
     assert (tmp_path / writing.PLOT).read_bytes().startswith(b"\x89PNG")
