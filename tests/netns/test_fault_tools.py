@@ -1,6 +1,7 @@
 """What faults are made of: cuts that count, processes that stand still, broken disks."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from support.netns import netbed, wait_until
-from wgmap_chaos.faults import cuts, processes
+from wgmap_chaos.faults import cuts, memory, processes
+from wgmap_chaos.faults.descriptors import limited
 from wgmap_chaos.faults.disks import SYNCS, WRITES, injected, traced, unsynced
 
 pytestmark = [pytest.mark.netns]
@@ -75,14 +77,79 @@ async def test_processes_stand_still_go_on_and_die(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("calls", "error", "errno"), [(SYNCS, "EIO", 5), (WRITES, "ENOSPC", 28)], ids=["fails", "full"]
+    ("calls", "error", "number"), [(SYNCS, "EIO", 5), (WRITES, "ENOSPC", 28)], ids=["fails", "full"]
 )
-async def test_a_disk_that_fails(tmp_path: Path, calls: str, error: str, errno: int) -> None:
+async def test_a_disk_that_fails(tmp_path: Path, calls: str, error: str, number: int) -> None:
     path = tmp_path / "file"
     with writer(path) as process:
         rules = ("-P", str(path), "-e", f"trace={calls}", "-e", f"inject={calls}:error={error}")
         async with injected(process.pid, *rules):
-            assert await asyncio.to_thread(process.wait, 10) == errno
+            assert await asyncio.to_thread(process.wait, 10) == number
+
+
+# Takes a megabyte more and holds it, a line a turn; says so when it has it.
+EATER = """
+import sys
+held = []
+for line in sys.stdin:
+    held.append(bytearray(b"x") * (1 << 20))
+    print(len(held), flush=True)
+"""
+OPENER = """
+import os, sys
+for line in sys.stdin:
+    try:
+        print(os.open("/dev/null", os.O_RDONLY), flush=True)
+    except OSError as error:
+        sys.exit(error.errno)
+"""
+
+
+@contextmanager
+def speaker(code: str) -> Iterator[subprocess.Popen[str]]:
+    argv = [sys.executable, "-c", code]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True, bufsize=1) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def ask(process: subprocess.Popen[str]) -> str:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("\n")
+    return process.stdout.readline()
+
+
+@pytest.mark.skipif(bool(memory.missing()), reason=memory.missing())
+async def test_a_process_that_gets_no_more_memory_and_one_that_does_again() -> None:
+    group = memory.Group(memory.ROOT / f"wgmap-test-{os.getpid()}")
+    with speaker(EATER) as process:
+        assert ask(process) == "1\n"
+        group.fill(process.pid)
+        assert any(ask(process) == "" for _ in range(3))  # the kernel has killed it
+        assert group.refused() > 0
+        assert await asyncio.to_thread(process.wait, 10) == -signal.SIGKILL
+        await group.end()
+    with speaker(EATER) as process:
+        assert ask(process) == "1\n"
+        group.fill(process.pid)
+        await group.end()
+        assert [ask(process) for _ in range(3)] == ["2\n", "3\n", "4\n"]
+    await group.end()  # there is none: no error
+
+
+async def test_a_process_that_can_open_next_to_nothing_more() -> None:
+    with speaker(OPENER) as process:
+        first = int(ask(process))
+        with limited([process.pid], spare=2):
+            assert [int(ask(process)) for _ in range(2)] == [first + 1, first + 2]
+        assert int(ask(process)) == first + 3
+        with limited([process.pid], spare=0):
+            assert ask(process) == ""
+            assert await asyncio.to_thread(process.wait, 10) == errno.EMFILE
 
 
 async def test_what_was_not_synced_is_known(tmp_path: Path) -> None:

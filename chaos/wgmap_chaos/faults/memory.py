@@ -14,7 +14,7 @@ from wgmap_chaos.lab.errors import LabError
 
 ROOT = Path("/sys/fs/cgroup/memory")  # cgroup v1
 NO_LIMIT = "-1"
-_MOVE_ALL = "3"  # what a process has already used is counted in its new group, too
+LEFT_BYTES = 1 << 20  # what a process has already stays counted in its old group
 ROLES = ("replica", "responder")
 
 
@@ -25,12 +25,11 @@ class Group:
         self._path = path
 
     def fill(self, pid: int) -> None:
-        """Take a process in, and let it have what it has now and no more; raises LabError."""
+        """Take a process in, and let it have next to nothing more; raises LabError."""
         try:
             self._path.mkdir()
-            self._write("memory.move_charge_at_immigrate", _MOVE_ALL)
+            self._write("memory.limit_in_bytes", str(LEFT_BYTES))
             self._write("cgroup.procs", str(pid))
-            self._write("memory.limit_in_bytes", self._read("memory.usage_in_bytes"))
         except OSError as error:
             raise LabError(f"{self._path}: {error}") from error
 

@@ -116,7 +116,8 @@ class _Chaos:
                     await asyncio.sleep(self._scenario.run.warm_s)
                     await self._befalling().run(self._scenario.run.minutes * 60)
                     healed = now()
-                await settling.settle(self._site, healed, self._record)
+                promised_s = self._scenario.bounds.converge_s
+                await settling.settle(self._site, healed, promised_s, self._record)
         finally:
             watch.cancel()
         lights = [*self._fleet.lights, *self._fleet.retired]

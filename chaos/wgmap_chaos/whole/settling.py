@@ -12,19 +12,21 @@ from wgmap_chaos.history.records import Call, Final, Op, Record, Settled
 from wgmap_chaos.lab.errors import LabError
 from wgmap_chaos.load.light import Light
 
-WAIT_S = 120.0  # longer than what is promised: then it is known by how much it was missed
+WAIT = 2  # times what is promised: then it is known by how much it was missed
 POLL_S = 0.5
 PING_S = 1.0
 AT_ONCE = 20
 TRIES = 10
 
 
-async def settle(site: Site, healed: float, record: Callable[[Record], None]) -> None:
+async def settle(
+    site: Site, healed: float, promised_s: float, record: Callable[[Record], None]
+) -> None:
     """Wait for every single thing, and record when it came, counted from ``healed``."""
 
     async def wait(what: str, look: Callable[[], Awaitable[str]]) -> None:
         missing = "not looked at"
-        while now() - healed < WAIT_S:
+        while now() - healed < WAIT * promised_s:
             missing = await look()
             if not missing:
                 record(Settled(what=what, took_s=now() - healed))
