@@ -10,6 +10,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
+from wgmap import accepting
 from wgmap.log import Log
 
 Handler: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -38,7 +39,10 @@ class StreamServer:
 
     async def start(self, listener: socket.socket) -> None:
         """Serve a bound stream socket, of whatever family."""
-        self._server = await asyncio.start_server(self._accept, sock=listener, limit=self._limit)
+        self._server = await asyncio.start_server(
+            self._accept, sock=listener, limit=self._limit, backlog=accepting.TURN
+        )
+        accepting.ready(self._server.sockets)
 
     async def close(self) -> None:
         """Stop serving; the clients that are left are closed."""

@@ -20,17 +20,18 @@ pytestmark = [
 MAIN = (
     *("kill the leader", "kill all servers", "the power goes", "stop the leader"),
     *("kill a responder", "cut the leader off", "kill an agent", "both ends move"),
+    *("a clock jumps", "twice and in disorder"),
 )
+MOST_LEFT_OUT = 3  # by a machine that is slow
 
 
 def test_every_promise_is_put_to_the_test_and_holds(tmp_path: Path) -> None:
     scenario = Scenario(
         run=RunSection(seed=1, minutes=1.5),
-        load=LoadSection(lights=60),
-        faults=FaultsSection(kinds=MAIN, hold_s=(1.0, 4.0), calm_s=(0.5, 2.0)),
+        load=LoadSection(lights=60, probes=10, rotations=0.1),
+        faults=FaultsSection(kinds=MAIN, hold_s=(1.0, 3.0), calm_s=(0.5, 1.5)),
     )
     history = file.read(run.run(scenario, tmp_path / "out", "tests/netns/test_chaos.py"))
     verdicts = judges.judge(history)
     assert all(one.held for one in verdicts), text(verdicts)
-    assert len({fault.name for fault in history.faults}) >= 4
-    assert [one for one in history.faults if one.effective < one.begun] == []
+    assert len({fault.name for fault in history.faults}) >= len(MAIN) - MOST_LEFT_OUT

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from wgmap_chaos.history.history import History
 from wgmap_chaos.judges.verdict import Verdict
-from wgmap_chaos.report import figures
+from wgmap_chaos.report import figures, ledger
+from wgmap_chaos.report.ledger import Entry
 
 PAGE, SUMMARY, PLOT = "report.html", "summary.md", "over-time.png"
 Table = Sequence[Sequence[str]]  # the first row is the head
@@ -26,27 +27,27 @@ def write(history: History, verdicts: Sequence[Verdict], out: Path) -> None:
     from wgmap_chaos.report import plots  # noqa: PLC0415  # half a second that only this needs
 
     plots.over_time(history, out / PLOT)
+    ledger.write(out / ledger.NAME, ledger.entry(history, verdicts))
     (out / SUMMARY).write_text(_markdown(history, verdicts))
     (out / PAGE).write_text(_page(history, verdicts, (out / PLOT).read_bytes()))
 
 
-def gap_table(histories: Iterable[History]) -> str:
+def gap_table(entries: Iterable[Entry]) -> str:
     """Return the failover gaps over many runs, as Markdown."""
-    return _as_markdown(_gaps(gap for history in histories for gap in figures.gaps(history)))
+    return _as_markdown(_gaps(gap for entry in entries for gap in entry.gaps))
 
 
-def run_table(judged: Iterable[tuple[History, Sequence[Verdict]]]) -> str:
+def run_table(entries: Iterable[Entry]) -> str:
     """Return what was run and what came of it, a line each, as Markdown."""
     head = ("commit", "seed", "servers", "agents", "minutes", "faults", "calls", "verdict")
-    return _as_markdown([head, *(_run_row(*one) for one in judged)])
+    return _as_markdown([head, *map(_run_row, entries)])
 
 
-def _run_row(history: History, verdicts: Sequence[Verdict]) -> Sequence[str]:
-    run = history.run
-    failed = [f"{one.judge}: {one.word}" for one in verdicts if not one.held]
+def _run_row(entry: Entry) -> Sequence[str]:
+    run = entry.run
+    failed = [f"{one.judge}: {one.word}" for one in entry.verdicts if one.word != "held"]
     sizes = (f"{run.seed}", f"{run.servers}", f"{run.agents}", f"{run.minutes:g}")
-    counts = (f"{len(history.faults)}", f"{len(history.calls)}")
-    return (run.commit, *sizes, *counts, ", ".join(failed) or "held")
+    return (run.commit, *sizes, f"{entry.faults}", f"{entry.calls}", ", ".join(failed) or "held")
 
 
 # ---------------------------------------------------------------------------------- tables

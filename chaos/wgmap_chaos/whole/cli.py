@@ -15,7 +15,7 @@ from wgmap_chaos.history import file
 from wgmap_chaos.judges import all as judges
 from wgmap_chaos.judges.verdict import Verdict
 from wgmap_chaos.lab.errors import LabError
-from wgmap_chaos.report import writing
+from wgmap_chaos.report import ledger, writing
 from wgmap_chaos.whole import run
 from wgmap_chaos.whole.scenario import Scenario
 
@@ -45,11 +45,11 @@ def add_commands(groups: "Groups") -> None:
     judge.set_defaults(run=_judge)
 
     runs = groups.add_parser("runs", help="what was run, and the verdicts, a line each")
-    runs.add_argument("histories", type=Path, nargs="+", metavar="HISTORY")
+    runs.add_argument("entries", type=Path, nargs="+", metavar="ENTRY")
     runs.set_defaults(run=_runs)
 
-    gaps = groups.add_parser("gaps", help="how long nothing worked, over many histories")
-    gaps.add_argument("histories", type=Path, nargs="+", metavar="HISTORY")
+    gaps = groups.add_parser("gaps", help="how long nothing worked, over many runs")
+    gaps.add_argument("entries", type=Path, nargs="+", metavar="ENTRY")
     gaps.set_defaults(run=_gaps)
 
 
@@ -95,12 +95,11 @@ def _judge(options: argparse.Namespace) -> None:
 
 
 def _gaps(options: argparse.Namespace) -> None:
-    print(writing.gap_table(file.read(path) for path in options.histories))
+    print(writing.gap_table(ledger.read(options.entries)))
 
 
 def _runs(options: argparse.Namespace) -> None:
-    histories = map(file.read, options.histories)
-    print(writing.run_table((one, judges.judge(one)) for one in histories))
+    print(writing.run_table(ledger.read(options.entries)))
 
 
 def _require_held(verdicts: Sequence[Verdict]) -> None:

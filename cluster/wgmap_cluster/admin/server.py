@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from wgmap import accepting
 from wgmap.addresses import Endpoint
 from wgmap.errors import ConfigError
 from wgmap.log import Log
@@ -55,7 +56,9 @@ class AdminServer:
         try:
             self._listener = unix_socket.listen(self._path)
             runner = await self._run(make_app(self.routes()))
-            await web.SockSite(runner, self._listener).start()
+            site = web.SockSite(runner, self._listener, backlog=accepting.TURN)
+            await site.start()
+            accepting.ready([self._listener], unix_socket.BACKLOG)
             if self._tcp is not None and self._tcp.listen is not None:
                 await self._open_tcp(self._tcp, self._tcp.listen)
         except BaseException:
@@ -112,9 +115,11 @@ class AdminServer:
                 ssl=context,
                 ssl_handshake_timeout=HANDSHAKE_S,
                 reuse_address=True,
+                backlog=accepting.TURN,
             )
         except OSError as error:
             raise ConfigError(f"admin.listen {listen}: {error.strerror or error}") from error
+        accepting.ready(listening.sockets)
         self._open.append(listening)
         _LOG.info("admin API over TLS", listen=listen)
 

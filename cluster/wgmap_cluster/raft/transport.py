@@ -26,6 +26,7 @@ from typing import Protocol
 
 import msgpack
 
+from wgmap import accepting
 from wgmap.addresses import Endpoint
 from wgmap_cluster.raft.codec import MAX_FRAME_BYTES
 from wgmap_cluster.raft.interface import LogError, Member
@@ -165,7 +166,10 @@ class MeshTransport:
         listener = await self._await_listener()
         self._device_index = self._index()
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Connection(self, None), sock=listener)
+        self._server = await loop.create_server(
+            lambda: _Connection(self, None), sock=listener, backlog=accepting.TURN
+        )
+        accepting.ready(self._server.sockets)
 
     async def _await_listener(self) -> socket.socket:
         """Wait a moment for the address: after a boot it may come up after this process."""

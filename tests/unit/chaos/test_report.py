@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from wgmap.errors import ConfigError
 from wgmap_chaos.history.history import History
 from wgmap_chaos.history.records import Call, Contact, Fault, Flow, Late, Op, Outcome, Run
 from wgmap_chaos.judges import all as judges
-from wgmap_chaos.report import figures, writing
+from wgmap_chaos.report import figures, ledger, writing
 
 RUN = Run(
     command="wgmap-chaos run --seed 7",
@@ -112,7 +113,21 @@ def test_page_and_summary_say_the_same(history: History, tmp_path: Path) -> None
     assert "never / never" in summary
     assert "data:image/png;base64," in page
     assert (tmp_path / writing.PLOT).read_bytes().startswith(b"\x89PNG")
-    table = writing.run_table([(history, judges.judge(history))])
-    assert "| abc | 7 | 3 | 2 | 1 | 2 | 14 |" in table
+
+
+def test_tables_of_many_runs_are_made_of_what_is_kept_of_each(
+    history: History, tmp_path: Path
+) -> None:
+    writing.write(history, judges.judge(history), tmp_path)
+    kept = ledger.read([tmp_path / ledger.NAME] * 2)
+    table = writing.run_table(kept)
+    assert table.count("| abc | 7 | 3 | 2 | 1 | 2 | 14 |") == 2
     assert "staleness: not tested" in table
-    assert "| kill | 4 |" in writing.gap_table([history, history])
+    assert "| kill | 4 | 0.00 / 0.00 | 2.75 / 4.50 |  |  | never / never |" in writing.gap_table(
+        kept
+    )
+    (tmp_path / "wrong").write_text("{}\n")
+    with pytest.raises(ConfigError, match="wrong, line 1"):
+        ledger.read([tmp_path / "wrong"])
+    with pytest.raises(ConfigError, match="No such file"):
+        ledger.read([tmp_path / "absent"])
