@@ -51,6 +51,12 @@ class PageServer:
         assert self._process.stdout.readline() == word + "\n"
 
 
+def leave_search(window: Browser) -> None:
+    """Empty the field and leave it, as Esc does."""
+    window.keys(ESCAPE)
+    window.driver.execute_script("document.activeElement.blur()")
+
+
 @contextmanager
 def page_server(socket: Path, peers: int) -> Iterator[PageServer]:
     command = [sys.executable, "-m", "support.page_server", str(socket), str(peers)]
@@ -140,8 +146,7 @@ def test_a_hundred_thousand_peers(window: Browser, tmp_path: Path) -> None:
         ):
             search(window, text)
             window.says("#count", count)
-            window.keys(ESCAPE)
-            window.driver.execute_script("document.activeElement.blur()")
+            leave_search(window)
         window.says(".empty", "No peers like that")
         go(window, "mappings")
         search(window, "192.0.2.22")
@@ -208,6 +213,43 @@ def test_revoke_wants_the_name(window: Browser, tmp_path: Path) -> None:
         window.keys("t")
 
 
+def test_who_talks_to_whom_is_a_live_map(window: Browser, tmp_path: Path) -> None:
+    with opened(window, tmp_path, 50) as server:
+        go(window, "contacts")
+        window.one('.map [data-peer="router-office"]')
+        window.says("#silent", "Not known: what ms2, ms3 alone told.")
+        pair = '.map [data-pair="cpe-000044 cpe-berlin-01"]'
+        assert not window.all(pair)
+        server.do("tell cpe-berlin-01 cpe-000044 heard")
+        server.do("tell cpe-000044 cpe-berlin-01 waiting")
+        window.one(f"{pair}.new.waiting")
+        window.says('tr[data-key="cpe-000044 cpe-berlin-01"]', "not acknowledged yet")
+        shot(window, "contacts")
+        search(window, "cpe-berlin-01")
+        window.until(lambda: not window.all('[data-peer="router-office"]') or None, "its own alone")
+        assert window.one(pair)
+        leave_search(window)
+        search(window, "nobody")
+        window.says(".map .empty", "Nobody was told of nobody")
+
+
+def test_a_peers_contacts_from_its_panel_and_back(window: Browser, tmp_path: Path) -> None:
+    with opened(window, tmp_path, 50):
+        go(window, "peers")
+        window.one('tr[data-key="router-office"]').click()
+        window.one("#contacts").click()
+        go(window, "contacts")
+        window.one('.map [data-peer="router-office"]')
+        assert window.one("input[type=search]").get_attribute("value") == "router-office"
+        others = [node.get_attribute("data-peer") for node in window.all(".map .node")]
+        assert "backup-vault" not in others
+        window.keys(ESCAPE)
+        window.driver.execute_script(
+            "document.querySelector('[data-peer=router-office]').dispatchEvent(new Event('click'))"
+        )
+        window.says("#panel h1", "router-office")
+
+
 def test_a_page_that_may_only_look(window: Browser, tmp_path: Path) -> None:
     with opened(window, tmp_path, 5, "--read-only"):
         go(window, "peers")
@@ -224,7 +266,7 @@ def test_on_a_phone(tmp_path: Path) -> None:
         size = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
         window.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         with opened(window, tmp_path, 500):
-            for view in ("cluster", "peers", "mappings", "activity"):
+            for view in ("cluster", "peers", "mappings", "contacts", "activity"):
                 go(window, view)
                 window.one("h1")
                 wide = "return document.documentElement.scrollWidth"

@@ -72,6 +72,26 @@ async def test_a_read_on_a_follower_sees_what_was_acknowledged_before(three: Clu
         assert b"%d" % number in three.machines[name].commands
 
 
+async def test_servers_answer_one_another_beside_the_log(three: Cluster) -> None:
+    first, second = three.logs["ms1"], three.logs["ms2"]
+
+    async def answer(question: bytes) -> bytes:
+        await asyncio.sleep(0)
+        return b"x" * 100_000 if question == b"much" else b"ms2 heard " + question
+
+    assert await first.ask("ms2", b"before", 0.3) is None
+    second.on_asked(answer)
+    assert await first.ask("ms2", b"a") == b"ms2 heard a"
+    asked = [b"%d" % number for number in range(10)]
+    answers = await asyncio.gather(*(first.ask("ms2", one) for one in asked))
+    assert answers == [b"ms2 heard " + one for one in asked]
+    assert await first.ask("ms2", b"much", 0.3) is None, "an answer has a bound"
+    assert await first.ask("ms2", b"x" * 100_000, 0.3) is None, "and a question"
+    await three.stop("ms2")
+    assert await first.ask("ms2", b"b", 0.3) is None
+    assert (await first.propose(b"on it goes")).outcome is Outcome.APPLIED
+
+
 async def test_a_cut_off_server_confirms_nothing(three: Cluster) -> None:
     leader = await three.leader()
     name = next(name for name, log in three.logs.items() if log is leader)

@@ -1,7 +1,7 @@
 """A replicated log of one server in memory, for tests of what stands above the log."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from wgmap_cluster.raft.interface import (
     MAX_COMMAND_BYTES,
@@ -35,6 +35,7 @@ class MemoryLog:
         self.restored: list[Callable[[], None]] = []
         self.servers = {"ms1": Member("ms1", "[fd00::1]:4343")}
         self.leads = "ms1"
+        self.neighbours: dict[str, Callable[[bytes], Awaitable[bytes]]] = {}
 
     async def start(self) -> None:
         for index, command in enumerate(self.commands, 1):
@@ -82,6 +83,16 @@ class MemoryLog:
     def publish(self, note: bytes) -> None:
         assert len(note) <= 1024
         self.note = note
+
+    async def ask(self, name: str, question: bytes, deadline_s: float = 1.0) -> bytes | None:
+        """Have another server answer, as a test said that it would; else nobody does."""
+        assert deadline_s > 0
+        await asyncio.sleep(0)
+        answer = self.neighbours.get(name)
+        return None if answer is None else await answer(question)
+
+    def on_asked(self, answer: Callable[[bytes], Awaitable[bytes]]) -> None:
+        self.answer = answer
 
     def on_restored(self, callback: Callable[[], None]) -> None:
         self.restored.append(callback)

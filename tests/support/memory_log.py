@@ -11,7 +11,7 @@ from wgmap_cluster.raft.interface import (
     Role,
     StateMachine,
 )
-from wgmap_cluster.replica.notes import ServerNote
+from wgmap_cluster.replica.notes import ANSWERS, ServerNote
 
 
 class ClusterLog(MemoryLog):
@@ -57,7 +57,7 @@ class ClusterLog(MemoryLog):
     ) -> None:
         """Have another server's note arrive; its responder has the same unless told otherwise."""
         note = ServerNote(
-            applied, fresh, agents, served=applied if served is None else served
+            applied, fresh, agents, served=applied if served is None else served, answers=ANSWERS
         ).encode()
         self.others[name] = MemberStatus(name, connected=True, note=note, heard_s=0.0)
 

@@ -4,10 +4,11 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from support import fsm
+from support.contacts import Responders
 from support.memory_log import ClusterLog
 from wgmap_cluster.admin.server import AdminServer
 from wgmap_cluster.fsm.commands import Command, encode
@@ -30,6 +31,7 @@ class Cluster:
     socket: Path
     fresh: bool = True
     agents: int | None = 4
+    responders: Responders = field(default_factory=Responders)
     answers: bool = True  # a responder is attached, and has everything
 
     def note(self) -> ServerNote:
@@ -67,8 +69,11 @@ async def found(socket: Path, servers: int = 3, state_dir: Path | None = None) -
 
     if state_dir is not None:
         keys.make(state_dir)
-    operations = Operations("ms1", machine, log, note, STALENESS_S, state_dir)
-    cluster = Cluster(machine, log, operations, socket)
+    responders = Responders()
+    operations = Operations(
+        *("ms1", machine, log, note, STALENESS_S, state_dir), responders=responders
+    )
+    cluster = Cluster(machine, log, operations, socket, responders=responders)
     for number in range(2, servers + 1):
         log.followers.add(f"ms{number}")
     await cluster.apply(fsm.bootstrap(servers))

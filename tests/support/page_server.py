@@ -1,7 +1,8 @@
 """``python -m support.page_server SOCKET PEERS``: a cluster in memory behind a real admin socket.
 
 Lines on its standard input are commands: ``lose NAME`` and ``hear NAME`` cut a server off and bring
-it back, ``enrol NAME NUMBER`` enrols a peer.
+it back, ``enrol NAME NUMBER`` enrols a peer, ``tell AGENT SUBJECT STATE`` has a server tell one of
+another.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from support import fsm
+from support.contacts import Responders
 from support.operators import Cluster, serving
 from wgmap_cluster.fsm.commands import Revoke
 from wgmap_cluster.fsm.rows import Change, LocatorRow, MappingRow, PeerRow, RegistrationRow, Table
@@ -70,8 +72,20 @@ async def _obey(cluster: Cluster, line: str) -> None:
             cluster.log.followers.add(name)
         case ["enrol", name, number]:
             await cluster.apply(fsm.enrol(name, int(number), f"10.66.{number}.0/24"))
+        case ["tell", agent, subject, state]:
+            cluster.responders.tell(agent, subject, state=state)
         case _:
             raise ValueError(line)
+
+
+def talk(responders: Responders) -> None:
+    """Have some peers have talked with others, the same ones each time; the office with many."""
+    rng = random.Random(5)
+    for number in range(26):
+        one, other = f"cpe-{rng.randrange(40):06d}", rng.choice((*BY_HAND[:4], "cpe-000021"))
+        ago_s = rng.uniform(1, 60 * number + 5)
+        responders.tell(one, other, ago_s)
+        responders.tell(other, one, ago_s, "unheard" if number == 20 else "heard")
 
 
 async def run(socket: Path, count: int) -> None:
@@ -85,6 +99,7 @@ async def run(socket: Path, count: int) -> None:
             await cluster.apply(fsm.enrol(name, number, own, f"fd66::{number}/128"))
             await cluster.apply(fsm.register(number, 1, own, at=at, data=100 + number))
         await cluster.apply(Revoke("build-farm-7", fsm.ORIGIN))
+        talk(cluster.responders)
         cluster.log.hear("ms2", cluster.log.index, agents=4)
         cluster.log.hear("ms3", cluster.log.index, agents=4)
         sys.stdout.write("serving\n")

@@ -16,12 +16,15 @@ from wgmap_cluster.feed import (
     BarrierDone,
     Changes,
     Connection,
+    Contact,
     FeedMessage,
     Forward,
+    Known,
     Lease,
     Rows,
     TableBegin,
     TableEnd,
+    WhoKnows,
     connect,
 )
 from wgmap_cluster.fsm.rows import FEED_TABLES, Change, Table
@@ -41,6 +44,7 @@ class Client:
         self.answers: list[Answer] = []
         self.barriers: list[BarrierDone] = []
         self.lease = 0.0
+        self.known: tuple[Contact, ...] | None = None  # whom it told of whom; None: no answer
         self._copy: dict[Table, dict[Any, Any]] | None = None
         self._something = asyncio.Event()
         self._task = asyncio.create_task(self._read())
@@ -117,6 +121,9 @@ class Client:
                 self.answers.append(message)
             case BarrierDone():
                 self.barriers.append(message)
+            case WhoKnows(number):
+                if self.known is not None:
+                    self.connection.send(Known(number, self.known))
             case other:
                 raise AssertionError(f"a replica said {other!r}")
 

@@ -13,10 +13,12 @@ from wgmap_cluster.admin import bodies, queries
 from wgmap_cluster.admin.callers import operator, wall_time
 from wgmap_cluster.admin.queries import AFTER, INSTANCE, LIMIT, MAX_NUMBER, SEARCH
 from wgmap_cluster.admin.routes import CHANGES, Query, Role, Route, number
+from wgmap_cluster.replica.contacts import Wanted
 from wgmap_cluster.replica.history import Sample
 from wgmap_cluster.replica.operations import Operations
 from wgmap_cluster.replica.views import (
     AuditView,
+    ContactsView,
     CountersView,
     DigestView,
     InstanceView,
@@ -26,9 +28,14 @@ from wgmap_cluster.replica.views import (
     StatusView,
 )
 
+MAX_CONTACTS = 500
 MAX_AUDIT = 10_000  # rows in one answer
 SINCE = Query("since", "After this number.", number(0, MAX_NUMBER))
 EID = Query("eid", "An address or prefix.", TypeAdapter(NetworkField).json_schema(), required=True)
+NAMED = {"type": "string", "maxLength": queries.MAX_NAME}
+PEER = Query("peer", "Of this peer.", NAMED)
+WITH = Query("with", "And of this one: between the two.", NAMED)
+CONTACTS = Query("limit", "Pairs at most (100).", number(0, MAX_CONTACTS))
 AUDITED = Query("limit", "Rows at most (100).", number(0, MAX_AUDIT))
 
 
@@ -64,6 +71,10 @@ class OverviewRoutes:
             ),
             Route("GET", "/v1/counters", self.counters, Role.READ, CountersView),
             Route("GET", "/v1/digest", self.digest, Role.READ, DigestView),
+            Route(
+                *("GET", "/v1/contacts", self.contacts, Role.READ, ContactsView),
+                query=(PEER, WITH, CONTACTS),
+            ),
             Route("GET", "/v1/history", self.history, Role.READ, list[Sample]),
             Route("GET", "/v1/instances", self.instances, Role.READ, list[InstanceView]),
             Route(
@@ -128,6 +139,21 @@ class OverviewRoutes:
         """Sum this server's whole state up, to compare servers by."""
         queries.known(request)
         return web.json_response(await self._operations.digest())
+
+    async def contacts(self, request: web.Request) -> web.Response:
+        """Show who was told of whom: the newest of all, or those of a peer, or of two.
+
+        An agent is told of a peer when it asks for it, and when it is asked for by it: these
+        talk, or wanted to. Each server knows whom it told itself within the TTL; those that do
+        not answer are named.
+        """
+        query = queries.known(request, "peer", "with", "limit")
+        if "with" in query and "peer" not in query:
+            raise ConfigError("with: goes with peer")
+        most = bodies.parse_number(query.get("limit", "100"), "limit", MAX_CONTACTS)
+        peer, other = (queries.name(query.get(key, ""), key) for key in ("peer", "with"))
+        view = await self._operations.contacts.show(Wanted(peer, other, most))
+        return web.json_response(view)
 
     async def history(self, request: web.Request) -> web.Response:
         """Show rates and latencies of this server's last hour."""

@@ -19,6 +19,7 @@ MAX_PAGE = 1000
 PAGE = 100
 MAX_SEARCH = 100
 MAX_AFTER = 200
+MAX_NAME = 63  # characters of a peer's name
 STATES = ("registered", "enrolled", "revoked")
 INSTANCE = Query("instance", "Of this virtual network.", number(0, bodies.MAX_INSTANCE))
 SEARCH = Query(
@@ -66,6 +67,13 @@ def wanted(request: web.Request, cursor: Callable[[str], Any], *extra: str) -> W
         None if after is None else cursor(after),
         limit,
     )
+
+
+def name(text: str, what: str) -> str:
+    """Read the name of a peer that is there, or may be; raises ConfigError."""
+    if len(text) > MAX_NAME:
+        raise ConfigError(f"{what}: longer than {MAX_NAME} characters")
+    return text
 
 
 def mapping_cursor(text: str) -> Any:

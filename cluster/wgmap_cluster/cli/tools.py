@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from wgmap.completion import SHELLS
-from wgmap_cluster.cli.levels import MAX_INSTANCE, Level, eid, later, number, value
+from wgmap_cluster.cli.levels import MAX_INSTANCE, Level, eid, later, number, some_name, value
 
 ROLES = ("read", "operate", "admin")
 CONFIG = Path("/etc/wgmap/server.toml")
@@ -58,10 +58,10 @@ def _add_trace(top: Level) -> None:
     trace.add_argument("eid", metavar="EID", type=value(eid, "an address or prefix"))
     trace.add_argument(
         *("--from",),
-        dest="agent",
-        type=Path,
-        metavar="SOCKET",
-        help="ask the agent behind this socket of this host as well",
+        dest="source",
+        type=value(some_name, "a name"),
+        metavar="NAME|SOCKET",
+        help="for packets of this peer; with the socket (a path) of an agent on this host, ask it",
     )
     _instance(trace, 0)
 

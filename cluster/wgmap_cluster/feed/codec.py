@@ -16,13 +16,16 @@ from wgmap_cluster.feed.messages import (
     Barrier,
     BarrierDone,
     Changes,
+    Contact,
     FeedMessage,
     Forward,
+    Known,
     Lease,
     ResponderNote,
     Rows,
     TableBegin,
     TableEnd,
+    WhoKnows,
 )
 from wgmap_cluster.fsm.rows import (
     FEED_TABLES,
@@ -215,8 +218,8 @@ def _changes(value: object) -> tuple[Change, ...]:
 
 # --------------------------------------------------------------------------------- messages
 
-_ATTACH, _FORWARD, _BARRIER, _NOTE = range(1, 5)
-_BEGIN, _ROWS_KIND, _END, _CHANGES, _LEASE, _ANSWER, _DONE = range(16, 23)
+_ATTACH, _FORWARD, _BARRIER, _NOTE, _KNOWN = range(1, 6)
+_BEGIN, _ROWS_KIND, _END, _CHANGES, _LEASE, _ANSWER, _DONE, _WHO = range(16, 24)
 
 
 def _datagram(kind: type[Answer | Forward], f: Fields) -> Answer | Forward:
@@ -241,6 +244,22 @@ def _note(f: Fields) -> ResponderNote:
     return ResponderNote({_str(name): _int(value) for name, value in counters.items()})
 
 
+def _who(f: Fields) -> WhoKnows:
+    number, peer, other, most = _fields(f, 4)
+    return WhoKnows(_int(number), _str(peer), _str(other), _int(most, _U32))
+
+
+def _contact(value: object) -> Contact:
+    agent, subject, at, state = _fields(value, 4)
+    _require(type(at) is float, "time")
+    return Contact(_str(agent), _str(subject), at, _str(state))
+
+
+def _known(f: Fields) -> Known:
+    number, contacts = _fields(f, 2)
+    return Known(_int(number), tuple(map(_contact, _list(contacts))))
+
+
 def _read_changes(f: Fields) -> Changes:
     index, more, changes = _fields(f, 3)
     return Changes(_int(index), _changes(changes), _bool(more))
@@ -251,6 +270,8 @@ _READERS: dict[int, Callable[[Fields], FeedMessage]] = {
     _FORWARD: lambda f: _datagram(Forward, f),
     _BARRIER: lambda f: Barrier(_int(_fields(f, 1)[0])),
     _NOTE: _note,
+    _KNOWN: _known,
+    _WHO: _who,
     _BEGIN: lambda f: TableBegin(_int(_fields(f, 1)[0])),
     _ROWS_KIND: lambda f: Rows(_changes(_fields(f, 1)[0])),
     _END: lambda f: TableEnd(_int(_fields(f, 1)[0])),
@@ -298,6 +319,8 @@ _WRITERS: dict[type[FeedMessage], Callable[[Any], Fields]] = {
     Forward: lambda m: (_FORWARD, *m.source, m.datagram),
     Barrier: lambda m: (_BARRIER, m.number),
     ResponderNote: lambda m: (_NOTE, m.counters),
+    WhoKnows: lambda m: (_WHO, m.number, m.peer, m.other, m.most),
+    Known: lambda m: (_KNOWN, m.number, m.contacts),
     TableBegin: lambda m: (_BEGIN, m.index),
     TableEnd: lambda m: (_END, m.index),
     Lease: lambda m: (_LEASE, float(m.until)),

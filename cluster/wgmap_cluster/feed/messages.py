@@ -6,7 +6,7 @@ comes after a batch of changes was true with these changes applied.
 """
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from wgmap_cluster.fsm.rows import Change
 
@@ -67,6 +67,33 @@ class Answer:
     datagram: bytes
 
 
+class Contact(NamedTuple):
+    """That an agent was told of a peer, when, and whether it is known to have heard it."""
+
+    agent: str
+    subject: str
+    at: float  # CLOCK_BOOTTIME seconds
+    state: str  # heard | waiting | unheard
+
+
+@dataclass(frozen=True, slots=True)
+class WhoKnows:
+    """Replica: who was told of whom? Of ``peer`` and ``other`` alone where they are given."""
+
+    number: int
+    peer: str
+    other: str
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Responder: the answer, the newest first."""
+
+    number: int
+    contacts: tuple[Contact, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Forward:
     """Responder: a datagram that is the replica's (a Map-Register)."""
@@ -97,6 +124,8 @@ class ResponderNote:
     counters: dict[str, int]
 
 
-ToResponder: TypeAlias = TableBegin | Rows | TableEnd | Changes | Lease | Answer | BarrierDone
-ToReplica: TypeAlias = Attach | Forward | Barrier | ResponderNote
+ToResponder: TypeAlias = (
+    TableBegin | Rows | TableEnd | Changes | Lease | Answer | BarrierDone | WhoKnows
+)
+ToReplica: TypeAlias = Attach | Forward | Barrier | ResponderNote | Known
 FeedMessage: TypeAlias = ToResponder | ToReplica

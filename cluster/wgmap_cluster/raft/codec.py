@@ -36,6 +36,8 @@ _KINDS: dict[int, type[Message]] = {
     12: messages.ReadRequest,
     13: messages.ReadReply,
     14: messages.Note,
+    15: messages.Ask,
+    16: messages.Told,
 }
 _NUMBERS = {kind: number for number, kind in _KINDS.items()}
 

@@ -3,7 +3,7 @@
 Nothing outside this room imports the library behind it.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -180,6 +180,18 @@ class ReplicatedLog(Protocol):
 
         Sent unreliably along with the log's own messages, at least every half second.
         """
+        ...
+
+    async def ask(self, name: str, question: bytes, deadline_s: float = 1.0) -> bytes | None:
+        """Ask another server something beside the log; None without an answer in time.
+
+        Only a server that is known to read such questions (its note says so) may be asked. At most
+        64 KiB, the answer too.
+        """
+        ...
+
+    def on_asked(self, answer: Callable[[bytes], Awaitable[bytes]]) -> None:
+        """Have others' questions answered by that; a few at a time, the rest get no answer."""
         ...
 
     def on_restored(self, callback: Callable[[], None]) -> None:

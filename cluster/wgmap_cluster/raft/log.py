@@ -6,7 +6,7 @@ this server is silent, and another one is elected.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from random import Random
 
@@ -23,6 +23,7 @@ from wgmap_cluster.raft.interface import (
 )
 from wgmap_cluster.raft.library import now
 from wgmap_cluster.raft.membership import HAND_OVER, REGULAR, Change
+from wgmap_cluster.raft.messages import Ask
 from wgmap_cluster.raft.node import RaftNode
 from wgmap_cluster.raft.settings import Settings
 from wgmap_cluster.raft.transport import MeshTransport, NoTransport, parse_address
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 MAX_NOTE_BYTES = 1024
 STORE_BYTES = 8  # of a hello's last field; the id of the cluster follows
 _CHECK_S = 0.25
+_MAX_ASKED = 16  # questions of others that are being answered
 _RETRY_S = 0.05
 
 
@@ -74,6 +76,8 @@ class RaftLog:
         for member in self._members:
             parse_address(member)
         self._restored: list[Callable[[], None]] = []
+        self._answer: Callable[[bytes], Awaitable[bytes]] | None = None
+        self._asked: set[asyncio.Task[None]] = set()  # questions of others
         self._node: RaftNode | None = None
         self._transport: MeshTransport | NoTransport | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -97,6 +101,7 @@ class RaftLog:
             disk=self._disk, settings=self._settings, rng=Random(),  # noqa: S311  # time-outs
             restored=self._on_installed,
         )  # fmt: skip
+        self._node.questions.asked = self._on_asked
         await self._transport.start()
         self._timer = self._loop.call_soon(self._on_timer)  # type: ignore[assignment]
 
@@ -104,6 +109,8 @@ class RaftLog:
         """See ReplicatedLog."""
         node, self._node = self._node, None
         self._stop_ticking()
+        for task in self._asked:
+            task.cancel()
         if self._transport is not None:
             await self._transport.stop()
         if node is not None and self.failure is None:
@@ -245,6 +252,47 @@ class RaftLog:
             raise ValueError(msg)
         if self._node is not None:
             self._node.others.publish(note)
+
+    async def ask(self, name: str, question: bytes, deadline_s: float = 1.0) -> bytes | None:
+        """See ReplicatedLog."""
+        if self._node is None:
+            return None
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        def told(answer: bytes) -> None:
+            if not future.done():
+                future.set_result(answer)
+
+        node = self._node
+        number = node.questions.ask(name, question, told)
+        if number is None:
+            return None
+        self._wake()
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await future
+        except TimeoutError:
+            return None
+        finally:
+            node.questions.forget(number)
+
+    def on_asked(self, answer: Callable[[bytes], Awaitable[bytes]]) -> None:
+        """See ReplicatedLog."""
+        self._answer = answer
+
+    def _on_asked(self, name: str, message: Ask) -> None:
+        if self._loop is not None and self._answer is not None and len(self._asked) < _MAX_ASKED:
+            task = self._loop.create_task(self._answered(name, message, self._answer))
+            self._asked.add(task)
+            task.add_done_callback(self._asked.discard)
+
+    async def _answered(
+        self, name: str, message: Ask, answer: Callable[[bytes], Awaitable[bytes]]
+    ) -> None:
+        data = await answer(message.data)
+        if self._node is not None:
+            self._node.questions.answer(name, message.id, data)
+            self._wake()
 
     def on_restored(self, callback: Callable[[], None]) -> None:
         """See ReplicatedLog."""

@@ -128,7 +128,22 @@ class Note(NamedTuple):
     data: bytes
 
 
+class Ask(NamedTuple):
+    """A question beside the log (ReplicatedLog.ask); a server that is too old breaks off."""
+
+    id: int
+    data: bytes
+
+
+class Told(NamedTuple):
+    """The answer to question ``id``."""
+
+    id: int
+    data: bytes
+
+
 Message: TypeAlias = (
     AppendEntries | AppendReply | PreVote | PreVoteReply | RequestVote | VoteReply | TimeoutNow
     | Install | InstallReply | Propose | Proposed | ReadRequest | ReadReply | Note
+    | Ask | Told
 )  # fmt: skip

@@ -39,6 +39,7 @@ from wgmap_cluster.raft.membership import (
 from wgmap_cluster.raft.others import Others
 from wgmap_cluster.raft.proposals import Proposals
 from wgmap_cluster.raft.protocol import Following, Leading
+from wgmap_cluster.raft.questions import Questions
 from wgmap_cluster.raft.reads import Reads
 from wgmap_cluster.raft.settings import Settings
 from wgmap_cluster.raft.snapshot import Background, SnapshotMeta, SnapshotStore, ThreadJob
@@ -84,6 +85,7 @@ class RaftNode(Library):
         self.membership = self._load(wal, name, members)
         super().__init__(name, self.membership.others(), wal, settings, rng)
         self.others = Others(self, self.membership, wire)
+        self.questions = Questions(self)
         self.elections = Elections(self)
         self.leading_side = Leading(self, self.elections, self.snapshots)
         self.following_side = Following(self, self.elections)
@@ -230,6 +232,10 @@ class RaftNode(Library):
                 self.reads.on_reply(name, message)
             case messages.Note():
                 self.others.noted(name, message.data)
+            case messages.Ask():
+                self.questions.on_ask(name, message)
+            case messages.Told():
+                self.questions.on_told(name, message)
 
     def _flush(self) -> None:
         self._send(self._outbox)

@@ -6,7 +6,7 @@ again and gets what it missed from the ring, or a new copy.
 
 import asyncio
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, count, islice
 
 from wgmap.clock import now
 from wgmap.log import Log
@@ -16,16 +16,19 @@ from wgmap_cluster.feed import (
     BarrierDone,
     Changes,
     Connection,
+    Contact,
     FeedClosedError,
     FeedError,
     FeedServer,
     Forward,
+    Known,
     Lease,
     ResponderNote,
     Rows,
     TableBegin,
     TableEnd,
     ToResponder,
+    WhoKnows,
 )
 from wgmap_cluster.fsm.machine import Machine
 from wgmap_cluster.fsm.results import Applied
@@ -38,6 +41,7 @@ COPY_ROWS = 256  # in one go: under 2 ms of work
 MAX_SESSIONS = 16
 MAX_BARRIERS = 8192  # read barriers that one responder may wait for
 BARRIER_S = 1.0
+ANSWER_S = 0.5  # to an operator's question
 NOTES_S = 3.0  # without a note: a responder that is stopped or hangs
 _LOG = Log("replica.feed")
 
@@ -59,6 +63,7 @@ class Session:
         self._pending_index = 0
         self._barriers: list[int] = []
         self._barrier_wanted = asyncio.Event()
+        self._questions: dict[int, asyncio.Future[tuple[Contact, ...]]] = {}
 
     @property
     def streaming(self) -> bool:
@@ -99,6 +104,25 @@ class Session:
         self.flush()
         self._write(message)
 
+    async def ask(self, peer: str, other: str, most: int) -> tuple[Contact, ...] | None:
+        """Ask who was told of whom, see WhoKnows; None without an answer in time."""
+        number = next(self._feeder.numbers)
+        answer: asyncio.Future[tuple[Contact, ...]] = asyncio.get_running_loop().create_future()
+        self._questions[number] = answer
+        try:
+            self._write(WhoKnows(number, peer, other, most))
+            async with asyncio.timeout(ANSWER_S):
+                return await answer
+        except TimeoutError:
+            return None
+        finally:
+            del self._questions[number]
+
+    def _answered(self, message: Known) -> None:
+        question = self._questions.get(message.number)
+        if question is not None and not question.done():
+            question.set_result(message.contacts)
+
     def _write(self, message: ToResponder) -> None:
         try:
             self.connection.send(message)
@@ -131,6 +155,8 @@ class Session:
                     self._feeder.registrar.handle(message, self.say)
                 case Barrier(number):
                     self._ask_barrier(number)
+                case Known():
+                    self._answered(message)
                 case ResponderNote(counters):
                     self.counters, self.noted_at = counters, now()
                     self._has = counters.get("index", 0)
@@ -222,6 +248,7 @@ class Feeder:
         self.registrar = registrar
         self.ring = Ring(core.machine.index)
         self.sessions: set[Session] = set()
+        self.numbers = count(1)  # of questions
         core.machine.listen(self._applied)
         core.machine.listen_restored(self.restored)
 
@@ -243,6 +270,13 @@ class Feeder:
     def counted(self) -> list[dict[str, int]]:
         """Return what each attached responder counted, as it told last."""
         return [session.counters for session in self.sessions]
+
+    async def contacts(self, peer: str, other: str, most: int) -> list[Contact] | None:
+        """Ask all responders who was told of whom; None where none answers in time."""
+        sessions = [one for one in self.sessions if one.streaming]
+        answers = await asyncio.gather(*(one.ask(peer, other, most) for one in sessions))
+        told = [answer for answer in answers if answer is not None]
+        return list(chain(*told)) if told else None
 
     def responding(self) -> int:
         """Return how many responders have all that was applied, and said anything of late."""

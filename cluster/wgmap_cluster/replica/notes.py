@@ -8,6 +8,7 @@ import msgpack
 from wgmap_cluster.fsm.commands import VERSION
 from wgmap_cluster.raft.interface import LogStatus, Role
 
+ANSWERS = 1  # questions about contacts
 FORMAT = 1  # fields may be added at the end without a new one
 
 
@@ -21,6 +22,7 @@ class ServerNote:
     candidate: bool = False  # whether it is trying to become the leader
     served: int | None = None  # all its responders answer with what this index has; None: none does
     reads: int = 1  # the newest version of commands that it reads
+    answers: int = 0  # the newest version of questions beside the log that it answers
 
     @classmethod
     def of(
@@ -33,12 +35,12 @@ class ServerNote:
     ) -> Self:
         """Make the note of a server from its own view of the log."""
         candidate = log.role is Role.CANDIDATE
-        return cls(log.applied, fresh, reachable_agents, candidate, served, VERSION)
+        return cls(log.applied, fresh, reachable_agents, candidate, served, VERSION, ANSWERS)
 
     def encode(self) -> bytes:
         """Write the note: msgpack ``[format, fields...]``."""
         fields = [self.applied, self.fresh, self.reachable_agents, self.candidate]
-        data: bytes = msgpack.packb([FORMAT, *fields, self.served, self.reads])
+        data: bytes = msgpack.packb([FORMAT, *fields, self.served, self.reads, self.answers])
         return data
 
     @classmethod
@@ -55,6 +57,7 @@ class ServerNote:
             case [1, int(applied), bool(fresh), (int() | None) as reachable, bool(candidate), *_]:
                 served = values[5] if len(values) > 5 and isinstance(values[5], int) else None
                 reads = values[6] if len(values) > 6 and isinstance(values[6], int) else 1
-                return cls(applied, fresh, reachable, candidate, served, reads)
+                answers = values[7] if len(values) > 7 and isinstance(values[7], int) else 0
+                return cls(applied, fresh, reachable, candidate, served, reads, answers)
             case _:
                 return None

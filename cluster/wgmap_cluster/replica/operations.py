@@ -47,6 +47,7 @@ from wgmap_cluster.raft.interface import (
 from wgmap_cluster.replica import agent_config
 from wgmap_cluster.replica.archive import Archive
 from wgmap_cluster.replica.browsing import Browser
+from wgmap_cluster.replica.contacts import Contacts, Responders
 from wgmap_cluster.replica.events import EventHub
 from wgmap_cluster.replica.history import History
 from wgmap_cluster.replica.notes import ServerNote
@@ -116,11 +117,13 @@ class Operations:
         *,
         config: ServerConfig | None = None,
         counters: Callable[[], CountersView] = no_counters,
+        responders: Responders | None = None,
     ) -> None:
         """Act for server ``name``; ``note`` returns what it publishes about itself.
 
         ``state_dir`` is where its keys lie; without it they cannot be put in a backup. Without
-        ``config`` no server can be added. ``counters``: see StatusView.
+        ``config`` no server can be added. ``counters``: see CountersView. ``responders``: who
+        knows whom it told; without them others are asked alone.
         """
         self._name = name
         self._machine = machine
@@ -131,6 +134,7 @@ class Operations:
         self.counters = counters
         self.browser = Browser(machine)
         self.history = History(counters)
+        self.contacts = Contacts(name, log, responders)
         self.events = EventHub(machine, log)
         self.archive = Archive(name, machine, log, self._do, state_dir)
         self.servers = Servers(name, machine, log, self._do, config)

@@ -85,6 +85,7 @@ class Replica:
             state_dir=server.state_dir,
             config=self._config,
             counters=self.counters,
+            responders=self.feeder,
         )
 
     def counters(self) -> CountersView:

@@ -209,6 +209,30 @@ class StatusView(TypedDict):
     restoring: bool  # a backup is being restored: nobody can register
 
 
+class ToldView(TypedDict):
+    """That a server told an agent of a peer."""
+
+    server: str
+    ago_s: float
+    state: str  # heard | waiting (for its acknowledgement) | unheard (it never came)
+
+
+class ContactView(TypedDict):
+    """That an agent was told of a peer: it asked for it, or is to expect it."""
+
+    agent: str
+    subject: str
+    told: list[ToldView]  # the newest first
+
+
+class ContactsView(TypedDict):
+    """Who was told of whom, the newest first: what ``wgmap trace --from`` and the map show."""
+
+    servers: list[str]  # that answered
+    silent: list[str]  # that did not: what they alone told is missing here
+    contacts: list[ContactView]
+
+
 class DigestView(TypedDict):
     """The whole replicated state in one number; two servers are compared at one index."""
 

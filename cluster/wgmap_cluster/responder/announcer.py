@@ -12,6 +12,7 @@ from wgmap.lisp.messages import LISP_PORT, Eid, MapRequest, RequestRecord
 from wgmap_cluster.fsm.rows import RevocationRow
 from wgmap_cluster.responder.actions import Action, Send
 from wgmap_cluster.responder.answers import Answers, Encoded, join, revocation, withdrawn
+from wgmap_cluster.responder.contacts import Contacts
 from wgmap_cluster.responder.follower import SERVER_SET, Effects, Follower
 from wgmap_cluster.responder.limits import Limit
 from wgmap_cluster.responder.misses import Misses
@@ -76,6 +77,7 @@ class Announcer:
         self._subscriptions = Subscriptions(most_each=1 << 16, most=1 << 20)
         self._misses = Misses()
         self._withdrawals = Withdrawals()
+        self.contacts = Contacts(self._subscriptions, self._pushes)
         self._broadcasts: deque[_Broadcast] = deque()
         self._later: dict[str, float] = {}  # subject -> when its changes may be told again
 
@@ -85,7 +87,8 @@ class Announcer:
         """Note that a peer was told of another one, and tell the other one of it."""
         if requester == owner:
             return []
-        self._subscriptions.add(owner, requester, now + 60 * ttl_min)
+        self._subscriptions.add(owner, requester, now, now + 60 * ttl_min)
+        self._pushes.heard((owner, requester))
         tables = self._follower.tables
         if not tables.places_of(requester) or not tables.takes_keys(owner):
             return []
@@ -106,7 +109,7 @@ class Announcer:
 
     def asked_for_servers(self, agent: str, now: float) -> None:
         """Note that an agent was told of the server set."""
-        self._subscriptions.add(SERVER_SET, agent, now + 60 * SERVERS_TTL_MIN)
+        self._subscriptions.add(SERVER_SET, agent, now, now + 60 * SERVERS_TTL_MIN)
 
     def compare(self, agent: str, mark: bytes, now: float) -> list[Action]:
         """Tell an agent what it missed, by the mark in what it sent (b"": there was none).
@@ -279,7 +282,7 @@ class Announcer:
         mappings = self._follower.tables.mappings_of(subject)
         ttl_min = max((row.ttl_min for _, row in mappings), default=0)
         if ttl_min:
-            self._subscriptions.add(subject, agent, now + 60 * ttl_min)
+            self._subscriptions.add(subject, agent, now, now + 60 * ttl_min)
 
     def _solicit(self, subject: str, agent: str, address: str) -> list[Action]:
         """Ask a plain LISP client to ask again: it knows no other kind of push."""

@@ -10,6 +10,7 @@ from wgmap_cluster.responder.answers import Encoded
 
 FIRST_REPEAT_S = 0.05
 LAST_REPEAT_S = 3.0  # RFC 9301, section 5.7
+UNHEARD = 4096  # pairs whose push was given up, the last ones
 
 
 @dataclass(slots=True)
@@ -36,6 +37,7 @@ class Pushes:
     _by_nonce: dict[int, Push] = field(default_factory=dict)
     _by_pair: dict[tuple[str, str], int] = field(default_factory=dict)
     _due: list[tuple[float, int]] = field(default_factory=list)
+    _unheard: dict[tuple[str, str], None] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self._by_nonce)
@@ -43,6 +45,14 @@ class Pushes:
     def is_out(self, pair: tuple[str, str]) -> bool:
         """Say whether a push of ``pair`` (subject, agent) waits for its acknowledgement."""
         return pair in self._by_pair
+
+    def was_unheard(self, pair: tuple[str, str]) -> bool:
+        """Say whether the last push of ``pair`` was given up: nobody acknowledged it."""
+        return pair in self._unheard
+
+    def heard(self, pair: tuple[str, str]) -> None:
+        """Note that the agent of a pair was told in another way: it asked."""
+        self._unheard.pop(pair, None)
 
     def start(
         self,
@@ -66,6 +76,7 @@ class Pushes:
         datagram += records.data + (mark.encode() if mark is not None else b"")
         self._by_nonce[nonce] = Push(*pair, address, datagram, attempts - 1)
         self._by_pair[pair] = nonce
+        self._unheard.pop(pair, None)
         heapq.heappush(self._due, (now + FIRST_REPEAT_S, nonce))
         return datagram
 
@@ -87,7 +98,7 @@ class Pushes:
             if push is None:
                 continue
             if push.left <= 0:
-                self._drop(nonce)
+                self._give_up(nonce, (push.subject, push.name))
                 given_up += 1
                 continue
             push.left -= 1
@@ -106,6 +117,12 @@ class Pushes:
         """Let go of all pushes to an agent that is no longer enrolled."""
         for nonce in [n for n, push in self._by_nonce.items() if push.name == name]:
             self._drop(nonce)
+
+    def _give_up(self, nonce: int, pair: tuple[str, str]) -> None:
+        self._drop(nonce)
+        self._unheard[pair] = None
+        if len(self._unheard) > UNHEARD:
+            del self._unheard[next(iter(self._unheard))]
 
     def _drop(self, nonce: int) -> None:
         push = self._by_nonce.pop(nonce)

@@ -24,6 +24,7 @@ from wgmap_cluster.feed import (
     TableBegin,
     TableEnd,
     ToResponder,
+    WhoKnows,
 )
 from wgmap_cluster.responder import requests
 from wgmap_cluster.responder.actions import Action, Send, Tell
@@ -182,6 +183,8 @@ class Service:
             case Answer(destination, datagram):
                 self.counters["register.answered"] += 1
                 return [Send(destination, datagram)]
+            case WhoKnows():
+                return [Tell(self._announcer.contacts.answer(message, now))]
             case TableBegin():
                 self._follower.begin(message)
             case Rows():

@@ -143,3 +143,27 @@ async def test_a_walk_over_many_rows_lets_others_work(cluster: Cluster) -> None:
         task.cancel()
     assert (peers.total, mappings.total) == (1, 1)
     assert beats > 2 * MANY / 1000
+
+
+async def contacts(cluster: Cluster, query: str = "") -> tuple[Any, int]:
+    view, response = await get(cluster, f"/v1/contacts{query}")
+    return view, response.status
+
+
+async def test_who_was_told_of_whom(cluster: Cluster) -> None:
+    cluster.responders.tell("cpe-1", "cpe-2", 5.0)
+    cluster.responders.tell("cpe-2", "cpe-1", 5.0, "waiting")
+    cluster.responders.tell("cpe-3", "cpe-2", 1.0)
+    view, status = await contacts(cluster)
+    assert (status, view["servers"], view["silent"]) == (200, ["ms1"], ["ms2", "ms3"])
+    pairs = [(one["agent"], one["subject"]) for one in view["contacts"]]
+    assert pairs == [("cpe-3", "cpe-2"), ("cpe-2", "cpe-1"), ("cpe-1", "cpe-2")]
+    (told,) = view["contacts"][1]["told"]
+    assert (told["server"], told["state"], round(told["ago_s"])) == ("ms1", "waiting", 5)
+    for query, count in (("?limit=1", 1), ("?peer=cpe-1", 2), ("?peer=cpe-2&with=cpe-3", 1)):
+        assert len((await contacts(cluster, query))[0]["contacts"]) == count
+
+
+@pytest.mark.parametrize("query", ["?with=cpe-1", "?limit=501", "?limit=x", f"?peer={'n' * 64}"])
+async def test_questions_about_contacts_that_are_refused(cluster: Cluster, query: str) -> None:
+    assert (await contacts(cluster, query))[1] == 400

@@ -80,6 +80,35 @@ async def test_a_trace_says_where_a_packet_stops(cluster: Cluster) -> None:
     assert "registered" in text  # the last events of its peer
 
 
+async def test_a_trace_from_a_peer(cluster: Cluster) -> None:
+    before = {"source": True, "enrolled": True, "mapping": True, "authority": True}
+    assert await traced(cluster, "10.66.2.9", "--from", "a1") == (
+        *(0, before | {"asked": None, "told": None}),
+    )
+    cluster.responders.tell("a1", "a2", 7.0)
+    cluster.responders.tell("a2", "a1", 7.0, "waiting")
+    assert (await traced(cluster, "10.66.2.9", "--from", "a1"))[1] == (
+        before | {"asked": True, "told": None}
+    )
+    text = (await wgmap(cluster, "trace", "10.66.2.9", "--from", "a1")).out
+    assert "ok   asked: a1 was told of a2 by ms1 7." in text
+    assert "?    told: a2 was told of a1 by ms1 7." in text
+    assert "not acknowledged yet (not known: ms2, ms3)" in text
+
+
+async def test_a_trace_from_a_peer_says_where_it_stops(cluster: Cluster) -> None:
+    cluster.responders.tell("a1", "a2", 1.0)
+    cluster.responders.tell("a2", "a1", 1.0, "unheard")
+    code, steps = await traced(cluster, "10.66.2.9", "--from", "a1")
+    assert (code, steps["asked"], steps["told"]) == (1, True, False)
+    for source in ("a3", "a4"):  # not registered, and revoked
+        assert (await traced(cluster, "10.66.2.9", "--from", source))[1]["source"] is False
+    elsewhere = await traced(cluster, "10.66.2.9", "--from", "a1", "--instance", "7")
+    assert elsewhere[1]["source"] is False
+    ended = await wgmap(cluster, "trace", "10.66.2.9", "--from", "nobody")
+    assert (ended.code, "no peer is called 'nobody'" in ended.err) == (1, True)
+
+
 async def test_a_trace_from_an_agent(cluster: Cluster, tmp_path: Path) -> None:
     answer = {"eid": "10.66.2.9", "found": False, "steps": [], "servers": [], "contact": []}
     step = {"step": "tunnel", "ok": False, "detail": "no handshake yet"}

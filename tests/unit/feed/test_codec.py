@@ -12,14 +12,17 @@ from wgmap_cluster.feed import (
     Barrier,
     BarrierDone,
     Changes,
+    Contact,
     FeedError,
     FeedMessage,
     Forward,
+    Known,
     Lease,
     ResponderNote,
     Rows,
     TableBegin,
     TableEnd,
+    WhoKnows,
     decode,
     encode,
 )
@@ -65,6 +68,9 @@ MESSAGES: list[FeedMessage] = [
     Lease(123.25),
     Answer(("192.0.2.1", 4342), b""),
     BarrierDone(9, ok=False),
+    WhoKnows(7, "a1", "", 100),
+    Known(7, (Contact("a1", "a2", 12.5, "heard"), Contact("a2", "a1", 12.5, "waiting"))),
+    Known(8, ()),
 ]
 
 

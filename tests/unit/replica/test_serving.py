@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from support.eventually import eventually
 from support.fsm import ORIGIN, address_of, bootstrap, enrol, key, prefix
 from support.log import MemoryLog
 from support.replica import Client, map_register
@@ -26,7 +27,7 @@ from wgmap.lisp.messages import (
     Record,
     XtrId,
 )
-from wgmap_cluster.feed import FeedServer, Lease
+from wgmap_cluster.feed import Contact, FeedServer, Lease
 from wgmap_cluster.fsm import commands
 from wgmap_cluster.fsm.commands import Command, Enrol, Op, Revoke, SetPeer
 from wgmap_cluster.fsm.machine import Machine
@@ -461,3 +462,15 @@ async def test_a_responder_that_talks_nonsense_is_cut_off(bench: Bench) -> None:
         await client.until(lambda: False)
     assert bench.counted()["feed.errors"] == 1
     await client.close()
+
+
+async def test_responders_tell_who_was_told_of_whom(
+    bench: Bench, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeding, "ANSWER_S", 0.2)
+    assert await bench.feeder.contacts("", "", 9) is None, "it does not answer"
+    client.known = (Contact("a1", "a2", 1.5, "heard"),)
+    assert await bench.feeder.contacts("", "", 9) == list(client.known)
+    await client.close()
+    await eventually(lambda: not bench.feeder.sessions)
+    assert await bench.feeder.contacts("", "", 9) is None, "there is none"

@@ -367,13 +367,13 @@ def test_a_requester_that_is_revoked_while_it_waits_gets_nothing() -> None:
 def test_subscriptions_drop_the_oldest_and_count_it() -> None:
     subscriptions = Subscriptions(most_each=3, most=5)
     for n in range(4):
-        subscriptions.add("x", f"a{n}", 10.0)
+        subscriptions.add("x", f"a{n}", 0.0, 10.0)
     assert subscriptions.of("x", 1.0) == ["a1", "a2", "a3"]
     for n in range(3):
-        subscriptions.add("y", f"a{n}", 20.0)
+        subscriptions.add("y", f"a{n}", 1.0, 20.0)
     assert (len(subscriptions), subscriptions.dropped) == (5, 2)
     assert subscriptions.of("x", 1.0) == ["a2", "a3"]
-    subscriptions.add("x", "a2", 30.0)  # renewed: it is the youngest now
+    subscriptions.add("x", "a2", 2.0, 30.0)  # renewed: it is the youngest now
     subscriptions.sweep(15.0, 10)
     assert subscriptions.of("x", 15.0) == ["a2"]
     assert subscriptions.of("y", 25.0) == []

@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import * as charts from "./charts.js";
 import * as cluster from "./cluster.js";
+import { Contacts } from "./contacts.js";
 import { make } from "./dom.js";
 import * as panel from "./panel.js";
 import { List } from "./tables.js";
@@ -17,14 +18,19 @@ const CHANGES_ROWS = new Set(["enrolled", "changed", "revoked", "registered", "w
 const view = document.getElementById("view");
 const chip = document.getElementById("health");
 const dialog = document.getElementById("dialog");
-const lists = { peers: new List("peers", panel.open), mappings: new List("mappings", panel.open) };
+const VIEWS = ["cluster", "peers", "mappings", "contacts", "activity"];
+const lists = {
+  peers: new List("peers", panel.open),
+  mappings: new List("mappings", panel.open),
+  contacts: new Contacts(panel.open),
+};
 const known = { status: null, samples: [], events: [] };
 
 let drawn = "";
 
 function now() {
   const name = location.hash.slice(1);
-  return ["cluster", "peers", "mappings", "activity"].includes(name) ? name : "cluster";
+  return VIEWS.includes(name) ? name : "cluster";
 }
 
 function render() {
@@ -125,7 +131,7 @@ function signIn() {
 // ---------------------------------------------------------------------------------- keyboard
 
 const KEYS = [
-  ["1 2 3 4", "Cluster, Peers, Mappings, Activity"],
+  ["1 2 3 4 5", "Cluster, Peers, Mappings, Contacts, Activity"],
   ["/", "search"],
   ["j k, arrows", "next and previous row"],
   ["Enter", "open a row"],
@@ -144,8 +150,7 @@ function help() {
 function pressed(event) {
   if (event.key === "Escape" && !dialog.open && panel.close()) return;
   if (event.ctrlKey || event.metaKey || event.altKey || dialog.open || event.target.closest("input")) return;
-  const views = ["cluster", "peers", "mappings", "activity"];
-  if (views[event.key - 1]) location.hash = views[event.key - 1];
+  if (VIEWS[event.key - 1]) location.hash = VIEWS[event.key - 1];
   else if (event.key === "t") theme();
   else if (event.key === "?") help();
   else if (event.key === "/") search();
@@ -170,6 +175,7 @@ if (kept === "dark" || kept === "light") document.documentElement.dataset.theme 
 document.getElementById("theme").addEventListener("click", theme);
 document.addEventListener("keydown", pressed);
 window.addEventListener("hashchange", () => { panel.close(); render(); view.focus({ preventScroll: true }); window.scrollTo(0, 0); });
+panel.onContacts((name) => { location.hash = "contacts"; panel.close(); lists.contacts.around(name); });
 api.onSignIn(signIn);
 render();
 keepAsking("/v1/status", STATUS_MS, "status");

@@ -9,6 +9,13 @@ const dialog = document.getElementById("dialog");
 let shown = null;
 let before = null;
 
+let contacts = () => {};
+
+// What shows the contacts of a peer.
+export function onContacts(callback) {
+  contacts = callback;
+}
+
 export function close() {
   if (panel.hidden) return false;
   panel.hidden = true;
@@ -59,8 +66,9 @@ function content(peer) {
   const parts = [top(peer.name, stateChip(peer)), facts(pairs), make("h2", {}, "Mappings"), ...mappings(peer, mono)];
   if (!peer.revoked) {
     const ask = () => confirm(peer);
+    const talks = make("button", { type: "button", id: "contacts", onclick: () => contacts(peer.name) }, "Contacts");
     const button = make("button", { class: "danger", type: "button", id: "revoke", onclick: ask }, "Revoke…");
-    parts.push(make("div", { class: "actions" }, button));
+    parts.push(make("div", { class: "actions" }, talks, button));
   }
   return parts;
 }
