@@ -71,7 +71,7 @@ test-promises: setup
 	WGMAP_LONG=1 $(PYTEST) --log-cli-level=INFO --durations=0 tests/netns/promises \
 		tests/netns/interfaces/test_reboot.py tests/netns/interfaces/test_clock_back.py \
 		tests/cluster/test_keeping_alive.py \
-		tests/netns/test_silence.py
+		tests/netns/test_silence.py tests/netns/test_agent_face.py
 
 # Servers of the log in namespaces, faults, load, and a judge: MINUTES, SEED, SERVERS.
 chaos-log: setup

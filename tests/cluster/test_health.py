@@ -1,62 +1,17 @@
 """What a server tells Prometheus and probes, while its parts are stopped and killed."""
 
-import http.client
-import json
 import os
 import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from prometheus_client.core import Metric
-from prometheus_client.parser import text_string_to_metric_families
 
+from support.probe import Probe
 from support.supervised import Server, wait_for
 from support.tables import request
 from wgmap_cluster.cli.main import main as wgmap
-
-
-class Probe:
-    """Asks one unix socket."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def get(self, path: str) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("localhost", timeout=5)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection.sock:
-            connection.sock.settimeout(5)
-            connection.sock.connect(str(self.path))
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-
-    def ready(self) -> dict[str, Any]:
-        """Return what it checked; empty where nobody answers."""
-        try:
-            status, body = self.get("/health/ready")
-        except (OSError, http.client.HTTPException):
-            return {}
-        said = json.loads(body)
-        assert (status == 200) == (said["status"] == "ok") == all(said["checks"].values())
-        checks: dict[str, Any] = said["checks"]
-        return checks
-
-    def well(self) -> bool:
-        checks = self.ready()
-        return bool(checks) and all(checks.values())
-
-    def metrics(self) -> dict[str, Metric]:
-        page = self.get("/metrics")[1].decode()
-        return {family.name: family for family in text_string_to_metric_families(page)}
-
-    def value(self, name: str, **labels: str) -> float:
-        families = self.metrics().values()
-        samples = [sample for family in families for sample in family.samples]
-        [value] = [one.value for one in samples if (one.name, one.labels) == (name, labels)]
-        return value
 
 
 @pytest.fixture

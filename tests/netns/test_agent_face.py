@@ -1,18 +1,22 @@
 """What an agent shows of itself over a lab: status, resolve, trace, exit codes, metrics."""
 
 import json
-import socket
+import os
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from support.lab import Lab, execute, program, wait_until
+from support.probe import Probe
 from support.reconfigure import reconfigured
 from wgmap_agent.runner.catalogue import COUNTERS
+from wgmap_agent.runner.measures import HEARD_S
 from wgmap_chaos.lab.inventory import AgentEntry
+from wgmap_chaos.losses import Loss, losing
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
 
@@ -171,15 +175,8 @@ def test_a_trace_tells_that_nobody_has_an_eid(lab: Lab) -> None:
 
 def scraped(path: Path) -> dict[str, dict[tuple[str, ...], float]]:
     """Read the page as Prometheus does: sample names to values by their labels' values."""
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(10)
-        client.connect(str(path))
-        client.sendall(b"GET /metrics HTTP/1.1\r\nHost: agent\r\n\r\n")
-        page = b"".join(iter(lambda: client.recv(65536), b""))
-    head, _, body = page.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 200 OK")
     samples: dict[str, dict[tuple[str, ...], float]] = {}
-    for family in text_string_to_metric_families(body.decode()):
+    for family in Probe(path).metrics().values():
         for one in family.samples:
             samples.setdefault(one.name, {})[tuple(one.labels.values())] = one.value
     return samples
@@ -214,3 +211,62 @@ def test_metrics_show_a_contact_and_what_status_counts(lab: Lab, measured: Path)
         shown = "wgmap_agent_" + name.removeprefix("now.").replace(".", "_").lower()
         shown += "" if name.startswith("now.") else "_total"
         assert shown in page, name
+
+
+# ------------------------------------------------------------------------------ health
+
+WELL = {"registered": True, "map_server": True}
+
+
+@contextmanager
+def deaf(agent: AgentEntry) -> Iterator[None]:
+    """Have nothing of the map servers reach an agent; its tunnels to other agents go on."""
+    nothing = Loss(agent.netns, agent.underlay_port, "udp sport 51822", 1 << 20)
+    with losing(nothing) as losses:
+        yield
+        assert losses.lost() != [0], "something was kept away"
+
+
+def lives(lab: Lab, measured: Path, source: AgentEntry, target: AgentEntry) -> None:
+    """Check that the process is said to live, and that the tunnel that stands carries packets."""
+    assert Probe(measured).get("/health/live")[0] == 200
+    assert lab.ping(source, target) is not None
+
+
+def test_health_is_ready_only_while_registered_and_hearing_a_server(
+    lab: Lab, measured: Path
+) -> None:
+    source, target = lab.file.agents[:2]
+    probe = Probe(measured)
+    contact(lab, source, target)
+    assert probe.ready() == WELL
+    with deaf(source):
+        pid = lab.file.agent(source.name).pids["agent"]  # it was started anew
+        assert pid is not None
+        os.kill(pid, signal.SIGHUP)
+        bad = {"registered": False, "map_server": False}
+        wait_until(lambda: probe.ready() == bad or None, "begun anew, it has heard nobody")
+        assert probe.get("/health/ready")[0] == 503
+        assert probe.value("wgmap_agent_registered") == 0
+        lives(lab, measured, source, target)
+    wait_until(lambda: probe.ready() == WELL or None, "it is registered again", 60)
+    assert probe.get("/health/ready")[0] == 200
+
+
+@pytest.mark.skipif(not os.environ.get("WGMAP_LONG"), reason="WGMAP_LONG=1: waits for HEARD_S")
+def test_health_is_not_ready_once_no_server_was_heard_for_half_a_minute(
+    lab: Lab, measured: Path
+) -> None:
+    source, target = lab.file.agents[:2]
+    probe = Probe(measured)
+    contact(lab, source, target)
+    with deaf(source):
+        wait_until(lambda: not probe.well() or None, "it says that no server is heard", 60)
+        assert not probe.ready()["map_server"]
+        silences = [one["last_heard_s"] for one in lab.agent_status(source)["servers"]]
+        assert min(silences) >= HEARD_S
+        assert min(silences) < HEARD_S + 5, "looked at each 50 ms"
+        shown = probe.metrics()["wgmap_agent_server_silence_seconds"].samples
+        assert min(one.value for one in shown) >= HEARD_S
+        lives(lab, measured, source, target)
+    wait_until(lambda: probe.ready() == WELL or None, "a server is heard again", 60)

@@ -35,7 +35,11 @@ def test_a_server_dies_and_an_agent_is_revoked(own_lab: Lab) -> None:
         window.one("dialog .actions button:last-child").click()
         source, target = own_lab.file.agents[0], own_lab.file.agents[3]
         assert own_lab.ping(source, target) is None
+        window.driver.execute_script("location.hash = 'contacts'")
+        window.says("#silent", f"Not known: what {last.name} alone told")
+        assert not window.all('.map [data-pair="a1 a2"]')
         assert own_lab.ping(source, own_lab.file.agents[1]) is not None
+        window.one('.map [data-pair="a1 a2"].new.heard')
         chaos(own_lab.directory, "start-servers", last.name)
         window.driver.execute_script("location.hash = 'cluster'")
         window.says("#health", "well")

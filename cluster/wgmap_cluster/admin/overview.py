@@ -13,6 +13,7 @@ from wgmap_cluster.admin import bodies, queries
 from wgmap_cluster.admin.callers import operator, wall_time
 from wgmap_cluster.admin.queries import AFTER, INSTANCE, LIMIT, MAX_NUMBER, SEARCH
 from wgmap_cluster.admin.routes import CHANGES, Query, Role, Route, number
+from wgmap_cluster.replica.contacts import MOST as MAX_CONTACTS
 from wgmap_cluster.replica.contacts import Wanted
 from wgmap_cluster.replica.history import Sample
 from wgmap_cluster.replica.operations import Operations
@@ -28,7 +29,6 @@ from wgmap_cluster.replica.views import (
     StatusView,
 )
 
-MAX_CONTACTS = 500
 MAX_AUDIT = 10_000  # rows in one answer
 SINCE = Query("since", "After this number.", number(0, MAX_NUMBER))
 EID = Query("eid", "An address or prefix.", TypeAdapter(NetworkField).json_schema(), required=True)

@@ -17,6 +17,8 @@ from wgmap_cluster.replica.notes import ANSWERS, ServerNote
 from wgmap_cluster.replica.views import ContactsView, ContactView, ToldView
 
 FORMAT = 1
+MOST = 500  # pairs in one answer
+MAX_NAME = 63
 ANSWER_S = 1.0  # another server's time; its own responder has half of it
 STATES = ("heard", "waiting", "unheard")
 
@@ -50,9 +52,8 @@ class Contacts:
     """Asks this server's responders, and the other servers."""
 
     def __init__(self, name: str, log: ReplicatedLog, responders: Responders | None) -> None:
-        """Answer others as well; ``name`` is this server."""
+        """``name`` is this server."""
         self._name, self._log, self._responders = name, log, responders
-        log.on_asked(self._answer)
 
     async def show(self, wanted: Wanted) -> ContactsView:
         """Return who was told of whom, as far as servers answer within ANSWER_S."""
@@ -66,6 +67,16 @@ class Contacts:
             "silent": sorted(answers.keys() - told.keys()),
             "contacts": _merged(told)[: wanted.most],
         }
+
+    async def answer(self, question: bytes) -> bytes:
+        """Answer another server; b"" for what is not understood, and where nobody knows."""
+        match _unpacked(question):
+            case [1, str(peer), str(other), int(most)] if _is_sane(peer, other, most):
+                told = await self._own(Wanted(peer, other, most))
+                answer: bytes = b"" if told is None else msgpack.packb([FORMAT, told])
+                return answer
+            case _:
+                return b""
 
     async def _own(self, wanted: Wanted) -> list[Told] | None:
         if self._responders is None:
@@ -81,15 +92,9 @@ class Contacts:
         answer = await self._log.ask(member.name, msgpack.packb([FORMAT, *wanted]), ANSWER_S)
         return None if answer is None else _read(answer)
 
-    async def _answer(self, question: bytes) -> bytes:
-        """Answer another server; b"" for what is not understood, and where nobody knows."""
-        match _unpacked(question):
-            case [1, str(peer), str(other), int(most)]:
-                told = await self._own(Wanted(peer, other, most))
-                answer: bytes = b"" if told is None else msgpack.packb([FORMAT, told])
-                return answer
-            case _:
-                return b""
+
+def _is_sane(peer: str, other: str, most: int) -> bool:
+    return max(len(peer), len(other)) <= MAX_NAME and 0 <= most <= MOST
 
 
 def _told(contact: Contact, at: float) -> Told:

@@ -80,13 +80,15 @@ class Replica:
     def operations(self) -> Operations:
         """Return what operators may do."""
         server = self._config.server
-        return Operations(
+        operations = Operations(
             *(server.name, self.machine, self.log, self.note, server.staleness_s),
             state_dir=server.state_dir,
             config=self._config,
             counters=self.counters,
             responders=self.feeder,
         )
+        self.log.on_asked(operations.contacts.answer)
+        return operations
 
     def counters(self) -> CountersView:
         """Return what was counted since the start; responders told it a second ago."""

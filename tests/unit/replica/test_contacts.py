@@ -17,7 +17,9 @@ from wgmap_cluster.replica.notes import ServerNote
 
 def server(name: str, *contacts: Contact) -> tuple[ClusterLog, Contacts, Responders]:
     log, responders = ClusterLog(Machine()), Responders(*contacts)
-    return log, Contacts(name, log, responders), responders
+    made = Contacts(name, log, responders)
+    log.on_asked(made.answer)
+    return log, made, responders
 
 
 def joined(log: ClusterLog, name: str, answer: Callable[[bytes], Awaitable[bytes]] | None) -> None:
@@ -65,7 +67,17 @@ async def test_a_server_that_is_older_is_not_asked_and_one_without_a_responder_i
 
 
 @pytest.mark.parametrize(
-    "question", [b"", b"\xc1", msgpack.packb(7), msgpack.packb([2, "", "", 9]), msgpack.packb([1])]
+    "question",
+    [
+        b"",
+        b"\xc1",
+        msgpack.packb(7),
+        msgpack.packb([2, "", "", 9]),
+        msgpack.packb([1]),
+        msgpack.packb([1, "n" * 64, "", 9]),
+        msgpack.packb([1, "", "", 501]),
+        msgpack.packb([1, "", "", -1]),
+    ],
 )
 async def test_a_question_that_is_not_understood_has_an_empty_answer(question: bytes) -> None:
     log, _, _ = server("ms1")
