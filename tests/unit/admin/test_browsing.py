@@ -159,7 +159,8 @@ async def test_who_was_told_of_whom(cluster: Cluster) -> None:
     pairs = [(one["agent"], one["subject"]) for one in view["contacts"]]
     assert pairs == [("cpe-3", "cpe-2"), ("cpe-2", "cpe-1"), ("cpe-1", "cpe-2")]
     (told,) = view["contacts"][1]["told"]
-    assert (told["server"], told["state"], round(told["ago_s"])) == ("ms1", "waiting", 5)
+    assert (told["server"], told["state"]) == ("ms1", "waiting")
+    assert told["ago_s"] >= 5
     for query, count in (("?limit=1", 1), ("?peer=cpe-1", 2), ("?peer=cpe-2&with=cpe-3", 1)):
         assert len((await contacts(cluster, query))[0]["contacts"]) == count
 
