@@ -1,5 +1,6 @@
 """One control tunnel of a light client: it stands when something is to be sent, or is made anew."""
 
+import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from wgmap.clock import now
 from wgmap.lisp.messages import LISP_PORT
 from wgmap.wg.keys import PrivateKey, PublicKey
 from wgmap_chaos.load import inner
-from wgmap_chaos.load.noise import RESPONSE, Handshake, NoiseError, Session
+from wgmap_chaos.load.noise import INITIATION, RESPONSE, Handshake, NoiseError, Session, answer
 
 REKEY_S = 110.0  # a session is good for 120 s at most (section 6.2)
 SILENT_S = 1.0  # so long after something was sent and nothing came: the server may have rebooted
@@ -54,11 +55,19 @@ class Tunnel:
             return
         self._out(packet)
 
+    def keep_alive(self) -> None:
+        """Send an empty packet where the tunnel stands, as WireGuard's keepalive does."""
+        if self._session is not None:
+            self._send(self._session.seal(b""), self.server.endpoint)
+
     def hear(self, datagram: bytes) -> bytes | None:
         """Take a datagram from the server's endpoint; return the LISP message in it, if any."""
         try:
             if datagram[:1] == bytes([RESPONSE]):
                 self._finish(datagram)
+                return None
+            if datagram[:1] == bytes([INITIATION]):
+                self._answer(datagram)
                 return None
             if self._session is None:
                 return None
@@ -84,10 +93,19 @@ class Tunnel:
     def _finish(self, datagram: bytes) -> None:
         if self._handshake is None:
             return
-        self._session = self._handshake.finish(datagram)
-        self._handshake, self._since, self._unanswered = None, now(), None
+        self._stands(self._handshake.finish(datagram))
         while self._held:
             self._out(self._held.popleft())
+
+    def _answer(self, initiation: bytes) -> None:
+        """Take the server's own handshake: it has rebooted, or has something to say after long."""
+        answered = answer(self._own, initiation, int.from_bytes(os.urandom(4)))
+        self._stands(answered.session)
+        self._send(answered.response, self.server.endpoint)
+
+    def _stands(self, session: Session) -> None:
+        self._session = session
+        self._handshake, self._since, self._unanswered = None, now(), None
 
     def _out(self, packet: bytes) -> None:
         assert self._session is not None, "asked before"

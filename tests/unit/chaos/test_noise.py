@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from wgmap.wg.keys import PrivateKey
 from wgmap_chaos.load import inner
-from wgmap_chaos.load.noise import Handshake, NoiseError, Session
+from wgmap_chaos.load.noise import Handshake, NoiseError, Session, answer
 
 ONE, TWO = IPv6Address("fd77::1"), IPv6Address("fd77::2")
 
@@ -49,3 +49,35 @@ def test_an_initiation_has_its_form_and_a_wrong_response_is_refused() -> None:
     for wrong in (b"", bytes(92), b"\2" + bytes(91)):
         with pytest.raises(NoiseError):
             handshake.finish(wrong)
+
+
+def test_both_sides_of_a_handshake_have_one_session() -> None:
+    own, peer = PrivateKey.generate(), PrivateKey.generate()
+    handshake = Handshake(own, peer.public, 1.5)
+    answered = answer(peer, handshake.message, 77)
+    assert answered.initiator == own.public
+    ours = handshake.finish(answered.response)
+    for one, other in ((ours, answered.session), (answered.session, ours)):
+        assert other.open(one.seal(b"packet")).rstrip(b"\0") == b"packet"
+
+
+def test_an_initiation_for_another_or_not_genuine_is_not_answered() -> None:
+    own, peer = PrivateKey.generate(), PrivateKey.generate()
+    message = Handshake(own, peer.public, 1.5).message
+    with pytest.raises(NoiseError):
+        answer(PrivateKey.generate(), message, 1)
+    for at in (8, 50, 100):
+        with pytest.raises(NoiseError):
+            answer(peer, message[:at] + bytes([message[at] ^ 1]) + message[at + 1 :], 1)
+    for wrong in (b"", message[:-1], b"\2" + message[1:]):
+        with pytest.raises(NoiseError):
+            answer(peer, wrong, 1)
+
+
+def test_a_wrong_response_does_not_end_a_handshake() -> None:
+    own, peer = PrivateKey.generate(), PrivateKey.generate()
+    handshake = Handshake(own, peer.public, 1.5)
+    right = answer(peer, handshake.message, 77).response
+    with pytest.raises(NoiseError):
+        handshake.finish(right[:50] + bytes([right[50] ^ 1]) + right[51:])
+    assert handshake.finish(right).peer_index == 77

@@ -1,0 +1,139 @@
+"""The process that is the crowd: it answers one line of JSON with another.
+
+``{"op": "join", "first": N, "count": N}`` has so many members register, each at one server, and
+answers when all are acknowledged. ``{"op": "live"}`` has those that joined say from now on
+what agents say: registers, probes and keepalives, as often as they do. ``{"op": "counts"}`` tells
+what was said and heard, with the processor time of this process.
+"""
+
+import asyncio
+import json
+import random
+import socket
+import struct
+import sys
+import time
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+from crowd.data import Tunnels
+from crowd.habits import Habits
+from crowd.host import Counts, Host
+from crowd.members import PLACES, PORT, Member, members
+from wgmap.clock import now
+from wgmap_chaos.flow import socket_in
+from wgmap_chaos.lab.inventory import Inventory
+from wgmap_chaos.load import place
+from wgmap_chaos.load.tunnel import ServerPlace
+
+IP_PKTINFO = 8  # linux/in.h
+SO_RCVBUFFORCE = 33  # asm-generic/socket.h
+BUFFER = 32 << 20
+TURN = 256  # datagrams that are read in one go
+AGAIN_S = 1.0  # a register without an answer is repeated
+JOIN_S = 600.0
+_PKTINFO = struct.Struct("@i4s4s")  # in_pktinfo: interface, source to use, address in the header
+
+
+class Crowd:
+    """All hosts behind one socket: the source of a datagram is chosen as it is sent."""
+
+    def __init__(self, netns: str, servers: list[ServerPlace]) -> None:
+        """Open the socket in a namespace that has all of PLACES for its own."""
+        self._servers = servers
+        self._socket = socket_in(netns, socket.AF_INET)
+        self._socket.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
+        self._socket.bind(("0.0.0.0", PORT))
+        self._hosts: dict[bytes, Host] = {}  # by the packed address of their place
+        self._data = Tunnels(self._send)
+        self._habits = Habits(random.Random(1))  # noqa: S311  # when who says something
+        self.counts = Counts()
+        asyncio.get_running_loop().add_reader(self._socket, self._readable)
+
+    async def join(self, whom: list[Member], window: int) -> None:
+        """Have members register, so many at a time; returns when all are acknowledged."""
+        waiting = iter(whom)
+        out: dict[Host, float] = {}
+        end = now() + JOIN_S
+        while True:
+            for member in _some(waiting, window - len(out)):
+                host = Host(member, self._servers, self._send, self.counts)
+                self._hosts[member.place.packed] = host
+                out[host] = 0.0
+            if not out:
+                return
+            for host, at in out.items():
+                if now() - at > AGAIN_S:
+                    out[host] = now()
+                    host.register(host.preferred)
+            await asyncio.sleep(0.005)
+            out = {host: at for host, at in out.items() if not host.acknowledged}
+            if now() > end:
+                raise TimeoutError(f"{len(out)} members were not acknowledged")
+
+    def live(self) -> None:
+        """Have everybody say what agents say."""
+        self._habits.begin(now(), self._hosts.values())
+
+    async def speak(self) -> None:
+        """Say what is due, for ever."""
+        while True:
+            self._habits.speak(now())
+            await asyncio.sleep(0.01)
+
+    def _send(self, member: Member, data: bytes, target: tuple[str, int]) -> None:
+        info = _PKTINFO.pack(0, member.place.packed, bytes(4))
+        with suppress(OSError):  # as lost on the way
+            self._socket.sendmsg([data], [(socket.IPPROTO_IP, IP_PKTINFO, info)], 0, target)
+
+    def _readable(self) -> None:
+        for _ in range(TURN):
+            try:
+                data, extra, _, source = self._socket.recvmsg(2048, 64)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # an ICMP error of something sent before
+            host = self._hosts.get(_PKTINFO.unpack(extra[0][2])[2])
+            if host is None:
+                continue
+            tunnel = host.tunnels.get(source)
+            if tunnel is not None and host.hear(tunnel, data, now()):
+                self._habits.heard(now(), host, tunnel)
+            elif tunnel is None:
+                self._data.hear(host.member, data, source)
+
+    def told(self) -> dict[str, Any]:
+        """Return everything that is counted."""
+        cpu = {"cpu_s": time.process_time(), "at": now(), "members": len(self._hosts)}
+        return {**asdict(self.counts), **asdict(self._data.counts), **cpu}
+
+
+def _some(waiting: Any, count: int) -> list[Member]:
+    return [one for one, _ in zip(waiting, range(count), strict=False)] if count > 0 else []
+
+
+async def serve() -> None:
+    """Answer one line after another until the input ends; the first says where we are."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    first = json.loads(await reader.readline())
+    servers = place.servers(Inventory.model_validate(first["lab"]))
+    crowd = Crowd(first["netns"], servers)
+    speaking = asyncio.create_task(crowd.speak())
+    print(json.dumps({"places": str(PLACES)}), flush=True)
+    while line := await reader.readline():
+        asked = json.loads(line)
+        if asked["op"] == "join":
+            await crowd.join(members(asked["first"], asked["count"]), asked["window"])
+        elif asked["op"] == "live":
+            crowd.live()
+        print(json.dumps(crowd.told()), flush=True)
+    speaking.cancel()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve())
