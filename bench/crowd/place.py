@@ -33,6 +33,11 @@ class Crowd:
         """Have all members say what agents say."""
         self.call({"op": "live"})
 
+    def answered(self) -> float:
+        """Have a member ask until it is answered; return when that was (``wgmap.clock``)."""
+        at: float = self.call({"op": "answered"})["at"]
+        return at
+
     def counts(self) -> dict[str, Any]:
         """Return what was said and heard so far."""
         return self.call({"op": "counts"})

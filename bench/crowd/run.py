@@ -1,8 +1,9 @@
 """The process that is the crowd: it answers one line of JSON with another.
 
-``{"op": "join", "first": N, "count": N}`` has so many members register, each at one server, and
-answers when all are acknowledged. ``{"op": "live"}`` has those that joined say from now on
-what agents say: registers, probes and keepalives, as often as they do. ``{"op": "counts"}`` tells
+``{"op": "join", "first": N, "count": N, "window": N}`` has so many members register, each at one
+server, and answers when all are acknowledged. ``{"op": "live"}`` has those that joined say from
+now on what agents say: registers, probes and keepalives, as often as they do. ``{"op":
+"answered"}`` has one member ask until it is answered; ``at`` is when. ``{"op": "counts"}`` tells
 what was said and heard, with the processor time of this process.
 """
 
@@ -32,6 +33,7 @@ SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 BUFFER = 32 << 20
 TURN = 256  # datagrams that are read in one go
 AGAIN_S = 1.0  # a register without an answer is repeated
+ASK_S = 0.02
 JOIN_S = 600.0
 _PKTINFO = struct.Struct("@i4s4s")  # in_pktinfo: interface, source to use, address in the header
 
@@ -48,6 +50,7 @@ class Crowd:
         self._socket.bind(("0.0.0.0", PORT))
         self._hosts: dict[bytes, Host] = {}  # by the packed address of their place
         self._data = Tunnels(self._send)
+        self._silent: list[Host] = []  # joined, and not yet alive
         self._habits = Habits(random.Random(1))  # noqa: S311  # when who says something
         self.counts = Counts()
         asyncio.get_running_loop().add_reader(self._socket, self._readable)
@@ -61,6 +64,7 @@ class Crowd:
             for member in _some(waiting, window - len(out)):
                 host = Host(member, self._servers, self._send, self.counts)
                 self._hosts[member.place.packed] = host
+                self._silent.append(host)
                 out[host] = 0.0
             if not out:
                 return
@@ -75,7 +79,18 @@ class Crowd:
 
     def live(self) -> None:
         """Have everybody say what agents say."""
-        self._habits.begin(now(), self._hosts.values())
+        self._habits.begin(now(), self._silent)
+        self._silent.clear()
+
+    async def answered(self) -> None:
+        """Have one member ask until it is answered."""
+        host = next(iter(self._hosts.values()))
+        began = now()
+        while host.heard_at[host.preferred] < began:
+            host.probe(host.preferred, 1)
+            await asyncio.sleep(ASK_S)
+            if now() > began + JOIN_S:
+                raise TimeoutError("no server answers")
 
     async def speak(self) -> None:
         """Say what is due, for ever."""
@@ -131,6 +146,8 @@ async def serve() -> None:
             await crowd.join(members(asked["first"], asked["count"]), asked["window"])
         elif asked["op"] == "live":
             crowd.live()
+        elif asked["op"] == "answered":
+            await crowd.answered()
         print(json.dumps(crowd.told()), flush=True)
     speaking.cancel()
 

@@ -1,0 +1,1 @@
+"""Many peers on one WireGuard device, the kernel's and the one in user space."""
