@@ -45,6 +45,7 @@ READY_S = 120.0
 GROWTH_WINDOW = 64
 AGAIN = 500  # peers that are forgotten and contacted again
 SCANNED, SCAN_RATE = 10_000, 1000.0
+PAUSE_S = 0.08  # between two contacts beside the scan, which so last about as long as it does
 # Addresses of the overlay that are nobody's: below those of the crowd, above the agents'.
 NOBODY = int(EIDS.network_address) - (SCANNED + 1000)
 
@@ -93,11 +94,17 @@ class Bench:
     # ------------------------------------------------------------------------------- phases
 
     def contacts(
-        self, phase: str, peers: int, whom: Sequence[IPv4Address], window: int, groups: Groups
+        self,
+        phase: str,
+        peers: int,
+        whom: Sequence[IPv4Address],
+        window: int,
+        groups: Groups,
+        pause_s: float = 0.0,
     ) -> Contacts:
         """Make first contacts, and note how fast and what each cost whom."""
         before = Reading.take(groups)
-        done = self.caller.contact(whom, window)
+        done = self.caller.contact(whom, window, pause_s)
         after = Reading.take(groups)
         made = len(done.took_ms)
         self.note(phase, peers, "all", "contacts", made, window=window)
@@ -151,7 +158,7 @@ class Bench:
         scanner = Caller(self.agent.netns)
         thread = threading.Thread(target=scanner.scan, args=(targets, SCAN_RATE))
         thread.start()
-        self.contacts("scan", peers, known, 1, groups)
+        self.contacts("during the scan", peers, known, 1, groups, PAUSE_S)
         thread.join()
         Deadline(READY_S).wait(
             lambda: not self.status()["counters"]["now.flows"], lambda: "the scan's flows end"
@@ -202,7 +209,7 @@ def measure(bench: Bench, sizes: Sequence[int], windows: Sequence[int]) -> None:
         bench.forget(again)
         bench.contacts("again", len(eids), again, window, groups)
     bench.forget(again)
-    bench.contacts("before the scan", len(eids), again[:100], 1, groups)
+    bench.contacts("before the scan", len(eids), again[:100], 1, groups, PAUSE_S)
     bench.settle(eids)
     bench.scan(len(eids), again[:100])
     asyncio.run(_by_hand(bench, whom, windows))

@@ -52,7 +52,7 @@ class Settings:
     refusals_per_flow: int = 10  # when the packets held for one destination are given up
 
     # Mappings. A peer with more prefixes than this is refused: AllowedIPs are set whole.
-    max_peers: int = 4096
+    max_peers: int = 16_384
     max_prefixes_per_peer: int = 256
     max_withdrawn: int = 4096  # remembered withdrawals: what a late push may not bring back
     revalidate_retry_s: float = 30.0  # between questions for a mapping past its TTL
