@@ -111,6 +111,9 @@ class Bench:
             self.note("steady", peers, name, "memory", after.of[name].rss_bytes / 1e6, "MB")
         for kind in KINDS:
             self.note("steady", peers, "all", kind, (then[kind] - said[kind]) / seconds, "1/s")
+        for way in ("bytes_out", "bytes_in"):  # as the agents see it
+            bits = 8 * (then[way] - said[way]) / seconds / 1e6
+            self.note("steady", peers, "all", way, bits, "Mbit/s")
         own = sum(then[kind] - said[kind] for kind in ("probes", "registers", "pushes"))
         self.note("steady", peers, "a member", "packets", 60 * own / seconds / peers, "1/min")
         self.note(

@@ -22,7 +22,7 @@ from wgmap_agent.engine.types import Identity, ServerInfo
 from wgmap_chaos.lab.topology import OVERLAY
 from wgmap_chaos.load.tunnel import ServerPlace, Tunnel
 
-NONCE = 1  # an agent that repeats its register repeats it to the byte
+NONCE = 1  # of the first register; one that is repeated is repeated to the byte
 TTL_MIN = 60
 
 Send = Callable[[Member, bytes, tuple[str, int]], None]
@@ -48,6 +48,8 @@ class Host:
     ) -> None:
         self.member, self._counts = member, counts
         self.acknowledged = False
+        self.registered: Callable[[Host], None] | None = None  # told of the answer to the last one
+        self._nonce = NONCE
         self._marks = {one.name: Mark(UNKNOWN, NOTHING_HELD) for one in servers}
 
         def out(data: bytes, endpoint: tuple[str, int]) -> None:
@@ -63,11 +65,18 @@ class Host:
         self._questions = Questions(_identity(member, servers))
         self._register = codec.encode(_register(member))
 
-    def register(self, tunnel: Tunnel) -> None:
-        """Register at a server, always in the same words."""
+    def register(self, tunnel: Tunnel, *, fresh: bool = False) -> None:
+        """Register at a server: in the same words as before, or as a change."""
         self._counts.registers += 1
+        if fresh:
+            self._nonce += 1
         mark = self._marks[tunnel.server.name]._replace(since=OF_REGISTER)
-        tunnel.say(marked(self._register, mark))
+        data = self._register
+        tunnel.say(marked(data[:4] + self._nonce.to_bytes(8) + data[12:], mark))
+
+    def tunnel_to(self, server: str) -> Tunnel:
+        """Return the tunnel to a server; raises StopIteration where there is none."""
+        return next(one for one in self.tunnels.values() if one.server.name == server)
 
     def probe(self, tunnel: Tunnel, nonce: int) -> None:
         """Ask a server for our own prefix, as an agent does that has not heard it for long."""
@@ -100,7 +109,10 @@ class Host:
         mark = None if message.xtr is None else Mark.of(message.xtr)
         if mark is not None and mark.since == OF_REGISTER:
             self._counts.registered += 1
-            self.acknowledged = True
+            if message.nonce == self._nonce:
+                self.acknowledged = True
+                if self.registered is not None:
+                    self.registered(self)
             return
         self._counts.pushes += 1
         name = tunnel.server.name

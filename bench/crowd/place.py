@@ -38,6 +38,11 @@ class Crowd:
         at: float = self.call({"op": "answered"})["at"]
         return at
 
+    def registers(self, server: str, window: int, seconds: float, *, fresh: bool) -> dict[str, Any]:
+        """Have members register at a server without a pause, so many at a time."""
+        of = {"server": server, "window": window, "seconds": seconds, "fresh": fresh}
+        return self.call({"op": "registers", **of})
+
     def counts(self) -> dict[str, Any]:
         """Return what was said and heard so far."""
         return self.call({"op": "counts"})

@@ -3,8 +3,10 @@
 ``{"op": "join", "first": N, "count": N, "window": N}`` has so many members register, each at one
 server, and answers when all are acknowledged. ``{"op": "live"}`` has those that joined say from
 now on what agents say: registers, probes and keepalives, as often as they do. ``{"op":
-"answered"}`` has one member ask until it is answered; ``at`` is when. ``{"op": "counts"}`` tells
-what was said and heard, with the processor time of this process.
+"answered"}`` has one member ask until it is answered; ``at`` is when. ``{"op": "registers",
+"server": NAME, "window": N, "seconds": S, "fresh": BOOL}`` has them register there without a pause,
+so many at a time. ``{"op": "counts"}`` tells what was said and heard, with the processor time of
+this process.
 """
 
 import asyncio
@@ -22,6 +24,7 @@ from crowd.data import Tunnels
 from crowd.habits import Habits
 from crowd.host import Counts, Host
 from crowd.members import PLACES, PORT, Member, members
+from crowd.registers import Registers
 from wgmap.clock import now
 from wgmap_chaos.flow import socket_in
 from wgmap_chaos.lab.inventory import Inventory
@@ -31,6 +34,7 @@ from wgmap_chaos.load.tunnel import ServerPlace
 IP_PKTINFO = 8  # linux/in.h
 SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 BUFFER = 32 << 20
+HEADERS = 20 + 8  # IPv4 and UDP: what the underlay carries
 TURN = 256  # datagrams that are read in one go
 AGAIN_S = 1.0  # a register without an answer is repeated
 ASK_S = 0.02
@@ -53,6 +57,7 @@ class Crowd:
         self._silent: list[Host] = []  # joined, and not yet alive
         self._habits = Habits(random.Random(1))  # noqa: S311  # when who says something
         self.counts = Counts()
+        self.bytes_out = self.bytes_in = 0
         asyncio.get_running_loop().add_reader(self._socket, self._readable)
 
     async def join(self, whom: list[Member], window: int) -> None:
@@ -98,8 +103,15 @@ class Crowd:
             self._habits.speak(now())
             await asyncio.sleep(0.01)
 
+    async def registers(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Register at one server without a pause."""
+        hosts = list(self._hosts.values())
+        registers = Registers(hosts, asked["server"], asked["window"], fresh=asked["fresh"])
+        return await registers.run(asked["seconds"])
+
     def _send(self, member: Member, data: bytes, target: tuple[str, int]) -> None:
         info = _PKTINFO.pack(0, member.place.packed, bytes(4))
+        self.bytes_out += len(data) + HEADERS
         with suppress(OSError):  # as lost on the way
             self._socket.sendmsg([data], [(socket.IPPROTO_IP, IP_PKTINFO, info)], 0, target)
 
@@ -111,6 +123,7 @@ class Crowd:
                 return
             except OSError:
                 continue  # an ICMP error of something sent before
+            self.bytes_in += len(data) + HEADERS
             host = self._hosts.get(_PKTINFO.unpack(extra[0][2])[2])
             if host is None:
                 continue
@@ -123,7 +136,8 @@ class Crowd:
     def told(self) -> dict[str, Any]:
         """Return everything that is counted."""
         cpu = {"cpu_s": time.process_time(), "at": now(), "members": len(self._hosts)}
-        return {**asdict(self.counts), **asdict(self._data.counts), **cpu}
+        size = {"bytes_out": self.bytes_out, "bytes_in": self.bytes_in}
+        return {**asdict(self.counts), **asdict(self._data.counts), **cpu, **size}
 
 
 def _some(waiting: Any, count: int) -> list[Member]:
@@ -142,13 +156,16 @@ async def serve() -> None:
     print(json.dumps({"places": str(PLACES)}), flush=True)
     while line := await reader.readline():
         asked = json.loads(line)
+        more: dict[str, Any] = {}
         if asked["op"] == "join":
             await crowd.join(members(asked["first"], asked["count"]), asked["window"])
         elif asked["op"] == "live":
             crowd.live()
         elif asked["op"] == "answered":
             await crowd.answered()
-        print(json.dumps(crowd.told()), flush=True)
+        elif asked["op"] == "registers":
+            more = await crowd.registers(asked)
+        print(json.dumps({**crowd.told(), **more}), flush=True)
     speaking.cancel()
 
 

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from support.netns import netbed
-from wgmap.addresses import control_address
+from wgmap.addresses import Endpoint, control_address
 from wgmap.net.netlink import Network
 from wgmap.wg.device import Backend, DeviceConfig, PeerConfig
 from wgmap.wg.keys import PrivateKey
@@ -52,6 +52,13 @@ async def test_a_message_goes_in_and_another_comes_back(backend: Backend) -> Non
             await device.configure(DeviceConfig(peers=(gone,)))
             await device.configure(DeviceConfig(peers=(peer,)))
             assert await answered(tunnel, near, far) == b"an answer"
+            # And where the server begins: it lost its sessions, and knows where the client is.
+            there = Endpoint(ipaddress.ip_address("192.0.2.10"), near.getsockname()[1])
+            peer = PeerConfig(key.public, there, (ipaddress.ip_network(address),))
+            await device.configure(DeviceConfig(peers=(gone, peer)))
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendto(far, b"news", (str(address), 4342))
+            assert await asyncio.wait_for(hear(tunnel, near), 20) == b"news"
 
 
 async def answered(tunnel: Tunnel, near: socket.socket, far: socket.socket) -> bytes | None:

@@ -1,0 +1,71 @@
+"""Registers as fast as one server takes them, so many at a time: each of another member."""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+from contact.report import quantile
+
+from crowd.host import Host
+from wgmap.clock import now
+
+AGAIN_S = 1.0  # without an answer: it was shed or lost, and an agent repeats it, too
+GIVE_UP_S = 30.0
+PARTS = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99, "max_ms": 1.0}
+
+
+class Registers:
+    """One run: at one server, ``window`` at a time; ``fresh``: each is a change to be committed."""
+
+    def __init__(self, hosts: Iterable[Host], server: str, window: int, *, fresh: bool) -> None:
+        self._free = deque(hosts)
+        self._server, self._window, self._fresh = server, window, fresh
+        self._out: dict[Host, float] = {}  # since when it waits
+        self._sent: dict[Host, float] = {}  # when it was said last
+        self._took: list[float] = []
+        self._ended = asyncio.Event()
+        self._until = float("inf")
+        self.repeated = 0
+
+    async def run(self, seconds: float) -> dict[str, Any]:
+        """Go on for so long, and wait for what is out then."""
+        began = now()
+        self._until = began + seconds
+        for _ in range(min(self._window, len(self._free))):
+            self._next()
+        while not self._ended.is_set() and now() < self._until + GIVE_UP_S:
+            try:
+                await asyncio.wait_for(self._ended.wait(), AGAIN_S / 4)
+            except TimeoutError:
+                self._repeat()
+        lost = len(self._out)
+        for host in self._out:
+            host.registered = None
+        took = self._took or [float("nan")]
+        percentiles = {name: quantile(took, part) * 1e3 for name, part in PARTS.items()}
+        of = {"count": len(self._took), "repeated": self.repeated, "lost": lost}
+        return {**of, "seconds": now() - began, **percentiles}
+
+    def _next(self) -> None:
+        host = self._free.popleft()
+        self._out[host] = self._sent[host] = now()
+        host.registered = self._registered
+        host.register(host.tunnel_to(self._server), fresh=self._fresh)
+
+    def _registered(self, host: Host) -> None:
+        self._took.append(now() - self._out.pop(host))
+        del self._sent[host]
+        host.registered = None
+        self._free.append(host)
+        if now() < self._until:
+            self._next()
+        elif not self._out:
+            self._ended.set()
+
+    def _repeat(self) -> None:
+        for host, at in list(self._sent.items()):
+            if now() - at > AGAIN_S:
+                self.repeated += 1
+                self._sent[host] = now()
+                host.register(host.tunnel_to(self._server))
