@@ -1,7 +1,8 @@
 # Two commands do everything: `make demo` and `make test`. The others are for people who work on it.
 .PHONY: all setup docs audit demo test test-promises test-kernel test-matrix check fuzz format clean mutants bench-log chaos chaos-mutants chaos-log \
         bench-moves bench-first-contact bench-failover bench-storms bench-registers sim-agent \
-        bench-control-channel bench-scalability bench-data-plane \
+        bench-control-channel bench-scalability bench-data-plane bench-committed bench-gaps \
+        bench-agent-scale bench-server-scale bench-scale-model \
         wheelhouse package lint-rollout test-rollout
 
 PYTEST ?= .venv/bin/pytest
@@ -116,6 +117,32 @@ bench-data-plane: setup
 # 100,000 peers that repeat their register every minute, beside lookups (some minutes).
 bench-registers: setup
 	.venv/bin/python bench/registers.py
+
+# Registers that are committed, by servers and by how many are out (6 minutes).
+bench-committed: setup
+	mkdir -p build
+	@scripts/as-root .venv/bin/python bench/committed.py --out build
+
+# What lookups, registers and first contacts see of servers that die (10 minutes).
+bench-gaps: setup
+	mkdir -p build
+	@scripts/as-root .venv/bin/python bench/gaps.py --out build
+
+# One agent with up to 5,000 active data peers, and a scan (10 minutes): docs/evaluation/scale.md.
+bench-agent-scale: setup
+	mkdir -p build
+	@scripts/as-root .venv/bin/python bench/agent_scale.py --out build
+
+# A map server with up to 10,000 control tunnels, and the kernel's WireGuard in a virtual machine
+# (15 minutes): docs/evaluation/scale.md.
+bench-server-scale: setup
+	mkdir -p build
+	@scripts/as-root .venv/bin/python bench/server_scale.py --kernel --out build
+
+# What fleets need, computed from the figures under docs/evaluation (a second): docs/scale.md.
+bench-scale-model: setup
+	mkdir -p build
+	.venv/bin/python bench/scale_model.py --out build
 
 # Endpoints that move, beside WireGuard alone (about 10 minutes): docs/evaluation/moves.md.
 bench-moves: setup

@@ -51,16 +51,34 @@ class Caller:
                 time.sleep(pause_s)
             if not out:
                 break
-            select.select([self._socket], [], [], 0.05)
-            for number in self._answers():
-                if number in out:
-                    done.took_ms.append((now() - out.pop(number)) * 1e3)
+            self._take(done, out, 0.05)
             late = [number for number, at in out.items() if now() - at > LOST_S]
             for number in late:
                 del out[number]
             done.lost += len(late)
         done.seconds = now() - began
         return done
+
+    def paced(self, whom: Sequence[IPv4Address], period_s: float) -> Contacts:
+        """Send one packet to each, one in each period, whatever comes back."""
+        done, began = Contacts(), now()
+        out: dict[int, float] = {}
+        for number, to in enumerate(whom):
+            while (left := began + number * period_s - now()) > 0:
+                self._take(done, out, left)
+            out[self._send(to)] = now()
+        end = now() + LOST_S
+        while out and (left := end - now()) > 0:
+            self._take(done, out, left)
+        done.lost, done.seconds = len(out), now() - began
+        return done
+
+    def _take(self, done: Contacts, out: dict[int, float], wait_s: float) -> None:
+        """Take in what comes, for so long at most."""
+        select.select([self._socket], [], [], min(wait_s, 0.05))
+        for number in self._answers():
+            if number in out:
+                done.took_ms.append((now() - out.pop(number)) * 1e3)
 
     def exchange(
         self, whom: Sequence[IPv4Address], period_s: float, seconds: float

@@ -48,7 +48,7 @@ class Host:
     ) -> None:
         self.member, self._counts = member, counts
         self.acknowledged = False
-        self.registered: Callable[[Host], None] | None = None  # told of the answer to the last one
+        self.listener: Listener | None = None  # told of answers, to the last register alone
         self._nonce = NONCE
         self._marks = {one.name: Mark(UNKNOWN, NOTHING_HELD) for one in servers}
 
@@ -101,6 +101,7 @@ class Host:
             return False
         if isinstance(message, MapReply):
             self._counts.answers += 1
+            self._tell(tunnel, message)
         elif isinstance(message, MapNotify):
             self._notified(tunnel, message, data)
         return True
@@ -111,8 +112,7 @@ class Host:
             self._counts.registered += 1
             if message.nonce == self._nonce:
                 self.acknowledged = True
-                if self.registered is not None:
-                    self.registered(self)
+                self._tell(tunnel, message)
             return
         self._counts.pushes += 1
         name = tunnel.server.name
@@ -121,6 +121,13 @@ class Host:
             self._marks[name] = Mark(mark.incarnation, mark.number)
             ack = marked(ack, self._marks[name])
         tunnel.say(ack)
+
+    def _tell(self, tunnel: Tunnel, message: MapReply | MapNotify) -> None:
+        if self.listener is not None:
+            self.listener(self, tunnel, message)
+
+
+Listener = Callable[[Host, Tunnel, MapReply | MapNotify], None]
 
 
 def _register(member: Member) -> MapRegister:

@@ -43,6 +43,10 @@ class Crowd:
         of = {"server": server, "window": window, "seconds": seconds, "fresh": fresh}
         return self.call({"op": "registers", **of})
 
+    def watch(self, seconds: float, period_s: float) -> dict[str, Any]:
+        """Have members ask all servers in each period; return when who answered what."""
+        return self.call({"op": "watch", "seconds": seconds, "period_s": period_s})
+
     def counts(self) -> dict[str, Any]:
         """Return what was said and heard so far."""
         return self.call({"op": "counts"})

@@ -9,6 +9,8 @@ from contact.report import quantile
 
 from crowd.host import Host
 from wgmap.clock import now
+from wgmap.lisp.messages import MapNotify, MapReply
+from wgmap_chaos.load.tunnel import Tunnel
 
 AGAIN_S = 1.0  # without an answer: it was shed or lost, and an agent repeats it, too
 GIVE_UP_S = 30.0
@@ -41,7 +43,7 @@ class Registers:
                 self._repeat()
         lost = len(self._out)
         for host in self._out:
-            host.registered = None
+            host.listener = None
         took = self._took or [float("nan")]
         percentiles = {name: quantile(took, part) * 1e3 for name, part in PARTS.items()}
         of = {"count": len(self._took), "repeated": self.repeated, "lost": lost}
@@ -50,13 +52,15 @@ class Registers:
     def _next(self) -> None:
         host = self._free.popleft()
         self._out[host] = self._sent[host] = now()
-        host.registered = self._registered
+        host.listener = self._heard
         host.register(host.tunnel_to(self._server), fresh=self._fresh)
 
-    def _registered(self, host: Host) -> None:
+    def _heard(self, host: Host, _tunnel: Tunnel, message: MapReply | MapNotify) -> None:
+        if isinstance(message, MapReply) or host not in self._out:
+            return
         self._took.append(now() - self._out.pop(host))
         del self._sent[host]
-        host.registered = None
+        host.listener = None
         self._free.append(host)
         if now() < self._until:
             self._next()

@@ -1,12 +1,16 @@
 """The process that is the crowd: it answers one line of JSON with another.
 
-``{"op": "join", "first": N, "count": N, "window": N}`` has so many members register, each at one
-server, and answers when all are acknowledged. ``{"op": "live"}`` has those that joined say from
-now on what agents say: registers, probes and keepalives, as often as they do. ``{"op":
-"answered"}`` has one member ask until it is answered; ``at`` is when. ``{"op": "registers",
-"server": NAME, "window": N, "seconds": S, "fresh": BOOL}`` has them register there without a pause,
-so many at a time. ``{"op": "counts"}`` tells what was said and heard, with the processor time of
-this process.
+- ``{"op": "join", "first": N, "count": N, "window": N}``: so many members register, each at one
+  server; answered when all are acknowledged.
+- ``{"op": "live"}``: those that joined say from now on what agents say: registers, probes and
+  keepalives, as often as they do.
+- ``{"op": "answered"}``: one member asks until it is answered; ``at`` is when.
+- ``{"op": "registers", "server": NAME, "window": N, "seconds": S, "fresh": BOOL}``: they register
+  there without a pause, so many at a time.
+- ``{"op": "watch", "seconds": S, "period_s": S}``: all servers are asked in each period; tells when
+  who answered.
+- ``{"op": "counts"}``: nothing. Every answer tells what was said and heard so far, with the
+  processor time of this process.
 """
 
 import asyncio
@@ -25,6 +29,7 @@ from crowd.habits import Habits
 from crowd.host import Counts, Host
 from crowd.members import PLACES, PORT, Member, members
 from crowd.registers import Registers
+from crowd.watch import Watch
 from wgmap.clock import now
 from wgmap_chaos.flow import socket_in
 from wgmap_chaos.lab.inventory import Inventory
@@ -109,6 +114,11 @@ class Crowd:
         registers = Registers(hosts, asked["server"], asked["window"], fresh=asked["fresh"])
         return await registers.run(asked["seconds"])
 
+    async def watch(self, seconds: float, period_s: float) -> dict[str, Any]:
+        """Ask all servers again and again."""
+        hosts = list(self._hosts.values())[: 1 + len(self._servers)]
+        return await Watch(hosts).run(seconds, period_s)
+
     def _send(self, member: Member, data: bytes, target: tuple[str, int]) -> None:
         info = _PKTINFO.pack(0, member.place.packed, bytes(4))
         self.bytes_out += len(data) + HEADERS
@@ -165,6 +175,8 @@ async def serve() -> None:
             await crowd.answered()
         elif asked["op"] == "registers":
             more = await crowd.registers(asked)
+        elif asked["op"] == "watch":
+            more = await crowd.watch(asked["seconds"], asked["period_s"])
         print(json.dumps({**crowd.told(), **more}), flush=True)
     speaking.cancel()
 
