@@ -90,7 +90,8 @@ chaos-mutants: setup
 # The replicated log beside the stock library, three servers on loopback (3 minutes), and how it
 # comes back (a minute): docs/evaluation/replication.md.
 bench-log: setup
-	.venv/bin/python bench/log.py
+	mkdir -p build
+	.venv/bin/python bench/log.py --out build
 	.venv/bin/python bench/log_recovery.py
 
 # First contacts beside preconfigured tunnels, 0 and 20 ms one way (9 minutes); and Nebula, where

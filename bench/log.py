@@ -7,6 +7,7 @@ time, so that what the machine does besides meets both; prints the medians as a 
 
 import argparse
 import asyncio
+import csv
 import json
 import os
 import signal
@@ -18,6 +19,8 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+
+from matplotlib.figure import Figure
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
@@ -203,11 +206,43 @@ def show(rounds: list[dict[Row, dict[str, float]]]) -> None:
         print("|", " | ".join(map(str, row)), "|", figures, "|")
 
 
+def write_csv(path: Path, rounds: list[dict[Row, dict[str, float]]]) -> None:
+    """Write one line for each row of each round."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["log", "what", "on", "outstanding", *FIGURES])
+        for each in rounds:
+            for row, figures in each.items():
+                writer.writerow([*row, *(f"{figures[name]:.6g}" for name in FIGURES)])
+
+
+def draw(path: Path, rounds: list[dict[Row, dict[str, float]]]) -> None:
+    """Write the median rates over what is outstanding as PNG."""
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    for axes, what in zip(figure.subplots(1, 2), ("write", "read"), strict=True):
+        for kind, role in dict.fromkeys((row[0], row[2]) for row in rounds[0]):
+            rows = sorted(
+                (row for row in rounds[0] if (row[0], row[1], row[2]) == (kind, what, role)),
+                key=lambda row: row[3],
+            )
+            rates = [statistics.median(each[row]["rate"] for each in rounds) for row in rows]
+            style = "o-" if role == "leader" else "s--"
+            axes.plot([row[3] for row in rows], rates, style, label=f"{kind}, {role}")
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set_xlabel("outstanding")
+        axes.set_title(f"{what}s a second", fontsize="medium")
+        axes.grid(visible=True, which="both", alpha=0.2)
+        axes.legend()
+    figure.savefig(path, dpi=100)
+
+
 def main() -> None:
     """Run both kinds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=1.0, help="for each row")
     parser.add_argument("--rounds", type=int, default=5, help="of which the medians are shown")
+    parser.add_argument("--out", type=Path, help="a folder for log.csv and .png")
     parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
@@ -225,6 +260,9 @@ def main() -> None:
         f"{len(rounds)} rounds; load average {load} on {os.cpu_count()} processors, ours included."
     )
     show(rounds)
+    if options.out:
+        write_csv(options.out / "log.csv", rounds)
+        draw(options.out / "log.png", rounds)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ def main() -> int:
         finally:
             commands.down(directory)
     report.draw(measured, options.out / "failover.png")
+    report.write_csv(measured, options.out / "failover.csv")
     report.write(options.out / "failover.md", measured, alone, _conditions(options.contacts))
     held = all(one.held for one in measured if one.fault != "two killed")
     none_lost = not any(one.lost for one in measured) and not any(one.flow_lost for one in alone)

@@ -1,5 +1,6 @@
 """What was measured, as tables and a picture."""
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,8 @@ def write(
 ) -> None:
     """Put the tables into the document, behind its text; raises OSError."""
     before = path.read_text().partition(MARK)[0] if path.exists() else ""
-    text = f"{conditions}\n\n{table(measured)}\n{without_any(alone)}\n![contacts](failover.png)\n"
+    text = f"{conditions}\n\n{table(measured)}\n{without_any(alone)}\n![contacts](failover.png)\n\n"
+    text += "All contacts: [failover.csv](failover.csv).\n"
     path.write_text(f"{before}{MARK}\n\n{text}")
 
 
@@ -58,6 +60,19 @@ def without_any(alone: Sequence[Alone]) -> str:
         flow = f"{one.flow_lost} of {one.flow_sent} lost"
         lines.append(f"| IPv{one.family} | {flow} | {refused} | {one.configured_s:g} s |")
     return "\n".join(lines) + "\n"
+
+
+def write_csv(measured: Sequence[Measured], path: Path) -> None:
+    """Write one line a first contact, in their order; empty: no reply came."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["fault", "delay_ms", "led", "hedge_ms", "when", "took_ms"])
+        for one in measured:
+            head = [one.fault, one.delay_ms, int(one.led), f"{one.hedge_ms:.1f}"]
+            for when, took in (("before", one.before), ("after", one.after)):
+                values = ("" if value is None else f"{value:.2f}" for value in took)
+                writer.writerows([*head, when, value] for value in values)
 
 
 def draw(measured: Sequence[Measured], path: Path) -> None:

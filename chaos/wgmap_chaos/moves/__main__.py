@@ -9,7 +9,7 @@ from pathlib import Path
 
 from wgmap.errors import ExitCode
 from wgmap_chaos.moves.plain import PlainTunnel
-from wgmap_chaos.moves.report import Case, draw, table
+from wgmap_chaos.moves.report import Case, draw, table, write_csv
 from wgmap_chaos.moves.scenarios import SCENARIOS, Ground
 from wgmap_chaos.programs import run
 
@@ -61,8 +61,9 @@ def _write(cases: list[Case], out: Path) -> None:
     document = out / "moves.md"
     before = document.read_text().partition(MARK)[0] if document.exists() else ""
     draw(cases, out / "moves.png")
+    write_csv(cases, out / "moves.csv")
     text = f"{before}{MARK}\n\n{_conditions()}\n\n{table(cases, WINDOW_S)}\n"
-    text += "![every trial](moves.png)\n"
+    text += "![every trial](moves.png)\n\nAll trials: [moves.csv](moves.csv).\n"
     document.write_text(text)
 
 

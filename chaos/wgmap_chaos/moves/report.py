@@ -1,5 +1,6 @@
 """What was measured, as a table and a picture."""
 
+import csv
 import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +61,19 @@ def table(cases: list[Case], window_s: float) -> str:
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def write_csv(cases: list[Case], path: Path) -> None:
+    """Write one line a trial: how long (seconds) each flow was silent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["scenario", "delay_ms", "family", "wgmap_s", "plain_s"])
+        for case in cases:
+            head = [case.scenario.title, case.delay_ms, case.family]
+            for one in case.trials:
+                plain = "" if one.plain_s is None else f"{one.plain_s:.4f}"
+                writer.writerow([*head, f"{one.wgmap_s:.4f}", plain])
 
 
 def _time(seconds: float, window_s: float) -> str:

@@ -4,6 +4,7 @@
 """
 
 import argparse
+import csv
 import statistics
 import sys
 import time
@@ -169,6 +170,17 @@ def draw(storm: Storm, path: Path) -> None:
     figure.savefig(path, dpi=100)
 
 
+def write_csv(storm: Storm, path: Path) -> None:
+    """Write one line for each server and bin of a tenth of a second: messages a second."""
+    whole = Phase("", storm.phases[0].begin, storm.phases[-1].end)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["server", "second", "messages_a_second"])
+        for server in sorted(storm.arrived):
+            for number, value in enumerate(storm.per_s(server, whole, BIN_S)):
+                writer.writerow([server, f"{number * BIN_S:.1f}", f"{value:.0f}"])
+
+
 def main() -> int:
     """Simulate a fleet and write the report."""
     parser = argparse.ArgumentParser(prog="python -m support.agent_sim.storm", description=__doc__)
@@ -182,8 +194,10 @@ def main() -> int:
     document = options.out / "storms.md"
     before = document.read_text().partition(MARK)[0] if document.exists() else ""
     how = f"{options.agents} agents, seed {options.seed}, {took:.0f} s of simulation."
-    text = f"{MARK}\n\n{how}\n\n{table(storm)}\n![arrivals](storms.png)\n"
+    text = f"{MARK}\n\n{how}\n\n{table(storm)}\n![arrivals](storms.png)\n\n"
+    text += "All bins: [storms.csv](storms.csv).\n"
     draw(storm, options.out / "storms.png")
+    write_csv(storm, options.out / "storms.csv")
     document.write_text(before + text)
     sys.stdout.write(table(storm))
     return 0
