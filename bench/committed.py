@@ -22,6 +22,7 @@ import measured
 from contact.report import replace_between
 from crowd.members import members
 from crowd.place import Crowd, crowd, enrol
+from crowd.registers import Kind
 from matplotlib.figure import Figure
 from measured import Value, pick
 from usage import Groups, Reading
@@ -32,7 +33,7 @@ from wgmap_chaos.lab.observation import admin_get
 from wgmap_chaos.lab.relay import Quality
 from wgmap_chaos.priority import favour, of_lab
 
-WAYS = {True: "committed", False: "repeated"}
+KINDS = (Kind.COMMITTED, Kind.REPEATED)
 ROLES = ("leader", "follower")
 TIMES = ("p50_ms", "p90_ms", "p99_ms", "max_ms")
 SPARE = 1.2  # members for each register that is out
@@ -63,13 +64,13 @@ class Bench:
             "wireguard-go": tuple(_pid(p) for one in servers for p in one.wireguard.values()),
         }
 
-    def run(self, role: str, window: int, *, fresh: bool) -> None:
+    def run(self, role: str, window: int, kind: Kind) -> None:
         """Measure one row once."""
         server, groups = self.asked(role), self.groups()
         before, log = Reading.take(groups), _log_bytes(server)
-        done = self.crowd.registers(server.name, window, self.seconds, fresh=fresh)
+        done = self.crowd.registers(server.name, window, self.seconds, kind)
         after, grown = Reading.take(groups), _log_bytes(server) - log
-        phase = f"{len(self.lab.servers)} servers, {WAYS[fresh]}"
+        phase = f"{len(self.lab.servers)} servers, {kind}"
 
         def note(figure: str, value: float, unit: str = "") -> None:
             peers = int(done["members"])
@@ -80,7 +81,7 @@ class Bench:
             note(name.removesuffix("_ms"), done[name], "ms")
         note("said again", done["repeated"])
         note("lost", done["lost"])
-        if fresh and grown > 0:  # no snapshot came meanwhile
+        if kind is Kind.COMMITTED and grown > 0:  # no snapshot came meanwhile
             note("log each", grown / max(1, done["count"]), "bytes")
         for name in groups:
             each = after.cpu_s(before, name) / max(1, done["count"]) * 1e6
@@ -187,8 +188,8 @@ def main() -> int:
             for turn in range(options.turns * len(options.windows)):
                 window = options.windows[turn % len(options.windows)]
                 for role in ROLES:
-                    for fresh in WAYS:
-                        bench.run(role, window, fresh=fresh)
+                    for kind in KINDS:
+                        bench.run(role, window, kind)
             values += bench.values
     values.sort(key=lambda one: (one.phase, ROLES.index(one.process), one.window))
     text = table(values)

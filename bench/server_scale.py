@@ -27,6 +27,7 @@ import measured
 from contact.report import replace_between
 from crowd.members import members
 from crowd.place import Crowd, crowd, enrol
+from crowd.registers import Kind
 from devices import report
 from measured import Value
 from usage import Groups, Reading, Usage
@@ -42,6 +43,7 @@ from wgmap_chaos.priority import favour, of_lab
 ROOT = Path(__file__).resolve().parent.parent
 WARM_S = 20.0
 READY_S = 300.0
+MOVING, MOVING_S = (1, 64), 5.0
 KINDS = ("probes", "answers", "registers", "registered", "keepalives", "pushes")
 
 
@@ -89,7 +91,7 @@ class Bench:
         """Enrol more peers, have them register, and say from then on what agents say."""
         whom = members(former, peers - former)
         began = now()
-        enrol(self.lab, whom)
+        enrol(self.lab, whom, anywhere=True)
         self.note("enrol", peers, "all", "rate", len(whom) / (now() - began), "1/s")
         began = now()
         self.crowd.join(former, len(whom))
@@ -119,6 +121,21 @@ class Bench:
         self.note(
             "steady", peers, "a real agent", "packets", 60 * (later - packets) / seconds, "1/min"
         )
+
+    def moves(self, peers: int) -> None:
+        """Have members move, one after another and many at once, and see when that is acknowledged.
+
+        The server must look where their tunnels come from now, before it takes their new address.
+        """
+        for window in MOVING:
+            if window > peers:
+                continue
+            done = self.crowd.registers(self.server.name, window, MOVING_S, Kind.MOVED)
+            phase = f"moves, {window} at a time"
+            for name in ("p50_ms", "p99_ms", "max_ms"):
+                self.note(phase, peers, "all", name.removesuffix("_ms"), done[name], "ms")
+            self.note(phase, peers, "all", "rate", done["count"] / done["seconds"], "1/s")
+            self.note(phase, peers, "all", "lost", done["lost"])
 
     def start(self, phase: str, peers: int, *, reboot: bool) -> None:
         """End the server and start it again; with ``reboot`` its interfaces are gone as well."""
@@ -194,6 +211,7 @@ def measure(bench: Bench, sizes: Sequence[int]) -> None:
     for former, peers in zip((0, *sizes), sizes, strict=False):
         bench.grow(former, peers)
         bench.steady(peers)
+        bench.moves(peers)
         bench.start("restart", peers, reboot=False)
         bench.start("reboot", peers, reboot=True)
 

@@ -27,26 +27,28 @@ class Counts:
 
 
 class Tunnels:
-    """All data tunnels; ``send`` is given a member, a datagram, and where it goes."""
+    """All data tunnels; ``send`` is given where from, a datagram, and where it goes."""
 
-    def __init__(self, send: Callable[[Member, bytes, tuple[str, int]], None]) -> None:
+    def __init__(self, send: Callable[[bytes, bytes, tuple[str, int]], None]) -> None:
         self._send = send
         self._indices = itertools.count(1)
         self._sessions: dict[int, Session] = {}
         self._of_pair: dict[tuple[Member, PublicKey], list[int]] = {}
         self.counts = Counts()
 
-    def hear(self, member: Member, datagram: bytes, source: tuple[str, int]) -> None:
-        """Take a datagram in that came to a member."""
+    def hear(self, member: Member, place: bytes, datagram: bytes, source: tuple[str, int]) -> None:
+        """Take a datagram in that came to a member at one of its places (packed)."""
         try:
             if datagram[0] == INITIATION:
-                self._handshake(member, datagram, source)
+                self._send(place, self._handshake(member, datagram), source)
             elif datagram[0] == TRANSPORT:
-                self._packet(member, datagram, source)
+                reply = self._packet(datagram)
+                if reply is not None:
+                    self._send(place, reply, source)
         except (NoiseError, IndexError, KeyError, struct.error):
             self.counts.refused += 1
 
-    def _handshake(self, member: Member, initiation: bytes, source: tuple[str, int]) -> None:
+    def _handshake(self, member: Member, initiation: bytes) -> bytes:
         index = next(self._indices) & 0xFFFF_FFFF
         answered = answer(member.data_key, initiation, index)
         of_pair = self._of_pair.setdefault((member, answered.initiator), [])
@@ -55,16 +57,16 @@ class Tunnels:
             del self._sessions[of_pair.pop(0)]
         self._sessions[index] = answered.session
         self.counts.handshakes += 1
-        self._send(member, answered.response, source)
+        return answered.response
 
-    def _packet(self, member: Member, datagram: bytes, source: tuple[str, int]) -> None:
+    def _packet(self, datagram: bytes) -> bytes | None:
         (index,) = struct.unpack_from("<I", datagram, 4)
         session = self._sessions[index]
-        packet = session.open(datagram)
-        reply = echo(packet)
-        if reply is not None:
-            self.counts.packets += 1
-            self._send(member, session.seal(reply), source)
+        reply = echo(session.open(datagram))
+        if reply is None:
+            return None
+        self.counts.packets += 1
+        return session.seal(reply)
 
 
 def echo(packet: bytes) -> bytes | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 
 from crowd.members import PORT, Member
 from wgmap.addresses import Endpoint, host_prefix
@@ -25,7 +25,7 @@ from wgmap_chaos.load.tunnel import ServerPlace, Tunnel
 NONCE = 1  # of the first register; one that is repeated is repeated to the byte
 TTL_MIN = 60
 
-Send = Callable[[Member, bytes, tuple[str, int]], None]
+Send = Callable[[bytes, bytes, tuple[str, int]], None]  # where from (packed), what, where to
 
 
 @dataclass
@@ -47,13 +47,14 @@ class Host:
         self, member: Member, servers: Sequence[ServerPlace], send: Send, counts: Counts
     ) -> None:
         self.member, self._counts = member, counts
+        self._place = member.place
         self.acknowledged = False
         self.listener: Listener | None = None  # told of answers, to the last register alone
         self._nonce = NONCE
         self._marks = {one.name: Mark(UNKNOWN, NOTHING_HELD) for one in servers}
 
         def out(data: bytes, endpoint: tuple[str, int]) -> None:
-            send(member, data, endpoint)
+            send(self._place.packed, data, endpoint)
 
         self.tunnels = {
             one.endpoint: Tunnel(member.control_key, member.control, one, out) for one in servers
@@ -63,7 +64,12 @@ class Host:
         self.heard_at = dict.fromkeys(tunnels, float("-inf"))
         self.probe_at = dict.fromkeys(tunnels, float("inf"))
         self._questions = Questions(_identity(member, servers))
-        self._register = codec.encode(_register(member))
+        self._register = codec.encode(_register(member, self._place))
+
+    def move(self) -> None:
+        """Be at the other place from now on; the next register says so."""
+        self._place = next(one for one in self.member.places if one != self._place)
+        self._register = codec.encode(_register(self.member, self._place))
 
     def register(self, tunnel: Tunnel, *, fresh: bool = False) -> None:
         """Register at a server: in the same words as before, or as a change."""
@@ -130,8 +136,8 @@ class Host:
 Listener = Callable[[Host, Tunnel, MapReply | MapNotify], None]
 
 
-def _register(member: Member) -> MapRegister:
-    locator = Locator(member.place, PORT, member.data_key.public, local=True)
+def _register(member: Member, place: IPv4Address) -> MapRegister:
+    locator = Locator(place, PORT, member.data_key.public, local=True)
     record = Record(Eid(host_prefix(member.eid)), (locator,), TTL_MIN)
     return MapRegister(NONCE, (record,), xtr=Mark(UNKNOWN, 0).xtr())
 

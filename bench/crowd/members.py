@@ -35,9 +35,14 @@ class Member:
         return EIDS[self.number]
 
     @property
+    def places(self) -> tuple[IPv4Address, IPv4Address]:
+        """Its addresses on the underlay: where it is first, and where it moves to."""
+        return PLACES[self.number + 1], PLACES[self.number + 1 + MOST]
+
+    @property
     def place(self) -> IPv4Address:
-        """Its address on the underlay."""
-        return PLACES[self.number + 1]
+        """Its first address on the underlay."""
+        return self.places[0]
 
     @cached_property
     def control_key(self) -> PrivateKey:
@@ -54,13 +59,17 @@ class Member:
         """Its address in the control tunnels."""
         return control_address(CONTROL_PREFIX, self.control_key.public)
 
-    def enrolment(self) -> dict[str, object]:
-        """Return what the admin API wants to know of it."""
+    def enrolment(self, *, anywhere: bool) -> dict[str, object]:
+        """Return what the admin API wants to know of it.
+
+        ``anywhere``: it may register wherever its control tunnel comes from, as customers are
+        enrolled whose address changes; else its place is named.
+        """
         return {
             "name": self.name,
             "prefixes": [str(host_prefix(self.eid))],
             "control_key": str(self.control_key.public),
-            "endpoint_allow": [str(host_prefix(self.place))],
+            "endpoint_allow": [] if anywhere else [str(host_prefix(self.place))],
         }
 
     def _key(self, what: str) -> PrivateKey:
@@ -73,8 +82,8 @@ def members(first: int, count: int) -> list[Member]:
     return [Member(number) for number in range(first, first + count)]
 
 
-def enrolments(whom: list[Member]) -> Iterator[dict[str, object]]:
+def enrolments(whom: list[Member], *, anywhere: bool) -> Iterator[dict[str, object]]:
     """Yield the bodies of ``POST /v1/imports`` that enrol these."""
     them = iter(whom)
     while batch := list(itertools.islice(them, _BATCH)):
-        yield {"peers": [one.enrolment() for one in batch]}
+        yield {"peers": [one.enrolment(anywhere=anywhere) for one in batch]}

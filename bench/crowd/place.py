@@ -38,9 +38,9 @@ class Crowd:
         at: float = self.call({"op": "answered"})["at"]
         return at
 
-    def registers(self, server: str, window: int, seconds: float, *, fresh: bool) -> dict[str, Any]:
+    def registers(self, server: str, window: int, seconds: float, kind: Kind) -> dict[str, Any]:
         """Have members register at a server without a pause, so many at a time."""
-        of = {"server": server, "window": window, "seconds": seconds, "fresh": fresh}
+        of = {"server": server, "window": window, "seconds": seconds, "kind": kind}
         return self.call({"op": "registers", **of})
 
     def watch(self, seconds: float, period_s: float) -> dict[str, Any]:
@@ -86,8 +86,8 @@ def crowd(directory: Path, lab: Inventory) -> Iterator[Crowd]:
         process.wait()
 
 
-def enrol(lab: Inventory, whom: list[Member]) -> None:
-    """Enrol members at the first server; raises WgmapError."""
+def enrol(lab: Inventory, whom: list[Member], *, anywhere: bool = False) -> None:
+    """Enrol members at the first server, see ``Member.enrolment``; raises WgmapError."""
     client = Client(lab.servers[0].admin_socket)
-    for body in enrolments(whom):
+    for body in enrolments(whom, anywhere=anywhere):
         client.post("/v1/imports", body)

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Iterable
+from enum import StrEnum
 from typing import Any
 
 from contact.report import quantile
@@ -17,12 +18,20 @@ GIVE_UP_S = 30.0
 PARTS = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99, "max_ms": 1.0}
 
 
-class Registers:
-    """One run: at one server, ``window`` at a time; ``fresh``: each is a change to be committed."""
+class Kind(StrEnum):
+    """What is registered."""
 
-    def __init__(self, hosts: Iterable[Host], server: str, window: int, *, fresh: bool) -> None:
+    REPEATED = "repeated"  # in the words of before: it costs no log entry
+    COMMITTED = "committed"  # a change
+    MOVED = "moved"  # a change: the member is at another address from now on
+
+
+class Registers:
+    """One run: at one server, ``window`` at a time."""
+
+    def __init__(self, hosts: Iterable[Host], server: str, window: int, kind: Kind) -> None:
         self._free = deque(hosts)
-        self._server, self._window, self._fresh = server, window, fresh
+        self._server, self._window, self._kind = server, window, kind
         self._out: dict[Host, float] = {}  # since when it waits
         self._sent: dict[Host, float] = {}  # when it was said last
         self._took: list[float] = []
@@ -53,7 +62,9 @@ class Registers:
         host = self._free.popleft()
         self._out[host] = self._sent[host] = now()
         host.listener = self._heard
-        host.register(host.tunnel_to(self._server), fresh=self._fresh)
+        if self._kind is Kind.MOVED:
+            host.move()
+        host.register(host.tunnel_to(self._server), fresh=self._kind is not Kind.REPEATED)
 
     def _heard(self, host: Host, _tunnel: Tunnel, message: MapReply | MapNotify) -> None:
         if isinstance(message, MapReply) or host not in self._out:

@@ -5,7 +5,7 @@
 - ``{"op": "live"}``: those that joined say from now on what agents say: registers, probes and
   keepalives, as often as they do.
 - ``{"op": "answered"}``: one member asks until it is answered; ``at`` is when.
-- ``{"op": "registers", "server": NAME, "window": N, "seconds": S, "fresh": BOOL}``: they register
+- ``{"op": "registers", "server": NAME, "window": N, "seconds": S, "kind": KIND}``: they register
   there without a pause, so many at a time.
 - ``{"op": "watch", "seconds": S, "period_s": S}``: all servers are asked in each period; tells when
   who answered.
@@ -28,7 +28,7 @@ from crowd.data import Tunnels
 from crowd.habits import Habits
 from crowd.host import Counts, Host
 from crowd.members import PLACES, PORT, Member, members
-from crowd.registers import Registers
+from crowd.registers import Kind, Registers
 from crowd.watch import Watch
 from wgmap.clock import now
 from wgmap_chaos.flow import socket_in
@@ -57,7 +57,7 @@ class Crowd:
         self._socket.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
         self._socket.bind(("0.0.0.0", PORT))
-        self._hosts: dict[bytes, Host] = {}  # by the packed address of their place
+        self._hosts: dict[bytes, Host] = {}  # by the packed addresses of their places
         self._data = Tunnels(self._send)
         self._silent: list[Host] = []  # joined, and not yet alive
         self._habits = Habits(random.Random(1))  # noqa: S311  # when who says something
@@ -73,7 +73,8 @@ class Crowd:
         while True:
             for member in _some(waiting, window - len(out)):
                 host = Host(member, self._servers, self._send, self.counts)
-                self._hosts[member.place.packed] = host
+                for where in member.places:
+                    self._hosts[where.packed] = host
                 self._silent.append(host)
                 out[host] = 0.0
             if not out:
@@ -110,17 +111,18 @@ class Crowd:
 
     async def registers(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Register at one server without a pause."""
-        hosts = list(self._hosts.values())
-        registers = Registers(hosts, asked["server"], asked["window"], fresh=asked["fresh"])
+        hosts = list(dict.fromkeys(self._hosts.values()))
+        kind = Kind(asked["kind"])
+        registers = Registers(hosts, asked["server"], asked["window"], kind)
         return await registers.run(asked["seconds"])
 
     async def watch(self, seconds: float, period_s: float) -> dict[str, Any]:
         """Ask all servers again and again."""
-        hosts = list(self._hosts.values())[: 1 + len(self._servers)]
+        hosts = list(dict.fromkeys(self._hosts.values()))[: 1 + len(self._servers)]
         return await Watch(hosts).run(seconds, period_s)
 
-    def _send(self, member: Member, data: bytes, target: tuple[str, int]) -> None:
-        info = _PKTINFO.pack(0, member.place.packed, bytes(4))
+    def _send(self, place: bytes, data: bytes, target: tuple[str, int]) -> None:
+        info = _PKTINFO.pack(0, place, bytes(4))
         self.bytes_out += len(data) + HEADERS
         with suppress(OSError):  # as lost on the way
             self._socket.sendmsg([data], [(socket.IPPROTO_IP, IP_PKTINFO, info)], 0, target)
@@ -134,18 +136,19 @@ class Crowd:
             except OSError:
                 continue  # an ICMP error of something sent before
             self.bytes_in += len(data) + HEADERS
-            host = self._hosts.get(_PKTINFO.unpack(extra[0][2])[2])
+            here = _PKTINFO.unpack(extra[0][2])[2]
+            host = self._hosts.get(here)
             if host is None:
                 continue
             tunnel = host.tunnels.get(source)
             if tunnel is not None and host.hear(tunnel, data, now()):
                 self._habits.heard(now(), host, tunnel)
             elif tunnel is None:
-                self._data.hear(host.member, data, source)
+                self._data.hear(host.member, here, data, source)
 
     def told(self) -> dict[str, Any]:
         """Return everything that is counted."""
-        cpu = {"cpu_s": time.process_time(), "at": now(), "members": len(self._hosts)}
+        cpu = {"cpu_s": time.process_time(), "at": now(), "members": len(self._hosts) // 2}
         size = {"bytes_out": self.bytes_out, "bytes_in": self.bytes_in}
         return {**asdict(self.counts), **asdict(self._data.counts), **cpu, **size}
 

@@ -58,28 +58,28 @@ def test_two_processes_agree_on_who_a_member_is() -> None:
     assert bytes(one.control_key.public) == bytes(other.control_key.public)
     assert bytes(one.control_key.public) != bytes(one.data_key.public)
     assert one.control == control_address(CONTROL_PREFIX, one.control_key.public)
-    assert len({member.place for member in members(0, 300)}) == 300
-    bodies = list(enrolments(members(0, 250)))
+    assert len({place for member in members(0, 300) for place in member.places}) == 600
+    bodies = list(enrolments(members(0, 250), anywhere=True))
     assert [len(body["peers"]) for body in bodies] == [100, 100, 50]  # type: ignore[arg-type]
     with pytest.raises(AssertionError):
         members(MOST, 1)
 
 
 def test_a_handshake_is_answered_and_what_comes_in_it_sent_back() -> None:
-    sent: list[tuple[Member, bytes, tuple[str, int]]] = []
+    sent: list[tuple[bytes, bytes, tuple[str, int]]] = []
     tunnels = Tunnels(lambda *args: sent.append(args))
-    member, own = Member(3), PrivateKey.generate()
-    place = ("192.0.2.11", 51820)
+    member, own, there = Member(3), PrivateKey.generate(), ("192.0.2.11", 51820)
+    here = member.places[1].packed
     handshakes = [Handshake(own, member.data_key.public, number + 1.0) for number in range(5)]
     for handshake in handshakes:  # sessions are bounded: the last ones are known
-        tunnels.hear(member, handshake.message, place)
+        tunnels.hear(member, here, handshake.message, there)
     session = handshakes[-1].finish(sent.pop()[1])
     sent.clear()
-    tunnels.hear(member, session.seal(udp(b"x")), place)
-    whose, data, target = sent.pop()
-    assert (whose, target) == (member, place)
+    tunnels.hear(member, here, session.seal(udp(b"x")), there)
+    source, data, target = sent.pop()
+    assert (source, target) == (here, there)
     assert session.open(data)[28:29] == b"x"
-    tunnels.hear(member, b"\4garbage", place)
-    tunnels.hear(member, session.seal(b""), place)
+    tunnels.hear(member, here, b"\4garbage", there)
+    tunnels.hear(member, here, session.seal(b""), there)
     assert not sent
     assert (tunnels.counts.handshakes, tunnels.counts.packets, tunnels.counts.refused) == (5, 1, 1)
