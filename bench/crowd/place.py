@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from crowd.members import PLACES, Member, enrolments
+from crowd.registers import Kind
 from wgmap_chaos.lab import shell, topology
 from wgmap_chaos.lab.inventory import Inventory
 from wgmap_chaos.load import place

@@ -13,7 +13,7 @@ SAID = ("probes", "registers", "keepalives")
 
 def tables(values: Sequence[Value]) -> str:
     """Write all tables."""
-    parts = (_steady(values), _said(values), _starts(values), _devices(values))
+    parts = (_steady(values), _said(values), _moves(values), _starts(values), _devices(values))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -56,6 +56,23 @@ def _said(values: Sequence[Value]) -> str:
             f"| {_one(values, phase='enrol', peers=peers, figure='rate'):,.0f} "
             f"| {_one(values, phase='first registers', peers=peers, figure='rate'):,.0f} |"
         )
+    return "\n".join(lines)
+
+
+def _moves(values: Sequence[Value]) -> str:
+    lines = [
+        "| peers | they move | acknowledged after: p50 | p99 | longest | a second | lost |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for rate in pick(values, figure="rate"):
+        if rate.phase.startswith("moves"):
+            of = {"phase": rate.phase, "peers": rate.peers, "process": "all"}
+            times = " | ".join(
+                f"{_one(values, **of, figure=part):.1f} ms" for part in ("p50", "p99", "max")
+            )
+            lost = _one(values, **of, figure="lost")
+            how = rate.phase.removeprefix("moves, ")
+            lines.append(f"| {rate.peers:,} | {how} | {times} | {rate.value:,.0f} | {lost:.0f} |")
     return "\n".join(lines)
 
 
