@@ -5,7 +5,14 @@ import errno
 from collections.abc import Awaitable
 from dataclasses import replace
 
-from wgmap.wg.device import DeviceConfig, DeviceError, DeviceState, PeerConfig, PeerState
+from wgmap.wg.device import (
+    DeviceConfig,
+    DeviceError,
+    DeviceState,
+    Endpoints,
+    PeerConfig,
+    PeerState,
+)
 
 
 class MemoryDevice:
@@ -46,6 +53,11 @@ class MemoryDevice:
         state = DeviceState(self.name, None, 0, {peer.key: peer for peer in self.peers.values()})
         await asyncio.sleep(self.read_s)
         return state
+
+    async def endpoints(self) -> Endpoints:
+        """Return where the peers are, after ``read_s`` seconds."""
+        peers = (await self.read()).peers
+        return lambda key: peers[key].endpoint if key in peers else None
 
     async def close(self) -> None:
         """Refuse everything from now on."""

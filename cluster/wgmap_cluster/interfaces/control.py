@@ -6,25 +6,29 @@ import time
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv6Address
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wgmap import clock
 from wgmap.addresses import Endpoint, IPAddress
 from wgmap.log import Log
 from wgmap.wg.device import (
-    Device,
     DeviceConfig,
     DeviceError,
     DeviceState,
+    Endpoints,
     PeerConfig,
-    PeerState,
+    WholeDevice,
 )
-from wgmap.wg.keys import PublicKey
 from wgmap_cluster.fsm.rows import PeerRow
 from wgmap_cluster.interfaces import saved as endpoints_file
 from wgmap_cluster.interfaces.plan import BATCH, ControlPlan, Silence
-from wgmap_cluster.interfaces.reading import INTERVAL_S, DeviceReader
+from wgmap_cluster.interfaces.reading import DeviceReader
+
+if TYPE_CHECKING:
+    from wgmap.wg.keys import PublicKey
 
 CACHED_S = 1.0  # how old a reading may be that says yes
+LAST_S = 60.0  # and one for who repeats what was found right before
 COUNT_CACHED_S = 2.0
 CHECK_S = 60.0  # how often the device itself is compared with the table
 RETRY_S = 0.2
@@ -38,10 +42,11 @@ _GONE = {errno.ENODEV, errno.EBADF}
 class ControlPeers:
     """The peers of one control device; give it the table, then ``run`` it."""
 
-    def __init__(self, device: Device, saved: Path | None = None) -> None:
+    def __init__(self, device: WholeDevice, saved: Path | None = None) -> None:
         """Take a device, and a file that keeps its peers' endpoints for after a reboot."""
         self._device = device
-        self._reader = DeviceReader(device)
+        self._states = DeviceReader(device.read)
+        self._endpoints = DeviceReader(device.endpoints)
         self._plan = ControlPlan()
         self._saved = saved
         self._written: dict[PublicKey, Endpoint] = {}
@@ -92,28 +97,25 @@ class ControlPeers:
         A tunnel that moved just before it asked is seen where it is now: a no never comes from
         a reading that was older than the question. Raises DeviceError.
         """
-        recent = self._reader.recent(CACHED_S)
-        if recent is not None:
-            known = self._endpoint(control, recent.peers)
-            if known is not None and known.address == rloc:
-                return True
-        endpoint = await self.outer_endpoint(control)
-        return endpoint is not None and endpoint.address == rloc
+        recent = self._endpoints.recent(CACHED_S)
+        if recent is not None and _address(self._endpoint(control, recent)) == rloc:
+            return True
+        return _address(await self.outer_endpoint(control)) == rloc
 
     def last_outer(self, control: IPv6Address) -> IPAddress | None:
-        """Return where that control tunnel was at the last reading, and have another one made.
+        """Return where that control tunnel was when the device was last looked at.
 
-        For those who cannot wait: it may be some 50 ms old, or None before the first reading.
+        For what is worth no look of its own: it may be LAST_S old. None where it is not known.
         """
-        if (recent := self._reader.recent(INTERVAL_S)) is None:
-            self._reader.refresh()
-            recent = self._reader.recent(CHECK_S)
-        endpoint = None if recent is None else self._endpoint(control, recent.peers)
-        return None if endpoint is None else endpoint.address
+        recent = self._endpoints.recent(LAST_S)
+        if recent is None:
+            self._endpoints.refresh()
+            return None
+        return _address(self._endpoint(control, recent))
 
     async def outer_endpoint(self, control: IPv6Address) -> Endpoint | None:
         """Return where that control tunnel is now, if it ever was up; raises DeviceError."""
-        return self._endpoint(control, (await self._reader.fresh()).peers)
+        return self._endpoint(control, await self._endpoints.fresh())
 
     async def reachable(self) -> int:
         """Count the agents with a handshake younger than 180 s; raises DeviceError.
@@ -122,16 +124,13 @@ class ControlPeers:
         have lost their sessions.
         """
         since_change = clock.now() - self._configured_at
-        recent = self._reader.recent(min(COUNT_CACHED_S, since_change))
-        state = recent or await self._reader.fresh()
+        recent = self._states.recent(min(COUNT_CACHED_S, since_change))
+        state = recent or await self._states.fresh()
         return self._plan.reachable(state, time.clock_gettime(time.CLOCK_REALTIME))
 
-    def _endpoint(
-        self, control: IPv6Address, peers: Mapping[PublicKey, PeerState]
-    ) -> Endpoint | None:
+    def _endpoint(self, control: IPv6Address, endpoints: Endpoints) -> Endpoint | None:
         key = self._plan.key_of(control)
-        peer = None if key is None else peers.get(key)
-        return None if peer is None else peer.endpoint
+        return None if key is None else endpoints(key)
 
     def _woken(self) -> None:
         self._settled.clear()
@@ -151,8 +150,9 @@ class ControlPeers:
             return
 
     async def _check(self) -> None:
-        state = await self._reader.fresh()
+        state = await self._states.fresh()
         self._plan.observe(state)
+        await asyncio.sleep(0)  # with 100,000 peers each of these takes a while
         now = clock.now()
         self._silence.observe(now, state)
         renewals = [
@@ -193,3 +193,7 @@ class ControlPeers:
             self._plan.done(batch)
             if calling:
                 await asyncio.sleep(CALL_PAUSE_S)
+
+
+def _address(endpoint: Endpoint | None) -> IPAddress | None:
+    return None if endpoint is None else endpoint.address

@@ -62,11 +62,16 @@ class ControlPlan:
 
     def observe(self, state: DeviceState) -> None:
         """Take what the device really has; everything that differs is pending from then on."""
-        self._installed = {key: peer.allowed_ips for key, peer in state.peers.items()}
-        self._removals.clear()
-        self._settings.clear()
-        for key in [*self._installed, *self._wanted]:
-            self._mark(key)
+        installed = {key: peer.allowed_ips for key, peer in state.peers.items()}
+        self._removals = {key: None for key in installed if key not in self._wanted}
+        self._settings = {}
+        for key, wanted in self._wanted.items():
+            found = installed.get(key)
+            if found != wanted:
+                self._settings[key] = None
+            else:  # the same values, which the next reading has again: they compare fast
+                self._wanted[key] = found
+        self._installed = installed
         self._saved = {key: self._saved[key] for key in self._settings if key in self._saved}
 
     def remember(self, endpoints: Mapping[PublicKey, Endpoint]) -> None:

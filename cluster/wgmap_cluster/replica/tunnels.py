@@ -13,7 +13,7 @@ from wgmap.errors import ConfigError
 from wgmap.net.changes import Change
 from wgmap.net.netlink import Network
 from wgmap.wg import probe
-from wgmap.wg.device import Device, DeviceError
+from wgmap.wg.device import DeviceError, WholeDevice
 from wgmap_cluster.config import BootstrapServer, ServerConfig
 from wgmap_cluster.fsm.machine import Machine
 from wgmap_cluster.fsm.results import Applied
@@ -32,6 +32,10 @@ class Tunnels(Protocol):
         """Tell whether that control tunnel comes from ``rloc`` now; raises DeviceError."""
         ...
 
+    def last_outer(self, control: IPAddress) -> IPAddress | None:
+        """Return where that control tunnel came from a minute ago at most; None: not known."""
+        ...
+
     async def reachable(self) -> int | None:
         """Count the agents whose tunnel stands; None where that is not known."""
         ...
@@ -47,6 +51,10 @@ class Unprotected:
     async def is_outer(self, control: IPAddress, rloc: IPAddress) -> bool:
         """Tell whether the two are the same."""
         return control == rloc
+
+    def last_outer(self, control: IPAddress) -> IPAddress | None:
+        """Return the same."""
+        return control
 
     async def reachable(self) -> int | None:
         """Know nothing."""
@@ -69,6 +77,10 @@ class Protected:
     async def is_outer(self, control: IPAddress, rloc: IPAddress) -> bool:
         """See Tunnels."""
         return control.version == 6 and await self._peers.is_outer(control, rloc)
+
+    def last_outer(self, control: IPAddress) -> IPAddress | None:
+        """See Tunnels."""
+        return self._peers.last_outer(control) if control.version == 6 else None
 
     async def reachable(self) -> int | None:
         """See Tunnels."""
@@ -150,7 +162,7 @@ async def opened(
         yield tunnels, mesh
 
 
-async def _device(stack: AsyncExitStack, config: ServerConfig, interface: str) -> Device:
+async def _device(stack: AsyncExitStack, config: ServerConfig, interface: str) -> WholeDevice:
     device = await (await probe.choose(config.server.state_dir)).open(interface)
     stack.push_async_callback(device.close)
     return device

@@ -10,8 +10,10 @@ from pyroute2 import AsyncIPRoute
 from pyroute2.netlink import NETLINK_GENERIC
 from pyroute2.netlink.exceptions import NetlinkError
 
+from wgmap.addresses import Endpoint
 from wgmap.wg import genl
-from wgmap.wg.device import DeviceConfig, DeviceError, DeviceState
+from wgmap.wg.device import DeviceConfig, DeviceError, DeviceState, Endpoints
+from wgmap.wg.keys import PublicKey
 
 RECEIVE_BYTES = 256 * 1024
 REQUEST_S = 30.0
@@ -131,6 +133,16 @@ class KernelDevice:
                 return genl.read_state(self._name, messages)
             # 10 us a peer: thousands of them would hold the loop for too long.
             return await asyncio.to_thread(genl.read_state, self._name, messages)
+
+    async def endpoints(self) -> Endpoints:
+        """Read where the peers are; raises DeviceError."""
+        peers = (await self.read()).peers
+
+        def endpoint(key: PublicKey) -> Endpoint | None:
+            peer = peers.get(key)
+            return None if peer is None else peer.endpoint
+
+        return endpoint
 
     async def close(self) -> None:
         """Let go of the device; the interface and its tunnels stay."""

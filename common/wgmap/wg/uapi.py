@@ -5,21 +5,35 @@ The protocol is https://www.wireguard.com/xplatform/#configuration-protocol: lin
 """
 
 import ipaddress
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from wgmap.addresses import Endpoint, IPNetwork
 from wgmap.errors import WgmapError
-from wgmap.wg.device import DeviceConfig, DeviceError, DeviceState, PeerConfig, PeerState
+from wgmap.wg.device import (
+    DeviceConfig,
+    DeviceError,
+    DeviceState,
+    Endpoints,
+    PeerConfig,
+    PeerState,
+)
 from wgmap.wg.keys import KEY_BYTES, PrivateKey, PublicKey
 
 END = b"\n\n"
 GET = b"get=1\n\n"
 MAX_ANSWER_BYTES = 64 << 20  # 10,000 peers with one prefix each take 3 MB
-CACHED_VALUES = 1 << 15  # about 10 MB when full
+# Of a device that is read again and again. With fewer of them than it has peers nothing would ever
+# be found: 100,000 agents at one server took twice as long to read. 80 MB when full.
+CACHED_VALUES = 1 << 18
 MAX_U64 = (1 << 64) - 1
 NANOSECONDS = 1_000_000_000
+_PEER_ENDPOINT = re.compile(
+    rb"^public_key=([0-9a-f]{64})\n(?:(?!public_key=|endpoint=)[^\n]*\n)*?endpoint=([!-~]+)\n",
+    re.MULTILINE,
+)
 
 
 class UapiError(WgmapError):
@@ -92,6 +106,27 @@ def parse_state(name: str, answer: bytes) -> DeviceState:
         _take(reading, key, value)
     peers = {peer.key: peer.freeze() for peer in reading.peers.values()}
     return DeviceState(name, reading.public_key, reading.listen_port, peers)
+
+
+def parse_endpoints(name: str, answer: bytes) -> Endpoints:
+    """Read of the answer to GET only where peers are: 1 us a peer instead of 10.
+
+    An endpoint is read when it is asked for. Raises UapiError, or DeviceError with the errno that
+    the answer carries.
+    """
+    _, code = _split(answer[answer.rfind(b"errno=") :])
+    if code:
+        raise DeviceError(name, code, "cannot read the device")
+    # One after another, so that others may have the processor in between.
+    found = {match[1]: match[2] for match in _PEER_ENDPOINT.finditer(answer)}
+
+    def endpoint(key: PublicKey) -> Endpoint | None:
+        try:
+            return _endpoint(found.get(key.hex().encode(), b"").decode())
+        except ValueError:
+            return None  # port 0, or none: see ``_read_endpoint``
+
+    return endpoint
 
 
 def _split(answer: bytes) -> tuple[list[str], int]:

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wgmap.wg import uapi
-from wgmap.wg.device import DeviceConfig, DeviceError, DeviceState
+from wgmap.wg.device import DeviceConfig, DeviceError, DeviceState, Endpoints
 
 SOCKETS = Path("/var/run/wireguard")
 REQUEST_S = 30.0  # a device of 10,000 peers answers within a second
@@ -100,6 +100,14 @@ class UserspaceDevice:
                 return uapi.parse_state(self._name, answer)
             # 10 us a peer: thousands of them would hold the loop for too long.
             return await asyncio.to_thread(uapi.parse_state, self._name, answer)
+
+    async def endpoints(self) -> Endpoints:
+        """Read where the peers are; raises DeviceError."""
+        with _uapi_errors(self._name):
+            answer = await self._ask(uapi.GET)
+            if len(answer) <= INLINE_BYTES:
+                return uapi.parse_endpoints(self._name, answer)
+            return await asyncio.to_thread(uapi.parse_endpoints, self._name, answer)
 
     async def close(self) -> None:
         """Let go of the device; the interface and its tunnels stay."""

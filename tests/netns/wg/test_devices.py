@@ -14,7 +14,14 @@ import pytest_asyncio
 
 from support.netns import Namespace, Netbed, netbed, wait_until
 from wgmap.addresses import Endpoint
-from wgmap.wg.device import Backend, Device, DeviceConfig, DeviceError, PeerConfig
+from wgmap.wg.device import (
+    Backend,
+    Device,
+    DeviceConfig,
+    DeviceError,
+    PeerConfig,
+    WholeDevice,
+)
 from wgmap.wg.keys import PrivateKey, PublicKey
 from wgmap.wg.userspace import exists
 
@@ -31,7 +38,7 @@ class End:
     """A namespace with a WireGuard device."""
 
     namespace: Namespace
-    device: Device
+    device: WholeDevice
     key: PrivateKey = field(default_factory=PrivateKey.generate)
 
     async def listen(self, address: str) -> None:
@@ -102,6 +109,15 @@ async def test_a_tunnel_stands(pair: Pair) -> None:
     assert peer.last_handshake is not None
     assert peer.last_handshake > 1e9
     assert min(peer.rx_bytes, peer.tx_bytes) > 0
+
+
+async def test_where_peers_are_is_read_alone(pair: Pair) -> None:
+    await pair.tunnel()
+    await pair.left.device.configure(DeviceConfig(peers=(PeerConfig(key := stranger()),)))
+    where = await pair.left.device.endpoints()
+    assert where(pair.right.key.public) == Endpoint(RIGHT, PORT)
+    assert where(key) is None
+    assert where(stranger()) is None
 
 
 async def test_a_difference_leaves_the_rest_alone(pair: Pair) -> None:

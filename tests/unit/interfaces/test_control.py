@@ -144,15 +144,20 @@ class TestOuterAddress:
         async with running(MemoryDevice()) as peers:
             assert not await peers.is_outer(address(7), HOME)
 
-    async def test_who_cannot_wait_sees_the_last_reading_and_soon_the_next(self) -> None:
+    async def test_who_repeats_itself_is_seen_where_the_last_reading_saw_it(self) -> None:
         device = MemoryDevice()
         async with running(device) as peers:
             peers.change("a", row(1))
             await peers.settled()
             move(device, 1, HOME)
+            assert peers.last_outer(address(1)) is None  # nobody has looked yet
             await eventually(lambda: peers.last_outer(address(1)) == HOME)
             move(device, 1, AWAY)
-            await eventually(lambda: peers.last_outer(address(1)) == AWAY)
+            reads = device.reads
+            assert peers.last_outer(address(1)) == HOME
+            assert device.reads == reads  # that is not worth a reading
+            assert await peers.is_outer(address(1), AWAY)
+            assert peers.last_outer(address(1)) == AWAY
 
     async def test_a_revoked_peer_has_no_outer_address(self) -> None:
         device = MemoryDevice()
@@ -226,7 +231,7 @@ class TestReader:
     async def test_those_who_ask_together_share_a_reading_that_begins_after_them(self) -> None:
         device = MemoryDevice()
         device.read_s = 0.02
-        reader = DeviceReader(device, interval_s=0.0)
+        reader = DeviceReader(device.read, interval_s=0.0)
         first = [asyncio.create_task(reader.fresh()) for _ in range(10)]
         await eventually(lambda: device.reads == 1)  # it has begun, its answer is settled
         await device.configure(DeviceConfig(peers=(PeerConfig(key(1)),)))
@@ -238,7 +243,7 @@ class TestReader:
     async def test_readings_take_at_most_a_fifth_of_the_time(self) -> None:
         device = MemoryDevice()
         device.read_s = 0.02
-        reader = DeviceReader(device, interval_s=0.0)
+        reader = DeviceReader(device.read, interval_s=0.0)
         loop = asyncio.get_running_loop()
         began = loop.time()
         for _ in range(3):
@@ -247,7 +252,7 @@ class TestReader:
 
     async def test_an_error_reaches_all_who_asked_and_is_over(self) -> None:
         device = MemoryDevice()
-        reader = DeviceReader(device, interval_s=0.0)
+        reader = DeviceReader(device.read, interval_s=0.0)
         device.refuses = errno.ENOBUFS
         results = await asyncio.gather(reader.fresh(), reader.fresh(), return_exceptions=True)
         assert [type(result) for result in results] == [DeviceError, DeviceError]
@@ -257,7 +262,7 @@ class TestReader:
     async def test_who_gives_up_does_not_take_the_reading_along(self) -> None:
         device = MemoryDevice()
         device.read_s = 0.01
-        reader = DeviceReader(device, interval_s=0.0)
+        reader = DeviceReader(device.read, interval_s=0.0)
         impatient = asyncio.create_task(reader.fresh())
         patient = asyncio.create_task(reader.fresh())
         await eventually(lambda: device.reads == 1)

@@ -135,6 +135,29 @@ class TestParse:
         )
         assert got == wanted
 
+    @given(st.lists(peer_states, max_size=5, unique_by=lambda peer: peer.key))
+    def test_where_peers_are_is_read_alone_as_with_everything_else(
+        self, peers: list[PeerState]
+    ) -> None:
+        text = f"private_key={PRIVATE.reveal().hex()}\nlisten_port=51820\n" + "".join(
+            text_of(peer) for peer in peers
+        )
+        answer = f"{text}errno=0\n\n".encode()
+        where, state = uapi.parse_endpoints("wg0", answer), uapi.parse_state("wg0", answer)
+        assert all(where(key) == peer.endpoint for key, peer in state.peers.items())
+        assert KEY in state.peers or where(KEY) is None
+
+    def test_where_peers_are_of_an_answer_that_is_none(self) -> None:
+        with pytest.raises(DeviceError) as caught:
+            uapi.parse_endpoints("wg0", b"errno=-5\n\n")
+        assert caught.value.errno == errno.EIO
+        for wrong in (b"", b"\n\n", f"public_key={KEY.hex()}\n\n".encode()):
+            with pytest.raises(uapi.UapiError):
+                uapi.parse_endpoints("wg0", wrong)
+        for text in ("192.0.2.1:0", "nowhere", "192.0.2.1"):
+            answer = f"public_key={KEY.hex()}\nendpoint={text}\nerrno=0\n\n"
+            assert uapi.parse_endpoints("wg0", answer.encode())(KEY) is None
+
     def test_an_empty_device(self) -> None:
         state = uapi.parse_state("wg0", b"errno=0\n\n")
         assert (state.public_key, state.listen_port, state.peers) == (None, 0, {})
