@@ -5,7 +5,7 @@ bring it to light. It is caught where the judge that is named says so. Before al
 product as it is runs with every fault that is used, and must pass. Run by ``make chaos-mutants``;
 ``ONLY=words`` for some. Exit code 1 if one survives, or the product as it is does not hold.
 
-What came out is added to ``.chaos/mutants.jsonl``; ``--table`` prints the last of each as Markdown.
+What came out is added to ``.chaos/mutants.jsonl`` (scripts/chaos_tables.py).
 """
 
 import json
@@ -230,24 +230,8 @@ def note(mutant: Mutant, seed: int, said: str | None, took_s: float) -> None:
         file.write(json.dumps(result) + "\n")
 
 
-def table() -> str:
-    """Return the last result of each mutant as Markdown."""
-    results = [json.loads(line) for line in RESULTS.read_text().splitlines()]
-    last = {one["mutant"]: one for one in results}
-    rows = ["| bug | commit | seed | run (s) | judge | what it said |", "|---|---|---|---|---|---|"]
-    for mutant in (UNCHANGED, *MUTANTS):
-        if one := last.get(mutant.name):
-            said = one["said"] or "**nothing**"
-            cells = (one["mutant"], one["commit"], one["seed"], one["took_s"], one["judge"], said)
-            rows.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(rows)
-
-
 def main(only: list[str]) -> int:
     """Run the mutants whose names contain one of ``only``."""
-    if only == ["--table"]:
-        sys.stdout.write(table() + "\n")
-        return 0
     failed = 0
     for mutant in (UNCHANGED, *MUTANTS):
         if only and not any(word in mutant.name for word in only):

@@ -9,7 +9,7 @@ from random import Random
 from wgmap_chaos.faults.effect import until
 from wgmap_chaos.faults.kind import Effect, Kind
 from wgmap_chaos.faults.site import Site, replaced
-from wgmap_chaos.lab import removal
+from wgmap_chaos.lab import removal, topology
 from wgmap_chaos.lab.errors import LabError
 
 ROOT = Path("/sys/fs/cgroup/memory")  # cgroup v1
@@ -64,7 +64,7 @@ async def runs_out(site: Site, rng: Random) -> AsyncIterator[Effect]:
     name, role = rng.choice(site.servers), rng.choice(ROLES)
     pid = site.role_pid(name, role)
     assert pid is not None, f"{role} runs"
-    group = Group(ROOT / site.table())
+    group = Group(ROOT / f"wgmap-{topology.lab_id(site.directory)}-{site.table()}")
 
     async def look() -> bool:
         await asyncio.gather(*(site.ask(name, "/v1/peers") for _ in range(4)))  # wants memory

@@ -34,17 +34,24 @@ class Entry(BaseModel):
     faults: int
     calls: int
     verdicts: tuple[Judged, ...]
+    broke_off: str = ""  # why there is no verdict
     gaps: tuple[Gap, ...]
 
+    @property
+    def held(self) -> bool:
+        """Whether all judges said so."""
+        return bool(self.verdicts) and all(one.word == "held" for one in self.verdicts)
 
-def entry(history: History, verdicts: Sequence[Verdict]) -> Entry:
-    """Return what is kept of a run."""
+
+def entry(history: History, verdicts: Sequence[Verdict], broke_off: str = "") -> Entry:
+    """Return what is kept of a run; ``broke_off``: why it was not judged."""
     judged = tuple(Judged(judge=v.judge, word=v.word, looked_at=v.looked_at) for v in verdicts)
     return Entry(
         run=history.run,
         faults=len(history.faults),
         calls=len(history.calls),
         verdicts=judged,
+        broke_off=broke_off,
         gaps=tuple(figures.gaps(history)),
     )
 

@@ -46,6 +46,7 @@ def run_table(entries: Iterable[Entry]) -> str:
 def _run_row(entry: Entry) -> Sequence[str]:
     run = entry.run
     failed = [f"{one.judge}: {one.word}" for one in entry.verdicts if one.word != "held"]
+    failed += [f"broke off: {entry.broke_off}"] if entry.broke_off else []
     sizes = (f"{run.seed}", f"{run.servers}", f"{run.agents}", f"{run.minutes:g}")
     return (run.commit, *sizes, f"{entry.faults}", f"{entry.calls}", ", ".join(failed) or "held")
 

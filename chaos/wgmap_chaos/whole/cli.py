@@ -59,11 +59,22 @@ def _run(options: argparse.Namespace) -> None:
     scenario = _scenario(options)
     sizes = scenario.run
     out = options.out or Path(f".chaos/{sizes.seed}-{sizes.servers}x{sizes.agents}")
-    history = file.read(run.run(scenario, out, _command(options, scenario)))
+    try:
+        history = file.read(run.run(scenario, out, _command(options, scenario)))
+    except WgmapError as error:
+        _note(out, str(error))
+        raise
     verdicts = judges.judge(history)
     writing.write(history, verdicts, out)
     print(f"{text(verdicts)}\nsee {out / writing.PAGE}")
     _require_held(verdicts)
+
+
+def _note(out: Path, why: str) -> None:
+    """Keep that a run broke off, if it had begun."""
+    history = out / file.NAME
+    if history.exists() and (begun := file.read(history)).runs:
+        ledger.write(out / ledger.NAME, ledger.entry(begun, (), why.splitlines()[0]))
 
 
 def _scenario(options: argparse.Namespace) -> Scenario:

@@ -126,6 +126,10 @@ def test_tables_of_many_runs_are_made_of_what_is_kept_of_each(
     assert "| kill | 4 | 0.00 / 0.00 | 2.75 / 4.50 |  |  | never / never |" in writing.gap_table(
         kept
     )
+    assert not kept[0].held
+    broken = ledger.entry(history, (), "no effect within 60 s")
+    assert "broke off: no effect within 60 s |" in writing.run_table([broken])
+    assert not broken.held
     (tmp_path / "wrong").write_text("{}\n")
     with pytest.raises(ConfigError, match="wrong, line 1"):
         ledger.read([tmp_path / "wrong"])
