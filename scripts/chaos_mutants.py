@@ -138,6 +138,14 @@ MUTANTS = (
         "elif batch.number:",
     ),
     Mutant(
+        "time is the wall clock's",
+        "durability",
+        ("clocks jump apart",),
+        "common/wgmap/clock.py",
+        "time.clock_gettime(time.CLOCK_BOOTTIME)",
+        "time.clock_gettime(time.CLOCK_REALTIME)",
+    ),
+    Mutant(
         "an agent that starts adopts no tunnel",
         "data flows",
         ("kill an agent",),
