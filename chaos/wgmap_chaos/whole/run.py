@@ -1,6 +1,7 @@
 """One run: a lab comes up, is loaded, broken, healed and judged."""
 
 import asyncio
+import os
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -141,6 +142,8 @@ class _Chaos:
             lights=scenario.load.lights,
             probes=scenario.load.probes > 0,
             minutes=scenario.run.minutes,
+            load=os.getloadavg()[0],
+            idle=os.sched_getscheduler(0) == os.SCHED_IDLE,
             begun=now(),
             staleness_s=STALENESS_S,
             **scenario.bounds.model_dump(),

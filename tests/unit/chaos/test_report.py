@@ -121,12 +121,15 @@ def test_tables_of_many_runs_are_made_of_what_is_kept_of_each(
     writing.write(history, judges.judge(history), tmp_path)
     kept = ledger.read([tmp_path / ledger.NAME] * 2)
     table = writing.run_table(kept)
-    assert table.count("| abc | 7 | 3 | 2 | 1 | 2 | 14 |") == 2
+    assert table.count("| abc | 7 | 3 | 2 | 1 | 0 | 2 | 14 |") == 2
     assert "staleness: not tested" in table
     assert "| kill | 4 | 0.00 / 0.00 | 2.75 / 4.50 |  |  | never / never |" in writing.gap_table(
         kept
     )
     assert not kept[0].held
+    starved = kept[0].model_copy(update={"run": RUN.model_copy(update={"idle": True, "load": 9})})
+    assert "| 1 | 9, starved | 2 |" in writing.run_table([starved])
+    assert "| kill | 2 |" in writing.gap_table([kept[0], starved])
     broken = ledger.entry(history, (), "no effect within 60 s")
     assert "broke off: no effect within 60 s |" in writing.run_table([broken])
     assert not broken.held
