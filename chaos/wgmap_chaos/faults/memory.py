@@ -14,7 +14,7 @@ from wgmap_chaos.lab.errors import LabError
 
 ROOT = Path("/sys/fs/cgroup/memory")  # cgroup v1
 NO_LIMIT = "-1"
-LEFT_BYTES = 1 << 20  # what a process has already stays counted in its old group
+LEFT_BYTES = 1 << 17  # what a process has already stays counted in its old group
 ROLES = ("replica", "responder")
 
 
