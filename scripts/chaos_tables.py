@@ -33,6 +33,8 @@ def totals(entries: list[Entry]) -> str:
 
 def bugs() -> str:
     """Return the last run of each planted bug."""
+    if not MUTANTS.exists():
+        return "None was run on the present code.\n"
     results = [json.loads(line) for line in MUTANTS.read_text().splitlines()]
     last = {one["mutant"]: one for one in results}
     rows = ["| bug | commit | seed | run (s) | judge | what it said |", "|---|---|---|---|---|---|"]

@@ -44,7 +44,6 @@ class Run(_Record):
     probes: bool = False  # whether there were clients for the gaps alone: their names begin with p
     minutes: float
     load: float = 0.0  # processes that wanted a processor when it began
-    idle: bool = False  # whether it had a processor only when nobody else wanted one (SCHED_IDLE)
     begun: float
     staleness_s: float
     converge_s: float  # promised from the last heal on

@@ -65,8 +65,9 @@ class Probes:
         """Start it; return it and whom to enrol. Raises LabError."""
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", __name__, stdin=pipe, stdout=pipe
-        )
+            *(sys.executable, "-m", __name__), stdin=pipe, stdout=pipe,
+            start_new_session=True,  # what is raised is the whole session, if the kernel so groups
+        )  # fmt: skip
         probes = cls(process, Path(plan.out))
         probes._say([plan.netns, plan.out, plan.rate, plan.seed])
         assert process.stdout is not None, "a pipe"

@@ -33,9 +33,8 @@ def write(history: History, verdicts: Sequence[Verdict], out: Path) -> None:
 
 
 def gap_table(entries: Iterable[Entry]) -> str:
-    """Return the failover gaps over many runs, as Markdown; without those that were starved."""
-    kept = (entry for entry in entries if not entry.run.idle)
-    return _as_markdown(_gaps(gap for entry in kept for gap in entry.gaps))
+    """Return the failover gaps over many runs, as Markdown."""
+    return _as_markdown(_gaps(gap for entry in entries for gap in entry.gaps))
 
 
 def run_table(entries: Iterable[Entry]) -> str:
@@ -52,8 +51,7 @@ def _run_row(entry: Entry) -> Sequence[str]:
     failed = [f"{one.judge}: {one.word}" for one in entry.verdicts if one.word != "held"]
     failed += [f"broke off: {entry.broke_off}"] if entry.broke_off else []
     sizes = (f"{run.seed}", f"{run.servers}", f"{run.agents}", f"{run.minutes:g}")
-    load = f"{run.load:.0f}{', starved' if run.idle else ''}"
-    counts = (load, f"{entry.faults}", f"{entry.calls}")
+    counts = (f"{run.load:.0f}", f"{entry.faults}", f"{entry.calls}")
     return (run.commit, *sizes, *counts, ", ".join(failed) or "held")
 
 

@@ -143,7 +143,6 @@ class _Chaos:
             probes=scenario.load.probes > 0,
             minutes=scenario.run.minutes,
             load=os.getloadavg()[0],
-            idle=os.sched_getscheduler(0) == os.SCHED_IDLE,
             begun=now(),
             staleness_s=STALENESS_S,
             **scenario.bounds.model_dump(),

@@ -139,7 +139,12 @@ class Replica:
         ]
 
     def _spawn(self, part: Coroutine[Any, Any, None]) -> object:
-        return self._group.create_task(part)
+        """Run a part beside the others; while they end it is dropped, as by a dead server."""
+        try:
+            return self._group.create_task(part)
+        except RuntimeError:  # the group ends; it has no other way to say so
+            part.close()
+            return None
 
     def _granted(self, until: float) -> None:
         self._caught_up.set()

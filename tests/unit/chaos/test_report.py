@@ -127,9 +127,6 @@ def test_tables_of_many_runs_are_made_of_what_is_kept_of_each(
         kept
     )
     assert not kept[0].held
-    starved = kept[0].model_copy(update={"run": RUN.model_copy(update={"idle": True, "load": 9})})
-    assert "| 1 | 9, starved | 2 |" in writing.run_table([starved])
-    assert "| kill | 2 |" in writing.gap_table([kept[0], starved])
     broken = ledger.entry(history, (), "no effect within 60 s")
     assert "broke off: no effect within 60 s |" in writing.run_table([broken])
     assert not broken.held

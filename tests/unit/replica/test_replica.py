@@ -90,6 +90,27 @@ async def test_it_founds_the_cluster_from_its_configuration(whole: Whole) -> Non
         assert row.mesh_key == key(201)
 
 
+async def test_what_comes_while_it_ends_is_dropped(whole: Whole) -> None:
+    """Else the register that a responder forwards just then ends it with a traceback."""
+    begun: list[int] = []
+
+    async def part() -> None:
+        begun.append(1)
+
+    async def ends() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            whole.replica.core.spawn(part())
+
+    async with whole.running():
+        await eventually(lambda: whole.machine.state.founded)
+        whole.replica.core.spawn(part())
+        whole.replica.core.spawn(ends())
+        await eventually(lambda: begun == [1])
+    assert begun == [1]
+
+
 async def test_a_cluster_that_exists_is_left_alone(whole: Whole) -> None:
     whole.before(bootstrap())
     async with whole.running():
