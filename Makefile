@@ -30,14 +30,13 @@ docs: setup
 
 # Known weaknesses of what hosts are installed from; fails where the advisories cannot be reached.
 audit: setup
-	python3 -m venv build/audit
-	build/audit/bin/python -m pip install --quiet pip-audit
-	build/audit/bin/pip-audit --strict --disable-pip --requirement deploy/requirements.lock
+	.venv/bin/python scripts/audit.py
 
 demo: setup
 	@scripts/as-root .venv/bin/python -m wgmap_chaos.demo
 
 test: check docs .venv-rollout/.stamp
+	@.venv/bin/python scripts/audit.py --if-reached
 	@scripts/browser.sh
 	$(PYTEST) --durations=15
 
@@ -72,7 +71,8 @@ test-promises: setup
 	WGMAP_LONG=1 $(PYTEST) --log-cli-level=INFO --durations=0 tests/netns/promises \
 		tests/netns/interfaces/test_reboot.py tests/netns/interfaces/test_clock_back.py \
 		tests/cluster/test_keeping_alive.py \
-		tests/netns/test_silence.py tests/netns/test_agent_face.py
+		tests/netns/test_silence.py tests/netns/test_agent_face.py \
+		tests/netns/test_documents.py
 
 # Servers of the log in namespaces, faults, load, and a judge: MINUTES, SEED, SERVERS.
 chaos-log: setup

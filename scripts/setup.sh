@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-packages=(wireguard-go wireguard-tools iproute2 iputils-ping nftables strace procps ethtool
+packages=(wireguard-go wireguard-tools iproute2 iputils-ping nftables strace procps ethtool jq
           python3-venv python3-dev gcc libc6-dev)
 missing=()
 for package in "${packages[@]}"; do

@@ -67,8 +67,17 @@ def test_every_alert_has_a_test_and_a_page(written: ControlHost) -> None:
         re.findall(r"^## (\w+)$", (REPOSITORY / "docs/alerts.md").read_text(), re.MULTILINE)
     )
     assert pages == alerts
+    for name, page in _pages().items():
+        parts = re.findall(r"^\*\*(\w+)\.\*\* \S", page, re.MULTILINE)
+        assert parts == ["Meaning", "Check", "Cure"], name
     anchors = set(re.findall(r"docs/alerts\.md#(\w+)", _alerts(written)))
     assert anchors == {name.lower() for name in alerts}
+
+
+def _pages() -> dict[str, str]:
+    """Return the page of each alert."""
+    _, *pages = (REPOSITORY / "docs/alerts.md").read_text().split("\n## ")
+    return {name: page for name, _, page in (one.partition("\n") for one in pages)}
 
 
 def test_only_metrics_that_exist_are_used(written: ControlHost) -> None:

@@ -42,7 +42,7 @@ async def test_each_server_knows_its_own_and_together_they_know_all() -> None:
     assert pairs == [("a1", "a2"), ("a3", "a1")]
     both = view["contacts"][0]["told"]
     assert [(one["server"], one["state"]) for one in both] == [("ms2", "waiting"), ("ms1", "heard")]
-    assert [round(one["ago_s"]) for one in both] == [2, 5]
+    assert [one["ago_s"] >= least for one, least in zip(both, (2, 5), strict=True)] == [True, True]
     assert len((await contacts.show(Wanted(most=1)))["contacts"]) == 1
     between = await contacts.show(Wanted("a3", "a1", 10))
     assert [one["agent"] for one in between["contacts"]] == ["a3"]
