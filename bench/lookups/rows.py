@@ -8,9 +8,8 @@ from pathlib import Path
 from wgmap.addresses import prefix_to_bytes
 from wgmap.lisp.codec import encode
 from wgmap.lisp.messages import Eid, MapRequest, RequestRecord
-from wgmap.lisp.records import encode_record
 from wgmap_cluster.fsm.rows import Change, LocatorRow, MappingRow, Meta, PeerRow, Table
-from wgmap_cluster.responder.answers import mapping_record
+from wgmap_cluster.responder.written import record_bytes
 
 ASKING = 16  # peers that ask; they registered nothing, so nobody is told of them
 FIRST_ASKING = "127.240.0.1"
@@ -55,7 +54,7 @@ def write_records(path: Path, mappings: int, *, keys: bool) -> None:
     """
     number = 0x5A5A5A  # no other bytes of the record are like those that are made of it
     prefix = prefix_to_bytes(ipaddress.ip_network((_EIDS + number, 32)))
-    record = bytearray(encode_record(mapping_record(0, prefix, _mapping(number, keys=keys))))
+    record = bytearray(record_bytes(0, prefix, _mapping(number, keys=keys)))
     eid, rloc = (record.index(struct.pack("!I", base + number)) for base in (_EIDS, _RLOCS))
     key = record.index(_key(number)) if keys else None
     with path.open("wb") as file:

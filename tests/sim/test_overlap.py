@@ -34,6 +34,7 @@ from wgmap_agent.engine.types import Action, SavedState, Send, ServerInfo
 from wgmap_cluster.feed import Barrier
 from wgmap_cluster.fsm.versions import next_version
 from wgmap_cluster.responder.actions import Action as ServiceAction
+from wgmap_cluster.responder.mappings import Place
 
 SPACE = ipaddress.IPv4Network("10.66.0.0/28")
 OWN = ipaddress.ip_network("10.66.200.1/32")
@@ -112,14 +113,14 @@ class Pair:
     # ------------------------------------------------------------------------ what must hold
 
     def owner_of_place(self, prefix: IPNetwork) -> str | None:
-        space = self.network.service._follower.tables.space(0)
-        row = space.rows.get(prefix_to_bytes(prefix)) if space else None
-        return None if row is None else row.peer
+        place = Place(0, prefix_to_bytes(prefix))
+        mapping = self.network.service._follower.tables.mapping(place)
+        return None if mapping is None else mapping.peer.name
 
     def served(self, host: ipaddress.IPv4Address) -> bytes | None:
         """Return the key of the peer that has an address, by the tables."""
         match = self.network.service._follower.tables.match(0, host.packed)
-        return None if match is None else key(match[1].peer)
+        return None if match is None else key(match.peer.name)
 
     def held(self, host: ipaddress.IPv4Address) -> bytes | None:
         """Return the key to which the agent sends."""

@@ -4,6 +4,7 @@ import random
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from wgmap.addresses import IPAddress, host_prefix, prefix_from_bytes
 from wgmap.lisp.codec import encode
@@ -15,11 +16,11 @@ from wgmap_cluster.responder.answers import Answers, Encoded, join, revocation, 
 from wgmap_cluster.responder.contacts import Contacts
 from wgmap_cluster.responder.follower import SERVER_SET, Effects, Follower
 from wgmap_cluster.responder.limits import Limit
+from wgmap_cluster.responder.mappings import Peer, Place
 from wgmap_cluster.responder.misses import Misses
 from wgmap_cluster.responder.news import News
 from wgmap_cluster.responder.pushes import Pushes
 from wgmap_cluster.responder.subscriptions import Subscriptions
-from wgmap_cluster.responder.table import Place, address_text
 from wgmap_cluster.responder.withdrawals import Withdrawals
 
 INTRODUCTION_ATTEMPTS = 8  # about 6 s: the requester asks again by then
@@ -83,25 +84,24 @@ class Announcer:
 
     # --------------------------------------------------------------------------- questions
 
-    def introduce(self, requester: str, owner: str, ttl_min: int, now: float) -> list[Action]:
+    def introduce(self, requester: Peer, owner: Peer, ttl_min: int, now: float) -> list[Action]:
         """Note that a peer was told of another one, and tell the other one of it."""
-        if requester == owner:
+        if requester is owner:
             return []
-        self._subscriptions.add(owner, requester, now, now + 60 * ttl_min)
-        self._pushes.heard((owner, requester))
-        tables = self._follower.tables
-        if not tables.places_of(requester) or not tables.takes_keys(owner):
+        self._subscriptions.add(owner.name, requester.name, now, now + 60 * ttl_min)
+        self._pushes.heard(owner.name, requester.name)
+        if requester.first is None or not owner.kind.takes_keys:
             return []
-        if not self._from_each.allows(requester, now):
+        if not self._from_each.allows(requester.name, now):
             self._counters["push.limited_requester"] += 1
             return []
-        if not self._to_each.allows(owner, now):
+        if not self._to_each.allows(owner.name, now):
             self._counters["push.limited_destination"] += 1
             return []
         if len(self._pushes) >= MAX_OUT * 3 // 4:
             self._counters["push.table_full"] += 1
             return []
-        return self._push(requester, owner, now, INTRODUCTION_ATTEMPTS)
+        return self._push(requester.name, owner, now, INTRODUCTION_ATTEMPTS)
 
     def missed(self, agent: str, instance: int, address: bytes, now: float) -> None:
         """Note that an agent was told that nothing is known of an address."""
@@ -111,19 +111,19 @@ class Announcer:
         """Note that an agent was told of the server set."""
         self._subscriptions.add(SERVER_SET, agent, now, now + 60 * SERVERS_TTL_MIN)
 
-    def compare(self, agent: str, mark: bytes, now: float) -> list[Action]:
+    def compare(self, agent: Peer, mark: bytes, now: float) -> list[Action]:
         """Tell an agent what it missed, by the mark in what it sent (b"": there was none).
 
         Nothing without a lease, and nothing while it is being told: it asks again.
         """
         if not mark or self._news.is_none(mark) or not self._follower.is_fresh(now):
             return []
-        row = self._follower.tables.peers[agent]
-        if self._pushes.is_out((NEWS, agent)) or not self._follower.tables.takes_keys(agent):
+        pair = NEWS, agent.name
+        if self._pushes.is_out(pair) or not agent.kind.takes_keys:
             return []
-        records, news = self._news.since(Mark.decode(mark), row.instance)
-        address = address_text(row.control_address)
-        datagram = self._pushes.start((NEWS, agent), address, records, now, NEWS_ATTEMPTS, news)
+        records, news = self._news.since(Mark.decode(mark), agent.kind.instance)
+        address = agent.address_text
+        datagram = self._pushes.start(pair, address, records, now, NEWS_ATTEMPTS, news)
         self._counters["push.table_full" if datagram is None else "push.news"] += 1
         return [] if datagram is None else [Send((address, LISP_PORT), datagram)]
 
@@ -145,11 +145,11 @@ class Announcer:
         for place, peer in effects.appeared:
             self._withdrawals.over(place)
             self._tell_few(peer, self._misses.take(place, now))
-        for place, row in effects.withdrawn:
+        for place, owner, record in effects.withdrawn:
             # Those who held it of one peer must hear that, also where another one has it by now.
             there = self._follower.tables.mapping(place)
-            if there is None or there.peer != row.peer:
-                self._withdrawals.add(row.peer, place, withdrawn(place, row), now)
+            if there is None or there.peer.name != owner:
+                self._withdrawals.add(owner, place, withdrawn(record), now)
         for agent in effects.gone:
             self._pushes.forget_agent(agent)
         told = {row.peer for row in effects.revoked.values()}
@@ -197,10 +197,10 @@ class Announcer:
         """Yield the agents of an instance, those that hold the subject first."""
         first = dict.fromkeys(self._subscriptions.of(subject, now))
         yield from first
-        for name in self._follower.tables.registered_peers():
-            row = self._follower.tables.peers.get(name)
-            if row is not None and row.instance == instance and name not in first:
-                yield name
+        for peer in self._follower.tables.registered_peers():
+            kind = peer.kind
+            if kind.enrolled and kind.instance == instance and peer.name not in first:
+                yield peer.name
 
     # -------------------------------------------------------------------------------- time
 
@@ -241,32 +241,33 @@ class Announcer:
             if agent is None:
                 self._broadcasts.popleft()
             elif agent != broadcast.subject:
-                actions += self._push(
-                    broadcast.subject, agent, now, broadcast.attempts, broadcast.mark
-                )
+                peer = self._follower.tables.peer(agent)
+                if peer is not None:
+                    actions += self._push(
+                        broadcast.subject, peer, now, broadcast.attempts, broadcast.mark
+                    )
                 budget -= 1
         return actions
 
     # ----------------------------------------------------------------------------- pushing
 
     def _push(
-        self, subject: str, agent: str, now: float, attempts: int, mark: Mark | None = None
+        self, subject: str, agent: Peer, now: float, attempts: int, mark: Mark | None = None
     ) -> list[Action]:
-        tables = self._follower.tables
-        row = tables.peers.get(agent)
-        if row is None or row.revoked:
+        if not agent.kind.enrolled or agent.kind.revoked:
             return []
-        address = address_text(row.control_address)
-        if not tables.takes_keys(agent):
+        address = agent.address_text
+        if not agent.kind.takes_keys:
             return self._solicit(subject, agent, address)
-        records = self._records_of(subject, row.instance, now)
+        records = self._records_of(subject, agent.kind.instance, now)
         if not records.count and mark is None:
             return []
-        datagram = self._pushes.start((subject, agent), address, records, now, attempts, mark)
+        pair = subject, agent.name
+        datagram = self._pushes.start(pair, address, records, now, attempts, mark)
         if datagram is None:
             self._counters["push.table_full"] += 1
             return []
-        self._subscribe(subject, agent, now)
+        self._subscribe(subject, agent.name, now)
         self._counters["push.started"] += 1
         return [Send((address, LISP_PORT), datagram)]
 
@@ -274,22 +275,27 @@ class Announcer:
         fresh = self._follower.is_fresh(now)
         if subject == SERVER_SET:
             return join(self._answers.servers(instance), authoritative=fresh)
-        gone = join(self._withdrawals.of(subject, now), authoritative=fresh)
-        there = self._answers.of_peer(subject).encoded(fresh=fresh)
+        holder = self._follower.tables.holder(subject)
+        there = self._answers.of_peer(holder).encoded(fresh=fresh) if holder else join([])
+        withdrawals = self._withdrawals.of(subject, now)
+        if not withdrawals:
+            return there
+        gone = join(withdrawals, authoritative=fresh)
         return Encoded(gone.count + there.count, gone.data + there.data)
 
     def _subscribe(self, subject: str, agent: str, now: float) -> None:
         mappings = self._follower.tables.mappings_of(subject)
-        ttl_min = max((row.ttl_min for _, row in mappings), default=0)
+        ttl_min = max((mapping.ttl_min for mapping in mappings), default=0)
         if ttl_min:
             self._subscriptions.add(subject, agent, now, now + 60 * ttl_min)
 
-    def _solicit(self, subject: str, agent: str, address: str) -> list[Action]:
+    def _solicit(self, subject: str, agent: Peer, address: str) -> list[Action]:
         """Ask a plain LISP client to ask again: it knows no other kind of push."""
-        own = next(iter(self._follower.tables.places_of(agent)), None)
-        if own is None:
+        if agent.first is None:
             return []
-        places = self._follower.tables.places_of(subject)[:MAX_SOLICITS]
+        own = agent.first.place
+        moved = islice(self._follower.tables.mappings_of(subject), MAX_SOLICITS)
+        places = [mapping.place for mapping in moved]
         self._counters["push.solicited"] += len(places)
         return [Send((address, LISP_PORT), self._solicitation(place, own)) for place in places]
 

@@ -1,4 +1,4 @@
-"""Records as they are answered and pushed; those of the peers asked for last are kept as bytes."""
+"""Records as they are answered and pushed, of peers, of servers, and where there is nothing."""
 
 import ipaddress
 from collections import OrderedDict
@@ -8,23 +8,25 @@ from typing import NamedTuple
 
 from wgmap.addresses import host_prefix, prefix_from_bytes
 from wgmap.lisp.messages import Action, Eid, Locator, LocatorForm, Record
-from wgmap.lisp.records import encode_record
-from wgmap_cluster.fsm.rows import LocatorRow, MappingRow, RevocationRow, ServerRow
+from wgmap.lisp.reader import Reader
+from wgmap.lisp.records import encode_record, read_record
+from wgmap_cluster.fsm.rows import RevocationRow, ServerRow
 from wgmap_cluster.responder.follower import Follower
+from wgmap_cluster.responder.mappings import Mapping, Peer
 from wgmap_cluster.responder.space import apart, cut, holds
-from wgmap_cluster.responder.table import Place, Tables
-from wgmap_cluster.responder.written import record_bytes, without_authority
+from wgmap_cluster.responder.table import Tables
+from wgmap_cluster.responder.written import narrowed, without_authority
 
 MAX_RECORDS = 128  # of one peer in one answer
 MAX_REVOKED = 8  # records of one revocation: the key in any of them takes the whole peer away
-MAX_KEPT = 1 << 12  # peers whose records are kept as bytes: more are dearer than writing them
+MAX_KEPT = 1 << 12  # peers with wide prefixes whose pieces are remembered
 PLAIN_TTL_MIN = 60  # plain LISP clients mis-time more than 68 minutes
 UNKNOWN_TTL_MIN = 1
 OUTSIDE_TTL_MIN = 15
 SERVERS_TTL_MIN = 60
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Encoded:
     """Records as bytes, ready to be joined behind a header."""
 
@@ -37,7 +39,7 @@ class PeerRecords(NamedTuple):
 
     each: tuple[bytes, ...]
     joined: Encoded
-    left_out: frozenset[Place]  # mappings with too many holes: only the part asked for is sent
+    left_out: frozenset[Mapping]  # with too many holes: only the part asked for is sent
 
     def encoded(self, *, fresh: bool) -> Encoded:
         """Return them as an answer with authority or without; the latter is rare, and made anew."""
@@ -46,11 +48,11 @@ class PeerRecords(NamedTuple):
         return Encoded(self.joined.count, without_authority(self.each))
 
 
-_NONE_LEFT_OUT: frozenset[Place] = frozenset()
+_NONE_LEFT_OUT: frozenset[Mapping] = frozenset()
 
 
 class Answers:
-    """Builds records from the tables and remembers those of peers."""
+    """Puts answers together from the tables, and remembers what is left of wide prefixes."""
 
     def __init__(self, follower: Follower) -> None:
         self._follower = follower
@@ -68,34 +70,47 @@ class Answers:
         """Build the records of a peer anew when they are wanted next."""
         self._peers.pop(peer, None)
 
-    def of_peer(self, peer: str) -> PeerRecords:
+    def of_peer(self, peer: Peer) -> PeerRecords:
         """Return all records of a peer."""
-        known = self._peers.get(peer)
+        known = self._peers.get(peer.name)
+        if known is None:
+            known = self._of_hosts(peer)
         if known is None:
             if len(self._peers) >= MAX_KEPT:
                 self._peers.popitem(last=False)
-            known = self._peers[peer] = self._build(peer)
+            known = self._peers[peer.name] = self._cut_out(peer)
         return known
 
-    def _build(self, peer: str) -> PeerRecords:
+    def _of_hosts(self, peer: Peer) -> PeerRecords | None:
+        """Return the records of a peer whose mappings are hosts, as most are; else None.
+
+        Nothing lies inside a host, so they are sent as they are kept.
+        """
+        mappings = list(peer.mappings())
+        if len(mappings) > MAX_RECORDS or not all(mapping.is_host for mapping in mappings):
+            return None
+        return _together([mapping.record for mapping in mappings], _NONE_LEFT_OUT)
+
+    def _cut_out(self, peer: Peer) -> PeerRecords:
         records: list[bytes] = []
-        left_out: set[Place] = set()
-        for place, row in self._tables.mappings_of(peer):
+        left_out: set[Mapping] = set()
+        for mapping in peer.mappings():
+            place = mapping.place
             space = self._tables.space(place.instance)
             pieces = space.pieces(place.prefix) if space else None
             if pieces is None or len(records) + len(pieces) > MAX_RECORDS:
-                left_out.add(place)
+                left_out.add(mapping)
                 continue
-            records += [record_bytes(place.instance, piece, row) for piece in pieces]
-        joined = Encoded(len(records), b"".join(records))
-        return PeerRecords(tuple(records), joined, frozenset(left_out) or _NONE_LEFT_OUT)
+            records += [narrowed(mapping.record, piece) for piece in pieces]
+        return _together(records, frozenset(left_out))
 
-    def part(self, place: Place, address: bytes) -> Record:
+    def part(self, mapping: Mapping, address: bytes) -> Record:
         """Return the largest part of a mapping around an address without foreign mappings."""
+        place = mapping.place
         space = self._tables.space(place.instance)
-        assert space is not None, "a place comes from the tables"
+        assert space is not None, "a mapping stands in one"
         piece = space.narrowed(address, place.prefix)
-        return mapping_record(place.instance, piece, space.rows[place.prefix])
+        return read_record(Reader(narrowed(mapping.record, piece)))
 
     def negative(self, instance: int, address: bytes) -> Record:
         """Return the negative record of an address without a mapping, as wide as it is true."""
@@ -131,18 +146,6 @@ class Answers:
         return [_server_record(instance, row) for row in rows]
 
 
-def mapping_record(instance: int, prefix: bytes, row: MappingRow) -> Record:
-    """Return (part of) a mapping as a record."""
-    form = LocatorForm.WGMAP if row.key else LocatorForm.PLAIN
-    return Record(
-        Eid(prefix_from_bytes(prefix), instance),
-        tuple(_locator(locator, row.key, form) for locator in row.locators),
-        ttl_min=row.ttl_min,
-        authoritative=True,
-        version=row.version,
-    )
-
-
 def plain(record: Record) -> Record:
     """Return what a plain LISP client can bear of a record."""
     return Record(
@@ -158,14 +161,18 @@ def plain(record: Record) -> Record:
     )
 
 
-def withdrawn(place: Place, row: MappingRow) -> Record:
-    """Return the withdrawal of a mapping: TTL 0. Its key is not revoked: it may come back.
+def _together(records: list[bytes], left_out: frozenset[Mapping]) -> PeerRecords:
+    return PeerRecords(tuple(records), Encoded(len(records), b"".join(records)), left_out)
 
-    With the key that it was of, for who holds parts of it only: they go by that.
+
+def withdrawn(record: bytes) -> Record:
+    """Return the withdrawal of what was a mapping's record: TTL 0.
+
+    Its key is not revoked: it may come back. With the key that it was of, for who holds parts of it
+    only: they go by that.
     """
-    eid = Eid(prefix_from_bytes(place.prefix), place.instance)
-    at = tuple(_locator(each, row.key, LocatorForm.WGMAP) for each in row.locators[:1] if row.key)
-    return Record(eid, at, 0, authoritative=True, version=row.version)
+    was = read_record(Reader(record))
+    return replace(was, locators=tuple(at for at in was.locators[:1] if at.key), ttl_min=0)
 
 
 def revocation(row: RevocationRow) -> list[Record]:
@@ -187,19 +194,6 @@ def _revoked_prefix(row: RevocationRow, prefix: bytes) -> Record:
 
 def _revoked(address: ipaddress.IPv4Address | ipaddress.IPv6Address, key: bytes) -> Locator:
     return Locator(address, key=key, key_revoked=True, priority=255, weight=0)
-
-
-def _locator(row: LocatorRow, key: bytes, form: LocatorForm) -> Locator:
-    inside = ipaddress.ip_address(row.private_address) if row.private_address else None
-    return Locator(
-        ipaddress.ip_address(row.address),
-        row.port,
-        key=key or None,
-        priority=row.priority,
-        weight=row.weight,
-        private_address=inside if key else None,
-        form=form,
-    )
 
 
 def _server_record(instance: int, row: ServerRow) -> Record:

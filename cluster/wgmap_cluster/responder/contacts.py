@@ -5,7 +5,7 @@ from itertools import islice
 
 from wgmap_cluster.feed import Contact, Known, WhoKnows
 from wgmap_cluster.responder.pushes import Pushes
-from wgmap_cluster.responder.subscriptions import Subscriptions, Told
+from wgmap_cluster.responder.subscriptions import Subscription, Subscriptions
 
 MOST = 500  # in one answer; far below what a packet of the feed holds
 
@@ -41,7 +41,7 @@ class Contacts:
             yield pair[::-1]
         yield from (pair for pair in self._subscriptions.recent() if pair[1] == peer)
 
-    def _contact(self, told: Told) -> Contact:
+    def _contact(self, told: Subscription) -> Contact:
         return Contact(told.agent, told.subject, told.at, self._state((told.subject, told.agent)))
 
     def _state(self, pair: tuple[str, str]) -> str:

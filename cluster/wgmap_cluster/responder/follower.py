@@ -1,14 +1,25 @@
 """Follows the replica's stream: keeps the tables, and says what a batch of changes means."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from wgmap_cluster.feed import BarrierDone, Changes, FeedError, Lease, Rows, TableBegin, TableEnd
 from wgmap_cluster.fsm.rows import Change, MappingRow, PeerRow, RevocationRow, Row, Table
-from wgmap_cluster.responder.table import Place, Tables
+from wgmap_cluster.responder.mappings import Place
+from wgmap_cluster.responder.table import Tables
+from wgmap_cluster.responder.written import record_bytes
 
 SERVER_SET = ""  # the subject that is no peer: the map servers themselves
 MAX_DEFERRED = 100_000  # messages that come while a copy does
 Deferred = Changes | Lease | BarrierDone
+
+
+class Withdrawn(NamedTuple):
+    """A mapping that was, of one peer."""
+
+    place: Place
+    peer: str
+    record: bytes
 
 
 @dataclass(slots=True)
@@ -17,7 +28,7 @@ class Effects:
 
     touched: dict[str, None] = field(default_factory=dict)  # subjects that changed
     around: dict[str, None] = field(default_factory=dict)  # peers whose room changed
-    withdrawn: list[tuple[Place, MappingRow]] = field(default_factory=list)
+    withdrawn: list[Withdrawn] = field(default_factory=list)
     appeared: list[tuple[Place, str]] = field(default_factory=list)  # new mapping, its peer
     inside: list[tuple[str, str]] = field(default_factory=list)  # (peer around, new peer)
     revoked: dict[int, RevocationRow] = field(default_factory=dict)  # by number
@@ -45,32 +56,32 @@ def _is_gone(row: Row | None) -> bool:
 
 def _mapping(tables: Tables, place: Place, row: MappingRow | None, effects: Effects) -> None:
     old = tables.mapping(place)
-    if old == row:
+    record = None if row is None else record_bytes(place.instance, place.prefix, row)
+    owner = None if old is None else old.peer.name
+    present = None if row is None else row.peer
+    if old is not None and old.record == record:
+        if owner is not None and present is not None and owner != present:
+            effects.renamed[owner] = present
         return
-    if old is not None and row is not None and row._replace(peer=old.peer) == old:
-        effects.renamed[old.peer] = row.peer
-        return
-    if old is not None:
-        effects.touched[old.peer] = None
-        if row is None or row.peer != old.peer:
-            effects.withdrawn.append((place, old))
-    if row is not None:
-        effects.touched[row.peer] = None
-    if old is None or row is None or old.peer != row.peer:
-        _surroundings(tables, place, row, effects)
+    if old is not None and owner is not None:
+        effects.touched[owner] = None
+        if owner != present:
+            effects.withdrawn.append(Withdrawn(place, owner, old.record))
+    if present is not None:
+        effects.touched[present] = None
+    if owner != present:
+        _surroundings(tables, place, present, effects)
 
 
-def _surroundings(tables: Tables, place: Place, row: MappingRow | None, effects: Effects) -> None:
+def _surroundings(tables: Tables, place: Place, peer: str | None, effects: Effects) -> None:
     space = tables.space(place.instance)
-    if space is not None:
-        for owner in space.owners_around(place.prefix):
-            effects.around[owner] = None
-    if row is None:
+    around = [wide.peer.name for wide in space.around(place.prefix)] if space is not None else []
+    effects.around |= dict.fromkeys(around)
+    if peer is None:
         return
-    effects.appeared.append((place, row.peer))
-    wide = space.around(place.prefix) if space else None
-    if space is not None and wide is not None and space.rows[wide].peer != row.peer:
-        effects.inside.append((space.rows[wide].peer, row.peer))
+    effects.appeared.append((place, peer))
+    if around and around[0] != peer:
+        effects.inside.append((around[0], peer))
 
 
 class Follower:
@@ -181,12 +192,12 @@ def compare(former: Tables, present: Tables, subjects: list[str]) -> Effects:
             if former.servers != present.servers:
                 effects.touched[subject] = None
             continue
-        before = dict(former.mappings_of(subject))
-        after = dict(present.mappings_of(subject))
+        before = {one.place: one.record for one in former.mappings_of(subject)}
+        after = {one.place: one.record for one in present.mappings_of(subject)}
         if before != after:
             effects.touched[subject] = None
         gone = before.keys() - after.keys()
-        effects.withdrawn += [(place, before[place]) for place in gone]
+        effects.withdrawn += [Withdrawn(place, subject, before[place]) for place in gone]
     if former.index:  # an empty table knew nobody: what was revoked long ago is no news
         new = sorted(present.revocations.keys() - former.revocations.keys())
         effects.revoked |= {number: present.revocations[number] for number in new}

@@ -6,11 +6,10 @@ from typing import NamedTuple
 from wgmap.lisp.codec import map_reply_header
 from wgmap.lisp.messages import MapRequest, Record
 from wgmap_cluster.feed import Source
-from wgmap_cluster.fsm.rows import MappingRow
 from wgmap_cluster.responder import quick
 from wgmap_cluster.responder.answers import Answers, Encoded, join, plain
 from wgmap_cluster.responder.follower import Follower
-from wgmap_cluster.responder.table import Place
+from wgmap_cluster.responder.mappings import Mapping, Peer
 
 MAX_COUNT = 255  # records of one message
 MAX_REPLY = 32 * 1024  # bytes; a longer answer travels in several datagrams
@@ -20,7 +19,7 @@ MAX_REPLY = 32 * 1024  # bytes; a longer answer travels in several datagrams
 class Asked:
     """A request that may be answered: by whom, and where the answer goes."""
 
-    requester: str
+    requester: Peer
     reply_to: Source
     request: MapRequest
 
@@ -35,7 +34,7 @@ class Found:
     """An answer, and what it was about."""
 
     datagrams: list[bytes] = field(default_factory=list)
-    owners: dict[str, int] = field(default_factory=dict)  # peer -> TTL in minutes
+    owners: dict[Peer, int] = field(default_factory=dict)  # -> TTL in minutes
     missed: list[tuple[int, bytes]] = field(default_factory=list)
     servers: bool = False  # the server set was asked for
 
@@ -44,7 +43,7 @@ class Quick(NamedTuple):
     """The answer to a usual request, and whose mapping it carries."""
 
     datagram: bytes
-    owner: str | None  # None: nobody's
+    owner: Peer | None  # None: nobody's
     ttl_min: int = 0
 
 
@@ -58,7 +57,7 @@ class Lookup:
     def answer(self, asked: Asked, *, fresh: bool) -> Found:
         """Return the Map-Replies to a request, authoritative ones if ``fresh``."""
         found = Found()
-        if self._follower.tables.takes_keys(asked.requester):
+        if asked.requester.kind.takes_keys:
             parts = self._whole(asked.request, found, fresh)
         else:
             parts = self._plain(asked.request, found, fresh)
@@ -66,29 +65,24 @@ class Lookup:
             found.datagrams.append(map_reply_header(asked.request.nonce, count) + data)
         return found
 
-    def usual(self, requester: str, data: bytes) -> quick.Question | None:
-        """Read the usual request; None: it is another, and the codec's to read."""
-        in_zero = self._follower.tables.peers[requester].instance == 0
-        return quick.parse(data) if in_zero else None
-
-    def quickly(self, requester: str, asked: quick.Question, *, fresh: bool) -> Quick | None:
+    def quickly(self, requester: Peer, asked: quick.Question, *, fresh: bool) -> Quick | None:
         """Answer the usual request with few operations; None: the answer is not simple."""
-        tables, address = self._follower.tables, asked.address
-        if self._answers.is_control(address) or not tables.takes_keys(requester):
+        address = asked.address
+        if self._answers.is_control(address) or not requester.kind.takes_keys:
             return None
-        match = tables.match(0, address)
-        if match is None:
+        mapping = self._follower.tables.match(0, address)
+        if mapping is None:
             nobody = self._answers.negative_bytes(0, address, fresh=fresh)
             return Quick(quick.reply(asked.nonce, nobody.count, nobody.data), None)
-        row = match[1]
-        records = self._answers.of_peer(row.peer)
-        if records.left_out:
-            return None
+        owner = mapping.peer
+        if fresh and owner.has_one_host:  # as most are
+            return Quick(quick.reply(asked.nonce, 1, mapping.record), owner, mapping.ttl_min)
+        records = self._answers.of_peer(owner)
         encoded = records.encoded(fresh=fresh)
-        if len(encoded.data) > MAX_REPLY:
+        if records.left_out or len(encoded.data) > MAX_REPLY:
             return None
         datagram = quick.reply(asked.nonce, encoded.count, encoded.data)
-        return Quick(datagram, row.peer, row.ttl_min)
+        return Quick(datagram, owner, mapping.ttl_min)
 
     def _whole(self, request: MapRequest, found: Found, fresh: bool) -> list[list[Encoded]]:
         """Return every record of each peer that is asked for, to be sent together."""
@@ -98,13 +92,13 @@ class Lookup:
             if match is None:
                 parts.append(join(self._unmapped(instance, address, found), authoritative=fresh))
                 continue
-            place, row = match
-            records = self._answers.of_peer(row.peer)
-            if place in records.left_out:
-                parts.append(join([self._answers.part(place, address)], authoritative=fresh))
-            if row.peer not in found.owners:
+            owner = match.peer
+            records = self._answers.of_peer(owner)
+            if match in records.left_out:
+                parts.append(join([self._answers.part(match, address)], authoritative=fresh))
+            if owner not in found.owners:
                 parts.append(records.encoded(fresh=fresh))
-            found.owners[row.peer] = max(row.ttl_min, found.owners.get(row.peer, 0))
+            found.owners[owner] = max(match.ttl_min, found.owners.get(owner, 0))
         return [parts]
 
     def _plain(self, request: MapRequest, found: Found, fresh: bool) -> list[list[Encoded]]:
@@ -115,14 +109,11 @@ class Lookup:
             if match is None:
                 records += self._unmapped(instance, address, found)
             else:
-                place, row = match
-                found.owners[row.peer] = row.ttl_min
-                records.append(self._answers.part(place, address))
+                found.owners[match.peer] = match.ttl_min
+                records.append(self._answers.part(match, address))
         return [[join([plain(record)], authoritative=fresh)] for record in records]
 
-    def _match(
-        self, instance: int, address: bytes, found: Found
-    ) -> tuple[Place, MappingRow] | None:
+    def _match(self, instance: int, address: bytes, found: Found) -> Mapping | None:
         if self._answers.is_control(address):
             found.servers = True
             return None

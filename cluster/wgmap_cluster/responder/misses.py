@@ -3,8 +3,8 @@
 from collections import OrderedDict
 from typing import TypeAlias
 
+from wgmap_cluster.responder.mappings import Place
 from wgmap_cluster.responder.space import holds
-from wgmap_cluster.responder.table import Place
 
 KEPT_S = 60.0  # the TTL of a negative answer
 _Address: TypeAlias = tuple[int, bytes]  # the instance, and the address in it

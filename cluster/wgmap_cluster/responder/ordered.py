@@ -1,36 +1,37 @@
-"""Numbers in order, for the neighbours of an address: a list of short sorted lists.
+"""Values in order, for the neighbours of an address: a list of short sorted lists.
 
 Adding costs a bisection and a shift within one short list, so a million prefixes are no more
 work for one change than a thousand.
 """
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterator
+from typing import Generic, TypeVar
 
 _BLOCK = 512  # a longer list is cut in two
+Value = TypeVar("Value", int, bytes)
 
 
-class Ordered:
-    """A sorted set of whole numbers; adding what is there and removing what is not: no change."""
+class Ordered(Generic[Value]):
+    """A sorted set of values; adding what is there and removing what is not: no change."""
 
     __slots__ = ("_blocks", "_lasts")
 
     def __init__(self) -> None:
-        self._blocks: list[list[int]] = []
-        self._lasts: list[int] = []  # the greatest number of each block
+        self._blocks: list[list[Value]] = []
+        self._lasts: list[Value] = []  # the greatest value of each block
 
     def __len__(self) -> int:
         return sum(map(len, self._blocks))
 
-    def __contains__(self, value: int) -> bool:
+    def __contains__(self, value: Value) -> bool:
         at = bisect_left(self._lasts, value)
         if at == len(self._blocks):
             return False
         block = self._blocks[at]
         return block[bisect_left(block, value)] == value
 
-    def add(self, value: int) -> None:
-        """Put a number in."""
+    def add(self, value: Value) -> None:
+        """Put a value in."""
         if not self._blocks:
             self._blocks.append([value])
             self._lasts.append(value)
@@ -39,16 +40,16 @@ class Ordered:
             insort(self._blocks[at], value)
             self._settle(at)
 
-    def remove(self, value: int) -> None:
-        """Take a number out."""
+    def remove(self, value: Value) -> None:
+        """Take a value out."""
         if value in self:
             at = bisect_left(self._lasts, value)
             block = self._blocks[at]
             del block[bisect_left(block, value)]
             self._settle(at)
 
-    def before(self, value: int) -> int | None:
-        """Return the greatest number below ``value``."""
+    def before(self, value: Value) -> Value | None:
+        """Return the greatest value below ``value``."""
         at = bisect_left(self._lasts, value)
         if at < len(self._blocks):
             block = self._blocks[at]
@@ -57,20 +58,13 @@ class Ordered:
                 return block[within - 1]
         return self._lasts[at - 1] if at else None
 
-    def after(self, value: int) -> int | None:
-        """Return the smallest number above ``value``."""
+    def after(self, value: Value) -> Value | None:
+        """Return the smallest value above ``value``."""
         at = bisect_right(self._lasts, value)
         if at == len(self._blocks):
             return None
         block = self._blocks[at]
         return block[bisect_right(block, value)]
-
-    def between(self, low: int, high: int) -> Iterator[int]:
-        """Yield the numbers above ``low`` up to and including ``high``, in order."""
-        value = self.after(low)
-        while value is not None and value <= high:
-            yield value
-            value = self.after(value)
 
     def _settle(self, at: int) -> None:
         block = self._blocks[at]

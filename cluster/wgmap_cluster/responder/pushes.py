@@ -50,9 +50,10 @@ class Pushes:
         """Say whether the last push of ``pair`` was given up: nobody acknowledged it."""
         return pair in self._unheard
 
-    def heard(self, pair: tuple[str, str]) -> None:
-        """Note that the agent of a pair was told in another way: it asked."""
-        self._unheard.pop(pair, None)
+    def heard(self, subject: str, agent: str) -> None:
+        """Note that an agent was told of a subject in another way: it asked."""
+        if self._unheard:
+            self._unheard.pop((subject, agent), None)
 
     def start(
         self,

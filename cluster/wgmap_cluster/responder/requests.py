@@ -10,11 +10,13 @@ from wgmap.lisp.codec import decode
 from wgmap.lisp.mark import TRACED, Mark
 from wgmap.lisp.messages import Encapsulated, MapRequest, XtrId
 from wgmap_cluster.feed import Barrier, Source
+from wgmap_cluster.responder import quick
 from wgmap_cluster.responder.actions import Action, Send, Tell
 from wgmap_cluster.responder.announcer import Announcer
 from wgmap_cluster.responder.answers import Answers
 from wgmap_cluster.responder.follower import Follower
 from wgmap_cluster.responder.lookup import Asked, Lookup, Quick
+from wgmap_cluster.responder.mappings import Peer
 from wgmap_cluster.responder.quick import Question
 from wgmap_cluster.responder.refreshes import Refreshes
 from wgmap_cluster.responder.traces import Traces
@@ -47,13 +49,14 @@ class Requests:
         self.attached = False  # to a replica
 
     def serve(
-        self, peer: str, data: bytes, source: Source, now: float, until: float | None
+        self, peer: Peer, data: bytes, source: Source, now: float, until: float | None
     ) -> list[Action]:
         """Serve a request; with ``until`` it is a refresh whose barrier came (see Again).
 
         Raises RefusedError and CodecError.
         """
-        asked = self._lookup.usual(peer, data) or self._read(peer, data, source)
+        usual = quick.parse(data) if peer.kind.instance == 0 else None
+        asked = usual or self._read(peer, data, source)
         if until is None:
             self._counters["request.received"] += 1
             if asked.refresh:
@@ -64,12 +67,12 @@ class Requests:
         fresh = until is not None or self._follower.is_fresh(now)
         if isinstance(asked, Asked):
             return self._answer(asked, now, fresh=fresh)
-        quick = self._lookup.quickly(peer, asked, fresh=fresh)
-        if quick is None:
+        answer = self._lookup.quickly(peer, asked, fresh=fresh)
+        if answer is None:
             return self._answer(self._read(peer, data, source), now, fresh=fresh)
-        return self._answer_quickly(asked, quick, (peer, source), now, fresh=fresh)
+        return self._answer_quickly(asked, answer, (peer, source), now, fresh=fresh)
 
-    def _read(self, peer: str, data: bytes, source: Source) -> Asked:
+    def _read(self, peer: Peer, data: bytes, source: Source) -> Asked:
         match decode(data):
             case MapRequest() as request:
                 asked = Asked(peer, source, request)
@@ -83,7 +86,7 @@ class Requests:
 
     def _check(self, asked: Asked) -> None:
         request = asked.request
-        instance = self._follower.tables.peers[asked.requester].instance
+        instance = asked.requester.kind.instance
         refusals = (
             (request.probe, "probe"),
             (request.smr, "smr"),
@@ -99,18 +102,18 @@ class Requests:
     # ----------------------------------------------------------------------------- answering
 
     def _answer_quickly(
-        self, asked: Question, quick: Quick, at: tuple[str, Source], now: float, *, fresh: bool
+        self, asked: Question, answer: Quick, at: tuple[Peer, Source], now: float, *, fresh: bool
     ) -> list[Action]:
         peer, source = at
-        if quick.owner is None:
-            self._announcer.missed(peer, 0, asked.address, now)
+        if answer.owner is None:
+            self._announcer.missed(peer.name, 0, asked.address, now)
             self._counters["answer.negative"] += 1
             pushes = []
         else:  # first: it has the longer way to go
-            pushes = self._announcer.introduce(peer, quick.owner, quick.ttl_min, now)
+            pushes = self._announcer.introduce(peer, answer.owner, answer.ttl_min, now)
         self._counters["answer.fresh" if fresh else "answer.stale"] += 1
         news = self._announcer.compare(peer, asked.mark, now)
-        return [*pushes, Send(source, quick.datagram), *news]
+        return [*pushes, Send(source, answer.datagram), *news]
 
     def _answer(self, asked: Asked, now: float, *, fresh: bool) -> list[Action]:
         found = self._lookup.answer(asked, fresh=fresh)
@@ -118,9 +121,9 @@ class Requests:
         for owner, ttl_min in found.owners.items():
             actions += self._announcer.introduce(asked.requester, owner, ttl_min, now)
         for instance, address in found.missed:
-            self._announcer.missed(asked.requester, instance, address, now)
+            self._announcer.missed(asked.requester.name, instance, address, now)
         if found.servers:
-            self._announcer.asked_for_servers(asked.requester, now)
+            self._announcer.asked_for_servers(asked.requester.name, now)
         self._counters["answer.fresh" if fresh else "answer.stale"] += 1
         self._counters["answer.negative"] += bool(found.missed)
         actions += [Send(asked.reply_to, datagram) for datagram in found.datagrams]
@@ -131,7 +134,7 @@ class Requests:
         return actions + self._announcer.compare(asked.requester, said, now)
 
     def _trace(self, asked: Asked, answer: list[Action], now: float) -> list[Action]:
-        if not self._follower.tables.takes_keys(asked.requester):
+        if not asked.requester.kind.takes_keys:
             return []  # a plain LISP client with an identifier of its own
         self._counters["request.traced"] += 1
         return self._traces.begin(asked, self._follower.tables.index, answer, now)

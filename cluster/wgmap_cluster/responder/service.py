@@ -33,6 +33,7 @@ from wgmap_cluster.responder.answers import Answers
 from wgmap_cluster.responder.follower import Deferred, Effects, Follower, compare
 from wgmap_cluster.responder.heard import Heard
 from wgmap_cluster.responder.limits import Limit
+from wgmap_cluster.responder.mappings import Peer
 from wgmap_cluster.responder.requests import RefusedError, Requests
 from wgmap_cluster.responder.weight import weight
 
@@ -113,7 +114,8 @@ class Service:
         limit, reason = self._request_limit, "limited"
         if _is_register(data):
             limit, reason = self._register_limit, "register_limited"
-        limited = limit and not limit.allows(peer or _ANYBODY, now, weight(data))
+        name = _ANYBODY if peer is None else peer.name
+        limited = limit and not limit.allows(name, now, weight(data))
         return reason if limited else None
 
     def serve(
@@ -138,7 +140,7 @@ class Service:
             return self._register(data, source, peer, now)
         if peer is None:  # it was revoked while its datagram waited
             raise RefusedError("unknown_source")
-        self._heard.add(peer, now)
+        self._heard.add(peer.name, now)
         if kind in _REQUESTS:
             return self._requests.serve(peer, data, source, now, until)
         match decode(data):
@@ -149,7 +151,7 @@ class Service:
             case _:
                 raise RefusedError("unexpected_type")
 
-    def _register(self, data: bytes, source: Source, peer: str | None, now: float) -> list[Action]:
+    def _register(self, data: bytes, source: Source, peer: Peer | None, now: float) -> list[Action]:
         """Hand a Map-Register on: the replica decides who it is from and what it does."""
         if not self._requests.attached:
             raise RefusedError("register_no_replica")
@@ -157,7 +159,7 @@ class Service:
         forward = Tell(Forward(source, data))
         if peer is None:
             return [forward]
-        self._heard.add(peer, now)
+        self._heard.add(peer.name, now)
         marked = data[0] & _REGISTER_I and data[12:16] == _UNAUTHENTICATED
         mark = b""
         if marked and len(data) >= 16 + MARK_BYTES:

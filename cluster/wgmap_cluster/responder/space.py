@@ -6,7 +6,7 @@ from itertools import islice
 
 import pytricia
 
-from wgmap_cluster.fsm.rows import MappingRow
+from wgmap_cluster.responder.mappings import Mapping
 from wgmap_cluster.responder.ordered import Ordered
 
 MAX_HOLES = 32  # foreign prefixes inside a mapping that are cut out exactly
@@ -17,45 +17,97 @@ _FAMILY = {4: socket.AF_INET, 16: socket.AF_INET6}
 
 
 class Family:
-    """The prefixes of one address family in one instance.
+    """The mappings of one address family in one instance.
 
-    Prefixes are numbers, ``address << 8 | length``: sorted, a prefix stands before all that lie
-    inside it, and the neighbours of an address are what limits the room around it.
+    Nearly all are of hosts: an exact match finds them, and only wider prefixes are in the trie.
+    In order, prefixes are numbers, ``address << 8 | length``: a prefix stands before all that lie
+    inside it, and the neighbours of an address are what limits the room around it. Hosts are kept
+    in order by their addresses alone, which are there anyway.
     """
 
-    __slots__ = ("_order", "_trie", "bits", "size")
+    __slots__ = ("_hosts_in_order", "_trie", "_wide_in_order", "bits", "hosts", "size", "wide")
 
     def __init__(self, size: int) -> None:
         """Make it for addresses of ``size`` bytes (4 or 16)."""
         self.size = size
         self.bits = _BITS[size]
+        self.hosts: dict[bytes, Mapping] = {}  # by address
+        self.wide: dict[bytes, Mapping] = {}  # by prefix
         self._trie = pytricia.PyTricia(self.bits, _FAMILY[size], True)
-        self._order = Ordered()
+        self._hosts_in_order = Ordered[bytes]()
+        self._wide_in_order = Ordered[int]()
 
-    def add(self, prefix: bytes) -> None:
-        """Put a prefix in (as ``prefix_to_bytes`` writes it; the feed has checked it)."""
-        self._trie.insert(prefix[1:], prefix[0], prefix)
-        self._order.add(number_of(prefix))
+    def __len__(self) -> int:
+        return len(self.hosts) + len(self.wide)
+
+    def put(self, prefix: bytes, mapping: Mapping) -> None:
+        """Put a mapping in (as ``prefix_to_bytes`` writes it; the feed has checked it)."""
+        if prefix[0] == self.bits:
+            address = prefix[1:]
+            self.hosts[address] = mapping
+            self._hosts_in_order.add(address)
+        else:
+            self.wide[prefix] = mapping
+            self._trie.insert(prefix[1:], prefix[0], mapping)
+            self._wide_in_order.add(number_of(prefix))
 
     def remove(self, prefix: bytes) -> None:
-        """Take out a prefix that is there."""
-        self._trie.delete((prefix[1:], prefix[0]))
-        self._order.remove(number_of(prefix))
+        """Take out a mapping that is there."""
+        if prefix[0] == self.bits:
+            del self.hosts[prefix[1:]]
+            self._hosts_in_order.remove(prefix[1:])
+        else:
+            del self.wide[prefix]
+            self._trie.delete((prefix[1:], prefix[0]))
+            self._wide_in_order.remove(number_of(prefix))
 
-    def match(self, address: bytes) -> bytes | None:
-        """Return the longest prefix that holds this address."""
-        found: bytes | None = self._trie.get(address)
+    def at(self, prefix: bytes) -> Mapping | None:
+        """Return the mapping of exactly this prefix."""
+        if prefix[0] == self.bits:
+            return self.hosts.get(prefix[1:])
+        return self.wide.get(prefix)
+
+    def match(self, address: bytes) -> Mapping | None:
+        """Return the mapping with the longest prefix that holds this address."""
+        found: Mapping | None = self.hosts.get(address)
+        if found is None and self.wide:
+            found = self._trie.get(address)
         return found
 
-    def covering(self, prefix: bytes) -> Iterator[bytes]:
-        """Yield the prefixes around one that is there or not, the narrowest first."""
+    def covering(self, prefix: bytes) -> Iterator[Mapping]:
+        """Yield the mappings around a prefix that is there or not, the narrowest first."""
         length = prefix[0] - 1
-        while length >= 0:
-            found = self._trie.get((_cut(prefix[1:], length), length))
+        while length >= 0 and self.wide:
+            found: Mapping | None = self._trie.get((_cut(prefix[1:], length), length))
             if found is None:
                 return
             yield found
-            length = found[0] - 1
+            length = found.length - 1
+
+    def _before(self, number: int) -> int | None:
+        """Return the last prefix that stands before this number."""
+        wide = self._wide_in_order.before(number)
+        # One byte more is the least that stands behind an address itself.
+        bound = (number >> 8).to_bytes(self.size) + (b"\0" if number & 255 > self.bits else b"")
+        host = self._hosts_in_order.before(bound)
+        found = None if host is None else int.from_bytes(host) << 8 | self.bits
+        return max((n for n in (wide, found) if n is not None), default=None)
+
+    def _after(self, number: int) -> int | None:
+        """Return the first prefix that stands behind this number."""
+        wide = self._wide_in_order.after(number)
+        bound = (number >> 8).to_bytes(self.size)
+        own = number & 255 < self.bits and bound in self.hosts
+        host = bound if own else self._hosts_in_order.after(bound)
+        found = None if host is None else int.from_bytes(host) << 8 | self.bits
+        return min((n for n in (wide, found) if n is not None), default=None)
+
+    def _between(self, low: int, high: int) -> Iterator[int]:
+        """Yield the prefixes behind ``low`` up to and including ``high``, in order."""
+        number = self._after(low)
+        while number is not None and number <= high:
+            yield number
+            number = self._after(number)
 
     def room(self, address: bytes, within: int, own: Callable[[bytes], bool]) -> int:
         """Return the length of the largest prefix around an address that holds no other one.
@@ -69,8 +121,8 @@ class Family:
         high = (first | (1 << (self.bits - within)) - 1) << 8 | 255
         length = within
         start = value << 8 | 255
-        before = self._first_foreign(self._order.before, start, range(low + 1, start), own)
-        after = self._first_foreign(self._order.after, start, range(start + 1, high + 1), own)
+        before = self._first_foreign(self._before, start, range(low + 1, start), own)
+        after = self._first_foreign(self._after, start, range(start + 1, high + 1), own)
         for near in (before, after):
             if near is not None:
                 length = max(length, self.bits - (near >> 8 ^ value).bit_length() + 1)
@@ -101,7 +153,7 @@ class Family:
             return [prefix]
         number = number_of(prefix)
         last = number >> 8 | (1 << (self.bits - prefix[0])) - 1
-        inside = list(islice(self._order.between(number, last << 8 | 255), MAX_SCAN + 1))
+        inside = list(islice(self._between(number, last << 8 | 255), MAX_SCAN + 1))
         holes = [other for other in inside if not own(self.prefix_of(other))]
         if not holes:
             return [prefix] if len(inside) <= MAX_SCAN else None
@@ -159,55 +211,63 @@ def holds(prefix: bytes, address: bytes) -> bool:
 class Space:
     """The mappings of one instance."""
 
-    __slots__ = ("families", "rows")
+    __slots__ = ("families",)
 
     def __init__(self) -> None:
-        self.rows: dict[bytes, MappingRow] = {}
         self.families = {4: Family(4), 16: Family(16)}
+
+    def __len__(self) -> int:
+        return sum(map(len, self.families.values()))
+
+    def __bool__(self) -> bool:
+        return True
 
     def family(self, prefix: bytes) -> Family:
         """Return the family of a prefix."""
         return self.families[len(prefix) - 1]
 
-    def put(self, prefix: bytes, row: MappingRow) -> None:
-        """Put in or replace a mapping."""
-        if prefix not in self.rows:
-            self.family(prefix).add(prefix)
-        self.rows[prefix] = row
+    def put(self, prefix: bytes, mapping: Mapping) -> None:
+        """Put in a mapping where there is none."""
+        self.family(prefix).put(prefix, mapping)
 
     def remove(self, prefix: bytes) -> None:
         """Take out a mapping that is there."""
-        del self.rows[prefix]
         self.family(prefix).remove(prefix)
 
-    def match(self, address: bytes) -> bytes | None:
-        """Return the prefix of the mapping that serves an address."""
+    def at(self, prefix: bytes) -> Mapping | None:
+        """Return the mapping of exactly this prefix."""
+        return self.family(prefix).at(prefix)
+
+    def match(self, address: bytes) -> Mapping | None:
+        """Return the mapping that serves an address."""
         return self.families[len(address)].match(address)
 
-    def around(self, prefix: bytes) -> bytes | None:
-        """Return the narrowest mapping around a prefix."""
-        return next(self.family(prefix).covering(prefix), None)
-
-    def owners_around(self, prefix: bytes) -> set[str]:
-        """Return the peers whose mappings lie around a prefix."""
-        return {self.rows[wide].peer for wide in self.family(prefix).covering(prefix)}
+    def around(self, prefix: bytes) -> Iterator[Mapping]:
+        """Yield the mappings around a prefix, the narrowest first."""
+        return self.family(prefix).covering(prefix)
 
     def pieces(self, prefix: bytes) -> list[bytes] | None:
         """Return what is left of a mapping without those of other peers inside it, or None."""
-        return self.family(prefix).pieces(prefix, self._owned_by(self.rows[prefix].peer))
+        return self.family(prefix).pieces(prefix, self._of_the_same(prefix))
 
     def narrowed(self, address: bytes, prefix: bytes) -> bytes:
         """Return the largest part of a mapping around an address that holds no foreign one."""
-        own = self._owned_by(self.rows[prefix].peer)
+        own = self._of_the_same(prefix)
         return cut(address, self.family(prefix).room(address, prefix[0], own))
 
     def empty_around(self, address: bytes, within: int) -> bytes:
         """Return the largest prefix around an unmapped address that holds no mapping."""
         return cut(address, self.families[len(address)].room(address, within, _nobody))
 
-    def _owned_by(self, peer: str) -> Callable[[bytes], bool]:
-        rows = self.rows
-        return lambda prefix: rows[prefix].peer == peer
+    def _of_the_same(self, prefix: bytes) -> Callable[[bytes], bool]:
+        """Return what tells of a prefix that is mapped whether it is of the same peer as this."""
+        peer = self._mapped(prefix).peer
+        return lambda other: self._mapped(other).peer is peer
+
+    def _mapped(self, prefix: bytes) -> Mapping:
+        mapping = self.at(prefix)
+        assert mapping is not None, "it is there"
+        return mapping
 
 
 def _nobody(_prefix: bytes) -> bool:

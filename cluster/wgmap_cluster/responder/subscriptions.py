@@ -1,21 +1,30 @@
-"""Who was told of whom, and wants to hear of changes: soft state, for the TTL of what was told."""
+"""Who was told of whom, and wants to hear of changes: soft state, for the TTL of what was told.
 
-from collections import OrderedDict
+Of the million that there may be nearly all are the only one of their subject, so each is one tuple,
+and only where a subject has several they stand in a table of their own.
+"""
+
+from collections import deque
 from collections.abc import Iterator
-from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from wgmap_cluster.responder.follower import SERVER_SET
 
-RECENT = 4096  # pairs of peers that are known by when they were told
+KEPT_S = 0.5  # longer than asked for: who asks again within that is noted already
+SAME_S = 0.01  # times so near are one: a number takes memory
+RECENT = 4096  # of peers that are known by when they were told
 
 
-class Told(NamedTuple):
-    """That an agent was told of a subject, and when."""
+class Subscription(NamedTuple):
+    """One agent was told of one subject, and is told of its changes until a time."""
 
     subject: str
     agent: str
     at: float
+    until: float
+
+
+_Several: TypeAlias = dict[str, Subscription]  # by agent, the oldest first
 
 
 class Subscriptions:
@@ -28,87 +37,119 @@ class Subscriptions:
     def __init__(self, most_each: int, most: int) -> None:
         self._most_each = most_each
         self._most = most
-        self._agents: dict[str, OrderedDict[str, float]] = {}
-        self._order: OrderedDict[tuple[str, str], float] = OrderedDict()  # and when it was told
-        self._recent: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._held: dict[str, Subscription | _Several] = {}
+        self._order: deque[Subscription] = deque()  # by age, with some that were renewed or ended
+        self._recent: deque[Subscription] = deque(maxlen=RECENT)
+        self._count = 0
+        self._at = self._until = 0.0  # the last ones: one object for all that share it
         self.dropped = 0
 
     def __len__(self) -> int:
-        return len(self._order)
+        return self._count
 
     def add(self, subject: str, agent: str, now: float, until: float) -> None:
-        """Note that an agent is told of a subject now; it is told of changes until then."""
-        agents = self._agents.setdefault(subject, OrderedDict())
-        if agent not in agents:
-            self._make_room(agents, subject)
-        agents = self._agents.setdefault(subject, agents)
-        agents[agent] = until
-        agents.move_to_end(agent)
-        pair = subject, agent
-        self._order[pair] = now
-        self._order.move_to_end(pair)
-        if subject != SERVER_SET:
-            self._remember(pair)
+        """Note that an agent is told of a subject now; it is told of changes until then.
 
-    def _remember(self, pair: tuple[str, str]) -> None:
-        self._recent[pair] = None
-        self._recent.move_to_end(pair)
-        if len(self._recent) > RECENT:
-            self._recent.popitem(last=False)
+        Or KEPT_S longer.
+        """
+        held = self._held.get(subject)
+        if held is not None:
+            if isinstance(held, dict):
+                known = held.get(agent)
+            else:
+                known = held if held.agent == agent else None
+            if known is not None:
+                if known.until >= until:
+                    return
+                self._remove(known)
+        self._make_room(subject)
+        if not self._at <= now < self._at + SAME_S:
+            self._at = now
+        if not until <= self._until < until + KEPT_S:
+            self._until = until + KEPT_S
+        self._put(Subscription(subject, agent, self._at, self._until))
 
     def of(self, subject: str, now: float) -> list[str]:
         """Return the agents that are told of a subject; forgets those whose time is over."""
-        until = self._agents.get(subject, OrderedDict())
-        for agent in [agent for agent in until if until[agent] < now]:
-            self._remove(subject, agent)
-        return list(self._agents.get(subject, ()))
+        for one in self._all(subject):
+            if one.until < now:
+                self._remove(one)
+        return [one.agent for one in self._all(subject)]
 
-    def told(self, subject: str, agent: str, now: float) -> Told | None:
+    def told(self, subject: str, agent: str, now: float) -> Subscription | None:
         """Return when an agent was told of a subject last; None: it was not, or that is over."""
-        at = self._order.get((subject, agent))
-        if at is None or self._agents[subject][agent] < now:
-            return None
-        return Told(subject, agent, at)
+        held = self._held.get(subject)
+        one = held.get(agent) if isinstance(held, dict) else held
+        return one if one is not None and one.agent == agent and one.until >= now else None
 
     def recent(self) -> Iterator[tuple[str, str]]:
         """Yield who was told last: (subject, agent), at most RECENT, perhaps some that are over."""
-        return reversed(self._recent)
+        return (one[:2] for one in reversed(self._recent) if self._is_held(one))
 
     def recent_of(self, subject: str) -> Iterator[tuple[str, str]]:
         """Yield who was told of a subject, as recent() does."""
-        return ((subject, agent) for agent in reversed(self._agents.get(subject, OrderedDict())))
+        return (one[:2] for one in reversed(self._all(subject)))
 
     def subjects(self) -> list[str]:
         """Return everybody whom some agent is told of."""
-        return list(self._agents)
+        return list(self._held)
 
     def sweep(self, now: float, count: int) -> None:
         """Look at the ``count`` oldest and forget those whose time is over."""
-        for subject, agent in list(islice(self._order, count)):
-            if self._agents[subject][agent] < now:
-                self._remove(subject, agent)
+        for _ in range(min(count, len(self._order))):
+            one = self._order.popleft()
+            if not self._is_held(one):
+                continue
+            if one.until < now:
+                self._remove(one)
             else:
-                self._order.move_to_end((subject, agent))
+                self._order.append(one)
 
     def rename(self, old: str, new: str) -> None:
         """Have a peer go on under another name, as subject and as agent."""
-        for subject, agent in [pair for pair in self._order if old in pair]:
-            until, at = self._agents[subject][agent], self._order[subject, agent]
-            self._remove(subject, agent)
-            self.add(new if subject == old else subject, new if agent == old else agent, at, until)
+        for one in [one for one in self._order if old in one[:2] and self._is_held(one)]:
+            self._remove(one)
+            subject = new if one.subject == old else one.subject
+            self.add(subject, new if one.agent == old else one.agent, one.at, one.until - KEPT_S)
 
-    def _make_room(self, agents: OrderedDict[str, float], subject: str) -> None:
-        if len(agents) >= self._most_each:
-            self._remove(subject, next(iter(agents)))
+    def _all(self, subject: str) -> list[Subscription]:
+        held = self._held.get(subject)
+        if held is None:
+            return []
+        return list(held.values()) if isinstance(held, dict) else [held]
+
+    def _is_held(self, one: Subscription) -> bool:
+        held = self._held.get(one.subject)
+        return (held.get(one.agent) if isinstance(held, dict) else held) is one
+
+    def _make_room(self, subject: str) -> None:
+        own = self._held.get(subject)
+        if isinstance(own, dict) and len(own) >= self._most_each:
+            self._remove(next(iter(own.values())))
             self.dropped += 1
-        elif len(self._order) >= self._most:
-            self._remove(*next(iter(self._order)))
+        elif self._count >= self._most:
+            self._remove(next(one for one in iter(self._order.popleft, None) if self._is_held(one)))
             self.dropped += 1
 
-    def _remove(self, subject: str, agent: str) -> None:
-        del self._order[subject, agent]
-        self._recent.pop((subject, agent), None)
-        agents = self._agents[subject]
-        del agents[agent]
-        if not agents:
-            del self._agents[subject]
+    def _put(self, one: Subscription) -> None:
+        held = self._held.get(one.subject)
+        if held is None:
+            self._held[one.subject] = one
+        elif isinstance(held, dict):
+            held[one.agent] = one
+        else:
+            self._held[one.subject] = {held.agent: held, one.agent: one}
+        self._count += 1
+        self._order.append(one)
+        if one.subject != SERVER_SET:
+            self._recent.append(one)
+        if len(self._order) > 2 * self._count + 64:
+            self._order = deque(one for one in self._order if self._is_held(one))
+
+    def _remove(self, one: Subscription) -> None:
+        held = self._held[one.subject]
+        if isinstance(held, dict):
+            del held[one.agent]
+        if not isinstance(held, dict) or not held:
+            del self._held[one.subject]
+        self._count -= 1

@@ -3,8 +3,7 @@
 import ipaddress
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
-from socket import AF_INET, AF_INET6, inet_ntop
+from socket import AF_INET, AF_INET6, inet_pton
 
 from wgmap.addresses import prefix_to_bytes
 from wgmap_cluster.fsm.rows import (
@@ -18,15 +17,9 @@ from wgmap_cluster.fsm.rows import (
     ServerRow,
     Table,
 )
+from wgmap_cluster.responder.mappings import NOBODY, Mapping, Peer, Place, kind
 from wgmap_cluster.responder.space import Space
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a mapping stands."""
-
-    instance: int
-    prefix: bytes
+from wgmap_cluster.responder.written import record_bytes
 
 
 class Tables:
@@ -34,7 +27,6 @@ class Tables:
 
     def __init__(self) -> None:
         self.index = 0
-        self.peers: dict[str, PeerRow] = {}
         self.servers: dict[str, ServerRow] = {}
         self.revocations: dict[int, RevocationRow] = {}
         self._revoked: list[int] = []  # the numbers of revocations, ascending
@@ -43,8 +35,9 @@ class Tables:
         self.control_prefix = b""
         self.cluster_id: Row | None = None
         self._spaces: dict[int, Space] = {}
-        self._places: dict[str, tuple[Place, ...]] = {}
-        self._by_address: dict[str, str] = {}
+        self._peers: dict[str, Peer] = {}
+        self._enrolled = 0
+        self._by_address: dict[bytes, Peer] = {}
 
     # ---------------------------------------------------------------------------- changing
 
@@ -69,27 +62,47 @@ class Tables:
 
     def _set_mapping(self, place: Place, row: MappingRow | None) -> None:
         old = self.mapping(place)
-        if old is not None and (row is None or old.peer != row.peer):
-            left = tuple(p for p in self._places[old.peer] if p != place)
-            _put(self._places, old.peer, left or None)
+        if old is not None and (row is None or old.peer.name != row.peer):
+            self._spaces[place.instance].remove(place.prefix)
+            old.peer.part(old)
+            self._forget_if_empty(old.peer)
+            old = None
         if row is None:
-            if old is not None:
-                self._spaces[place.instance].remove(place.prefix)
             return
-        if old is None or old.peer != row.peer:
-            places = (*self._places.get(row.peer, ()), place)
-            self._places[row.peer] = places
-        self._spaces.setdefault(place.instance, Space()).put(place.prefix, row)
+        record = record_bytes(place.instance, place.prefix, row)
+        if old is not None:
+            old.record = record
+            old.peer.judge()
+            return
+        mapping = Mapping(self._known(row.peer), record)
+        self._spaces.setdefault(place.instance, Space()).put(place.prefix, mapping)
+        mapping.peer.join(mapping)
 
     def _set_peer(self, name: str, row: PeerRow | None) -> None:
-        old = self.peers.get(name)
-        if old is not None:
-            address = address_text(old.control_address)
-            if self._by_address.get(address) == name:
-                del self._by_address[address]
-        _put(self.peers, name, row)
-        if row is not None and not row.revoked:
-            self._by_address[address_text(row.control_address)] = name
+        peer = self._known(name)
+        if self._by_address.get(peer.address) is peer:
+            del self._by_address[peer.address]
+        self._enrolled += (row is not None) - peer.kind.enrolled
+        if row is None:
+            peer.address, peer.kind = b"", NOBODY
+        else:
+            keyed = bool(row.control_key) and not row.lisp_key
+            peer.address = row.control_address
+            peer.kind = kind(True, row.revoked, row.instance, keyed, False)
+            if not row.revoked:
+                self._by_address[peer.address] = peer
+        peer.judge()
+        self._forget_if_empty(peer)
+
+    def _known(self, name: str) -> Peer:
+        known = self._peers.get(name)
+        if known is None:
+            known = self._peers[name] = Peer(name)
+        return known
+
+    def _forget_if_empty(self, peer: Peer) -> None:
+        if peer.first is None and not peer.kind.enrolled:
+            del self._peers[peer.name]
 
     def _set_revocation(self, number: int, row: RevocationRow | None) -> None:
         at = bisect_left(self._revoked, number)
@@ -110,9 +123,22 @@ class Tables:
 
     # ----------------------------------------------------------------------------- looking
 
-    def peer_at(self, address: str) -> str | None:
+    def peer_at(self, address: str) -> Peer | None:
         """Return the enrolled, unrevoked peer with this control address, as text."""
-        return self._by_address.get(address)
+        try:
+            packed = inet_pton(AF_INET6 if ":" in address else AF_INET, address)
+        except OSError:  # with a zone: of a link, and nobody's control address
+            return None
+        return self._by_address.get(packed)
+
+    def peer(self, name: str) -> Peer | None:
+        """Return a peer that is enrolled (it may be revoked)."""
+        known = self._peers.get(name)
+        return known if known is not None and known.kind.enrolled else None
+
+    def holder(self, name: str) -> Peer | None:
+        """Return a peer that is enrolled, or that has mappings."""
+        return self._peers.get(name)
 
     @property
     def last_revocation(self) -> int:
@@ -141,46 +167,29 @@ class Tables:
         """Return the mappings of an instance; None where there are none."""
         return self._spaces.get(instance)
 
-    def mapping(self, place: Place) -> MappingRow | None:
-        """Return the row of a mapping."""
+    def mapping(self, place: Place) -> Mapping | None:
+        """Return the mapping of a place."""
         space = self._spaces.get(place.instance)
-        return space.rows.get(place.prefix) if space else None
+        return space.at(place.prefix) if space else None
 
-    def match(self, instance: int, address: bytes) -> tuple[Place, MappingRow] | None:
+    def match(self, instance: int, address: bytes) -> Mapping | None:
         """Return the mapping that serves an address."""
         space = self._spaces.get(instance)
-        prefix = space.match(address) if space else None
-        if space is None or prefix is None:
-            return None
-        return Place(instance, prefix), space.rows[prefix]
+        return space.match(address) if space else None
 
-    def places_of(self, peer: str) -> tuple[Place, ...]:
-        """Return where the mappings of a peer stand."""
-        return self._places.get(peer, ())
-
-    def mappings_of(self, peer: str) -> Iterator[tuple[Place, MappingRow]]:
+    def mappings_of(self, peer: str) -> Iterator[Mapping]:
         """Yield the mappings of a peer."""
-        for place in self.places_of(peer):
-            yield place, self._spaces[place.instance].rows[place.prefix]
+        known = self._peers.get(peer)
+        return known.mappings() if known is not None else iter(())
 
-    def takes_keys(self, peer: str) -> bool:
-        """Say whether a peer understands locators with keys (type 11): it registered one.
-
-        One that has registered nothing does if it was enrolled as a WireGuard agent.
-        """
-        for _, row in self.mappings_of(peer):
-            return bool(row.key)
-        known = self.peers.get(peer)
-        return known is not None and bool(known.control_key) and not known.lisp_key
-
-    def registered_peers(self) -> list[str]:
-        """Return the names of all peers that have a mapping."""
-        return list(self._places)
+    def registered_peers(self) -> list[Peer]:
+        """Return all peers that have a mapping."""
+        return [peer for peer in self._peers.values() if peer.first is not None]
 
     def counts(self) -> dict[str, int]:
         """Return the sizes of the tables."""
-        mappings = sum(len(space.rows) for space in self._spaces.values())
-        return {"table.peers": len(self.peers), "table.mappings": mappings}
+        mappings = sum(map(len, self._spaces.values()))
+        return {"table.peers": self._enrolled, "table.mappings": mappings}
 
 
 def _put(table: dict, key, value) -> None:  # type: ignore[no-untyped-def, type-arg]
@@ -194,8 +203,3 @@ def _prefixes(row: Row | None) -> tuple[bytes, ...]:
     """Read prefixes as META carries them: text, separated by spaces."""
     words = row.split() if isinstance(row, str) else ()
     return tuple(prefix_to_bytes(ipaddress.ip_network(word)) for word in words)
-
-
-def address_text(packed: bytes) -> str:
-    """Write an address as the kernel's source addresses are written."""
-    return inet_ntop(AF_INET if len(packed) == 4 else AF_INET6, packed)

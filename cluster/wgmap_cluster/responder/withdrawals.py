@@ -7,7 +7,7 @@ the withdrawal that the earlier one carried would be lost.
 from dataclasses import dataclass
 
 from wgmap.lisp.messages import Record
-from wgmap_cluster.responder.table import Place
+from wgmap_cluster.responder.mappings import Place
 
 KEPT_S = 120.0  # longer than any push is repeated
 MAX_SUBJECTS = 4096  # the oldest makes room

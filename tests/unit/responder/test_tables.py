@@ -34,13 +34,15 @@ from wgmap_cluster.responder.actions import Action
 from wgmap_cluster.responder.answers import withdrawn
 from wgmap_cluster.responder.heard import Heard
 from wgmap_cluster.responder.limits import Limit
+from wgmap_cluster.responder.mappings import Mapping, Peer, Place
 from wgmap_cluster.responder.misses import Misses
 from wgmap_cluster.responder.ordered import Ordered
 from wgmap_cluster.responder.refreshes import MAX_WAITING
 from wgmap_cluster.responder.space import Space
 from wgmap_cluster.responder.subscriptions import Subscriptions
-from wgmap_cluster.responder.table import Place, Tables
+from wgmap_cluster.responder.table import Tables
 from wgmap_cluster.responder.withdrawals import Withdrawals
+from wgmap_cluster.responder.written import record_bytes
 
 numbers = st.lists(st.tuples(st.booleans(), st.integers(0, 300)), max_size=60)
 # A small corner of the address space, so that prefixes often lie in one another.
@@ -54,13 +56,20 @@ prefixes = st.builds(
 owned = st.lists(st.tuples(prefixes, st.sampled_from(["x", "y", "z"])), max_size=12)
 
 
+def all_of(ordered: Ordered[int]) -> list[int]:
+    found: list[int] = []
+    while (value := ordered.after(found[-1] if found else -1)) is not None:
+        found.append(value)
+    return found
+
+
 @given(numbers)
 def test_ordered_numbers_are_a_sorted_set(steps: list[tuple[bool, int]]) -> None:
-    ordered, model = Ordered(), set[int]()
+    ordered, model = Ordered[int](), set[int]()
     for add, value in steps:
         (ordered.add if add else ordered.remove)(value)
         (model.add if add else model.discard)(value)
-    assert list(ordered.between(-1, 300)) == sorted(model)
+    assert all_of(ordered) == sorted(model)
     assert len(ordered) == len(model)
     for value in range(-1, 302, 7):
         assert ordered.after(value) == min((m for m in model if m > value), default=None)
@@ -69,20 +78,26 @@ def test_ordered_numbers_are_a_sorted_set(steps: list[tuple[bool, int]]) -> None
 
 def test_ordered_numbers_survive_many_blocks() -> None:
     rng = random.Random(3)
-    ordered, model = Ordered(), set[int]()
+    ordered, model = Ordered[int](), set[int]()
     for _ in range(20_000):
         value = rng.randrange(6000)
         add = rng.randrange(3)
         (ordered.add if add else ordered.remove)(value)
         (model.add if add else model.discard)(value)
-    assert list(ordered.between(-1, 10_000)) == sorted(model)
+    assert all_of(ordered) == sorted(model)
 
 
 def _space(rows: list[tuple[bytes, str]]) -> Space:
     space = Space()
-    for where, peer in rows:
-        space.put(where, MappingRow(peer, b"", (), 60, 1))
+    peers = {name: Peer(name) for _, name in rows}
+    for where, name in dict(rows).items():
+        row = MappingRow(name, b"", (), 60, 1)
+        space.put(where, Mapping(peers[name], record_bytes(0, where, row)))
     return space
+
+
+def _prefix_of(mapping: Mapping | None) -> bytes | None:
+    return None if mapping is None else mapping.place.prefix
 
 
 def _covers(wide: bytes, address: bytes) -> bool:
@@ -98,7 +113,7 @@ def test_longest_match_pieces_and_room_are_what_a_simple_model_says(
     address = (host << 5 if high else host).to_bytes(4)
     holding = [p for p in owner if _covers(p, address)]
     best = max(holding, key=lambda p: p[0], default=None)
-    assert space.match(address) == best
+    assert _prefix_of(space.match(address)) == best
     if best is None:
         empty = prefix_from_bytes(space.empty_around(address, 0))
         assert not any(empty.overlaps(prefix_from_bytes(p)) for p in owner)
@@ -134,8 +149,10 @@ def test_coverings_come_narrowest_first_and_removal_leaves_no_trace(
     for where in owner:
         network = prefix_from_bytes(where)
         wider = [p for p in owner if p != where and network.subnet_of(prefix_from_bytes(p))]  # type: ignore[arg-type]
-        assert list(space.family(where).covering(where)) == sorted(wider, key=lambda p: -p[0])
-    assert set(space.rows) == set(owner)
+        around = [_prefix_of(mapping) for mapping in space.around(where)]
+        assert around == sorted(wider, key=lambda p: -p[0])
+        assert _prefix_of(space.at(where)) == where
+    assert len(space) == len(owner)
 
 
 def test_families_and_instances_do_not_mix() -> None:
@@ -146,7 +163,7 @@ def test_families_and_instances_do_not_mix() -> None:
     assert tables.match(3, bytes(4)) is None
     found = tables.match(3, bytes(16))
     assert found is not None
-    assert found[1].peer == "a2"
+    assert found.peer.name == "a2"
 
 
 def test_a_mapping_that_changes_its_peer_leaves_the_former_one() -> None:
@@ -154,7 +171,7 @@ def test_a_mapping_that_changes_its_peer_leaves_the_former_one() -> None:
     tables.apply(mapped("a1", "10.66.1.0/24"))
     tables.apply(mapped("a2", "10.66.1.0/24"))
     assert list(tables.mappings_of("a1")) == []
-    assert [row.peer for _, row in tables.mappings_of("a2")] == ["a2"]
+    assert [mapping.peer.name for mapping in tables.mappings_of("a2")] == ["a2"]
     tables.apply(unmapped("10.66.1.0/24"))
     tables.apply(unmapped("10.66.1.0/24"))
     assert tables.registered_peers() == []
@@ -178,7 +195,9 @@ def test_an_address_that_was_enrolled_again_belongs_to_the_new_peer() -> None:
     again = enrolled("a1")._replace(key="other")
     tables.apply(again)
     tables.apply(enrolled("a1", revoked=True))
-    assert tables.peer_at("fd77:676d:6170::1") == "other"
+    found = tables.peer_at("fd77:676d:6170::1")
+    assert found is not None
+    assert found.name == "other"
 
 
 # ----------------------------------------------------------------------------- following
@@ -437,15 +456,16 @@ def test_withdrawals_are_bounded_and_end_with_their_time_or_a_new_mapping() -> N
     places = [Place(0, prefix(f"10.66.1.{n}/32")) for n in range(100)]
     row = mapped("a1", "10.66.1.0/24").row
     assert isinstance(row, MappingRow)
-    for place in places:
-        kept.add("a1", place, withdrawn(place, row), 0.0)
+    records = [withdrawn(record_bytes(place.instance, place.prefix, row)) for place in places]
+    for place, record in zip(places, records, strict=True):
+        kept.add("a1", place, record, 0.0)
     assert len(kept.of("a1", 1.0)) == 64
     kept.over(places[0])
     assert len(kept.of("a1", 1.0)) == 63
     assert kept.of("a2", 1.0) == []
     assert kept.of("a1", 121.0) == []
     for n in range(5000):
-        kept.add(f"b{n}", places[0], withdrawn(places[0], row), 130.0)
+        kept.add(f"b{n}", places[0], records[0], 130.0)
     assert kept.of("b0", 131.0) == []
     assert len(kept.of("b4999", 131.0)) == 1
 
