@@ -99,7 +99,7 @@ def test_a_server_serves_survives_its_parts_and_keeps_what_it_acknowledged(
         capsys.readouterr()
         assert wgmap_server(["check-state", str(server.state)]) == 0
         assert "PROBLEM" not in capsys.readouterr().out
-        server.notify.recv(100)  # STOPPING
+        server.told(b"STOPPING=1")
         server.process = server.start()
         server.ready()
         assert one.ask("10.66.2.1/32").records[0].locators[0].key == key("moved")
