@@ -117,16 +117,18 @@ class UdpEndpoint:
         self._after()
 
     def _read_all(self) -> None:
+        receive, most = self._socket.recvfrom, self._max_datagram
+        handle, counters = self._handler, self.counters
         for _ in range(self._max_a_turn):
             try:
-                data, source = self._socket.recvfrom(self._max_datagram + 1)
+                data, source = receive(most + 1)
             except BlockingIOError:
                 return
             except OSError:  # an error that was pending on the socket; it is taken by this
-                self.counters.receive_errors += 1
+                counters.receive_errors += 1
                 continue
-            if len(data) > self._max_datagram:
-                self.counters.oversized += 1
+            if len(data) > most:
+                counters.oversized += 1
                 continue
-            self.counters.received += 1
-            self._handler(data, source)
+            counters.received += 1
+            handle(data, source)

@@ -122,10 +122,16 @@ class Announcer:
         if self._pushes.is_out(pair) or not agent.kind.takes_keys:
             return []
         records, news = self._news.since(Mark.decode(mark), agent.kind.instance)
-        address = agent.address_text
+        address = agent.address
         datagram = self._pushes.start(pair, address, records, now, NEWS_ATTEMPTS, news)
         self._counters["push.table_full" if datagram is None else "push.news"] += 1
         return [] if datagram is None else [Send((address, LISP_PORT), datagram)]
+
+    def repeats(self, ack: bytes, address: str) -> bool:
+        """Take in a Map-Notify-Ack that repeats its push to the byte, as agents send it."""
+        known = self._pushes.repeats(ack, address)
+        self._counters["push.acknowledged"] += known
+        return known
 
     def acknowledged(self, nonce: int, address: str) -> None:
         """Take in a Map-Notify-Ack."""
@@ -256,7 +262,7 @@ class Announcer:
     ) -> list[Action]:
         if not agent.kind.enrolled or agent.kind.revoked:
             return []
-        address = agent.address_text
+        address = agent.address
         if not agent.kind.takes_keys:
             return self._solicit(subject, agent, address)
         records = self._records_of(subject, agent.kind.instance, now)

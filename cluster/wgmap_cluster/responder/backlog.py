@@ -92,19 +92,20 @@ class Backlog:
         self._acknowledged: OrderedDict[str, bytes] = OrderedDict()  # source -> last nonce
         self._turn = 0
         self._shares = 0
-
-    def __len__(self) -> int:
-        return sum(map(len, self._queues.values()))
+        self.waiting = 0  # how many
 
     def add(self, data: bytes, source: Source, at: float, until: float | None = None) -> None:
         """Take a datagram in, or shed it; ``at`` and ``until``: see Waiting."""
         rank = self.rank(data, source[0]) if until is None else Rank.CONFIRMED
-        if not self._queues[rank].add(Waiting(data, source, at, until)):
+        if self._queues[rank].add(Waiting(data, source, at, until)):
+            self.waiting += 1
+        else:
             self._counters[f"shed.{rank.value}"] += 1
 
     def take(self) -> Iterator[Waiting]:
         """Take out one after the other, those first that cannot wait."""
         while (queue := self._next()) is not None:
+            self.waiting -= 1
             yield queue.take()
 
     def is_late(self, waiting: Waiting, now: float) -> bool:
@@ -127,7 +128,7 @@ class Backlog:
     @staticmethod
     def is_lookup(data: bytes) -> bool:
         """Tell whether an answer is somebody's wait: a Map-Request without the s bit, or an ECM."""
-        kind = data[0] >> 4
+        kind = data[0] >> 4 if data else 0
         return (kind == _MAP_REQUEST and not data[1] & _REFRESH) or kind == _ENCAPSULATED
 
     def acknowledged(self, source: str, notify: bytes) -> None:

@@ -13,6 +13,8 @@ class Heard:
 
     def add(self, agent: str, now: float) -> None:
         """Note that an agent was heard."""
+        if now < self._ends and agent in self._now:
+            return
         self._turn(now)
         self._now.add(agent)
         self._before.discard(agent)

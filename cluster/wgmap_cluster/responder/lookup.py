@@ -1,7 +1,7 @@
 """From a Map-Request to the records and datagrams that answer it."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TypeAlias
 
 from wgmap.lisp.codec import map_reply_header
 from wgmap.lisp.messages import MapRequest, Record
@@ -39,12 +39,8 @@ class Found:
     servers: bool = False  # the server set was asked for
 
 
-class Quick(NamedTuple):
-    """The answer to a usual request, and whose mapping it carries."""
-
-    datagram: bytes
-    owner: Peer | None  # None: nobody's
-    ttl_min: int = 0
+# The answer to a usual request, whose mapping it carries (None: nobody's), and its TTL in minutes.
+Quick: TypeAlias = tuple[bytes, Peer | None, int]
 
 
 class Lookup:
@@ -67,22 +63,21 @@ class Lookup:
 
     def quickly(self, requester: Peer, asked: quick.Question, *, fresh: bool) -> Quick | None:
         """Answer the usual request with few operations; None: the answer is not simple."""
-        address = asked.address
+        nonce, address, _, _ = asked
         if self._answers.is_control(address) or not requester.kind.takes_keys:
             return None
         mapping = self._follower.tables.match(0, address)
         if mapping is None:
             nobody = self._answers.negative_bytes(0, address, fresh=fresh)
-            return Quick(quick.reply(asked.nonce, nobody.count, nobody.data), None)
+            return quick.reply(nonce, nobody.count, nobody.data), None, 0
         owner = mapping.peer
-        if fresh and owner.has_one_host:  # as most are
-            return Quick(quick.reply(asked.nonce, 1, mapping.record), owner, mapping.ttl_min)
+        if fresh and owner.kind.has_one_host:  # as most have: its record is all
+            return quick.reply(nonce, 1, mapping.record), owner, mapping.ttl_min
         records = self._answers.of_peer(owner)
         encoded = records.encoded(fresh=fresh)
         if records.left_out or len(encoded.data) > MAX_REPLY:
             return None
-        datagram = quick.reply(asked.nonce, encoded.count, encoded.data)
-        return Quick(datagram, owner, mapping.ttl_min)
+        return quick.reply(nonce, encoded.count, encoded.data), owner, mapping.ttl_min
 
     def _whole(self, request: MapRequest, found: Found, fresh: bool) -> list[list[Encoded]]:
         """Return every record of each peer that is asked for, to be sent together."""

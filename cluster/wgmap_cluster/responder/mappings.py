@@ -7,7 +7,6 @@ and then is read from there. Of an enrolled host so much is kept as answers go b
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from socket import AF_INET, AF_INET6, inet_ntop
 from typing import NamedTuple
 
 from wgmap_cluster.responder import written
@@ -29,12 +28,12 @@ class Kind(NamedTuple):
     instance: int = 0
     keyed: bool = False  # enrolled as a WireGuard agent
     takes_keys: bool = False  # it understands locators with keys (type 11)
+    has_one_host: bool = False  # it has one mapping, and that is of a host
 
 
 @cache
-def kind(enrolled: bool, revoked: bool, instance: int, keyed: bool, takes_keys: bool) -> Kind:
-    """Return the one Kind of these values."""
-    return Kind(enrolled, revoked, instance, keyed, takes_keys)
+def _the_one(kind: Kind) -> Kind:
+    return kind
 
 
 NOBODY = Kind()
@@ -79,20 +78,9 @@ class Peer:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.address = b""  # in the control tunnel, packed
+        self.address = ""  # in the control tunnel, as the kernel's source addresses are written
         self.kind = NOBODY
         self.first: Mapping | None = None
-
-    @property
-    def address_text(self) -> str:
-        """Its address as the kernel's source addresses are written."""
-        return inet_ntop(AF_INET if len(self.address) == 4 else AF_INET6, self.address)
-
-    @property
-    def has_one_host(self) -> bool:
-        """Whether it has one mapping, and that is of a host."""
-        first = self.first
-        return first is not None and first.next is None and first.is_host
 
     def mappings(self) -> Iterator[Mapping]:
         """Yield its mappings in the order of their coming."""
@@ -121,8 +109,18 @@ class Peer:
             next(one for one in self.mappings() if one.next is mapping).next = rest
         self.judge()
 
+    def enrol(self, address: str, kind: Kind) -> None:
+        """Take what is enrolled of it; NOBODY: it is not any more."""
+        self.address = address
+        self.kind = kind
+        self.judge()
+
     def judge(self) -> None:
-        """Say anew whether it takes keys: it registered one, or nothing yet and is an agent."""
-        first = self.first
-        takes_keys = self.kind.keyed if first is None else written.has_key(first.record)
-        self.kind = kind(*self.kind[:4], takes_keys)
+        """Say anew what goes by its mappings.
+
+        It takes keys where it registered one, or nothing yet and is an agent.
+        """
+        first, kind = self.first, self.kind
+        takes_keys = kind.keyed if first is None else written.has_key(first.record)
+        one_host = first is not None and first.next is None and first.is_host
+        self.kind = _the_one(kind._replace(takes_keys=takes_keys, has_one_host=one_host))

@@ -4,13 +4,15 @@ import heapq
 import random
 from dataclasses import dataclass, field
 
-from wgmap.lisp.codec import map_notify_header
+from wgmap.lisp.codec import acknowledgement, map_notify_header
 from wgmap.lisp.mark import Mark
 from wgmap_cluster.responder.answers import Encoded
 
 FIRST_REPEAT_S = 0.05
 LAST_REPEAT_S = 3.0  # RFC 9301, section 5.7
 UNHEARD = 4096  # pairs whose push was given up, the last ones
+_NONCE = slice(4, 12)
+_I = 0x02  # in the first byte of a Map-Notify
 
 
 @dataclass(slots=True)
@@ -85,6 +87,20 @@ class Pushes:
         """Take in a Map-Notify-Ack; False where nothing is out to that address with its nonce."""
         push = self._by_nonce.get(nonce)
         if push is None or push.address != address:
+            return False
+        self._drop(nonce)
+        return True
+
+    def repeats(self, ack: bytes, address: str) -> bool:
+        """Take in a datagram that is the acknowledgement of a push to the byte; False: it is not.
+
+        One with an I field is not: what the agent says there is its own.
+        """
+        nonce = int.from_bytes(ack[_NONCE])
+        push = self._by_nonce.get(nonce)
+        if push is None or push.address != address or push.datagram[0] & _I:
+            return False
+        if ack != acknowledgement(push.datagram):
             return False
         self._drop(nonce)
         return True

@@ -28,6 +28,9 @@ _HOST_BYTES = {
 }
 
 
+_REPLIES = [bytes((0x20, 0, 0, count)) for count in range(256)]
+
+
 class Question(NamedTuple):
     """A request of that shape."""
 
@@ -40,26 +43,26 @@ class Question(NamedTuple):
 def parse(data: bytes) -> Question | None:
     """Read a request of that shape."""
     head = _HEADS.get(data[:4])
-    if head is None:
-        return None
-    mark, refresh = head
     source = _SOURCE_BYTES.get(data[12:14])
-    if source is None:
+    if head is None or source is None:
         return None
     at = 14 + source
     locator = _ADDRESS_BYTES.get(data[at : at + 2])
     if locator is None:
         return None
-    at += 2 + locator
-    size = _HOST_BYTES.get(data[at : at + 4])
-    if size is None or len(data) != at + 4 + size + mark:
+    at += 6 + locator
+    size = _HOST_BYTES.get(data[at - 4 : at])
+    mark, refresh = head
+    if size is None or len(data) != at + size + mark:
         return None
-    if mark and data[-8:-4] == _TRACED:
+    if not mark:
+        return Question(data[4:_NONCE_END], data[at:], b"", refresh)
+    if data[-8:-4] == _TRACED:
         return None
-    at += 4
-    return Question(data[4:_NONCE_END], data[at : at + size], data[at + size :], refresh)
+    end = at + size
+    return Question(data[4:_NONCE_END], data[at:end], data[end:], refresh)
 
 
 def reply(nonce: bytes, count: int, records: bytes) -> bytes:
     """Return a Map-Reply without flags (RFC 9301, section 5.4); ``count`` is at most 255."""
-    return bytes((0x20, 0, 0, count)) + nonce + records
+    return _REPLIES[count] + nonce + records

@@ -104,16 +104,16 @@ class Requests:
     def _answer_quickly(
         self, asked: Question, answer: Quick, at: tuple[Peer, Source], now: float, *, fresh: bool
     ) -> list[Action]:
-        peer, source = at
-        if answer.owner is None:
+        (peer, source), (datagram, owner, ttl_min) = at, answer
+        if owner is None:
             self._announcer.missed(peer.name, 0, asked.address, now)
             self._counters["answer.negative"] += 1
             pushes = []
         else:  # first: it has the longer way to go
-            pushes = self._announcer.introduce(peer, answer.owner, answer.ttl_min, now)
+            pushes = self._announcer.introduce(peer, owner, ttl_min, now)
         self._counters["answer.fresh" if fresh else "answer.stale"] += 1
-        news = self._announcer.compare(peer, asked.mark, now)
-        return [*pushes, Send(source, answer.datagram), *news]
+        actions = [*pushes, Send(source, datagram)]
+        return actions + self._announcer.compare(peer, asked.mark, now) if asked.mark else actions
 
     def _answer(self, asked: Asked, now: float, *, fresh: bool) -> list[Action]:
         found = self._lookup.answer(asked, fresh=fresh)

@@ -37,6 +37,7 @@ class Responder:
         )
         self._backlog = Backlog(service.counters)
         self._serving = False
+        self._at_once_until = 0.0  # what can be answered is, as it is read; 0: none was read yet
         self._feed = state_dir / SOCKET_NAME
         self._reading = False
         self._connection: Connection | None = None
@@ -103,13 +104,31 @@ class Responder:
             await asyncio.sleep(min(max(wait, SHORTEST_SLEEP_S), LONGEST_SLEEP_S))
 
     def _datagram(self, data: bytes, source: SocketAddress) -> None:
-        where = (source[0], source[1])
+        where = source[0], source[1]
         at = now()
-        if self._service.admits(data, where, at):
+        if not self._service.admits(data, where, at):
+            return
+        if self._is_at_once(data, at):
+            self._do(self._service.serve(data, where, at))
+            self._service.took.observe(now() - at)
+        else:
             self._backlog.add(data, where, at)
 
+    def _is_at_once(self, data: bytes, at: float) -> bool:
+        """Say whether to answer a lookup before more is read.
+
+        While nothing waits it makes no difference to anybody, for as long as is served between two
+        readings; what comes behind that is sorted.
+        """
+        if self._backlog.waiting or not self._backlog.is_lookup(data):
+            return False
+        if not self._at_once_until:
+            self._at_once_until = at + SERVE_S
+        return at < self._at_once_until
+
     def _after_reading(self) -> None:
-        if self._backlog and not self._serving:
+        self._at_once_until = 0.0
+        if self._backlog.waiting and not self._serving:
             self._serving = True
             self._serve()  # without a turn of the loop: nothing else waits
 
@@ -129,7 +148,7 @@ class Responder:
             if at - began > SERVE_S:
                 break
         self._serving = False
-        if self._backlog:
+        if self._backlog.waiting:
             self._serve_soon()
 
     def _do(self, actions: list[Action]) -> None:

@@ -40,7 +40,9 @@ from wgmap_cluster.responder.weight import weight
 MAX_DATAGRAM = 16 * 1024
 NOTE_EVERY_S = 1.0
 _MAP_REGISTER = 3  # the type in the first four bits
+_MAP_NOTIFY_ACK = 5
 _REQUESTS = (1, 8)  # Map-Request, and one that is encapsulated
+_NONCE = slice(4, 12)
 _REGISTER_I = 0x02  # in the first byte: an I field is the end of the datagram
 _UNAUTHENTICATED = bytes(4)  # key id, algorithm and length where the tunnel is the proof
 _ANYBODY = ""  # the limit that all who are not enrolled share
@@ -109,14 +111,15 @@ class Service:
         if len(data) > MAX_DATAGRAM:
             return "oversized"
         peer = self._follower.tables.peer_at(source[0])
-        if peer is None and not _is_register(data):
-            return "unknown_source"
         limit, reason = self._request_limit, "limited"
         if _is_register(data):
             limit, reason = self._register_limit, "register_limited"
+        elif peer is None:
+            return "unknown_source"
+        if limit is None:
+            return None
         name = _ANYBODY if peer is None else peer.name
-        limited = limit and not limit.allows(name, now, weight(data))
-        return reason if limited else None
+        return None if limit.allows(name, now, weight(data)) else reason
 
     def serve(
         self, data: bytes, source: Source, now: float, until: float | None = None
@@ -143,6 +146,8 @@ class Service:
         self._heard.add(peer.name, now)
         if kind in _REQUESTS:
             return self._requests.serve(peer, data, source, now, until)
+        if kind == _MAP_NOTIFY_ACK and self._announcer.repeats(data, source[0]):
+            return self._requests.acknowledged(int.from_bytes(data[_NONCE]), source[0], now)
         match decode(data):
             case MapNotifyAck(nonce=nonce, xtr=xtr):
                 self._announcer.acknowledged(nonce, source[0])

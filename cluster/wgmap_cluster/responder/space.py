@@ -205,7 +205,12 @@ def apart(prefix: bytes, address: bytes) -> int:
 
 def holds(prefix: bytes, address: bytes) -> bool:
     """Say whether an address lies in a prefix (b"" holds none)."""
-    return len(prefix) == len(address) + 1 and apart(prefix, address) > prefix[0]
+    if len(prefix) != len(address) + 1:
+        return False
+    whole, rest = divmod(prefix[0], 8)
+    if rest:
+        return apart(prefix, address) > prefix[0]
+    return prefix[1 : whole + 1] == address[:whole]
 
 
 class Space:

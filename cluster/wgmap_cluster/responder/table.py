@@ -3,7 +3,7 @@
 import ipaddress
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from socket import AF_INET, AF_INET6, inet_pton
+from socket import AF_INET, AF_INET6, inet_ntop
 
 from wgmap.addresses import prefix_to_bytes
 from wgmap_cluster.fsm.rows import (
@@ -17,7 +17,7 @@ from wgmap_cluster.fsm.rows import (
     ServerRow,
     Table,
 )
-from wgmap_cluster.responder.mappings import NOBODY, Mapping, Peer, Place, kind
+from wgmap_cluster.responder.mappings import NOBODY, Kind, Mapping, Peer, Place
 from wgmap_cluster.responder.space import Space
 from wgmap_cluster.responder.written import record_bytes
 
@@ -37,7 +37,7 @@ class Tables:
         self._spaces: dict[int, Space] = {}
         self._peers: dict[str, Peer] = {}
         self._enrolled = 0
-        self._by_address: dict[bytes, Peer] = {}
+        self._by_address: dict[str, Peer] = {}
 
     # ---------------------------------------------------------------------------- changing
 
@@ -84,14 +84,13 @@ class Tables:
             del self._by_address[peer.address]
         self._enrolled += (row is not None) - peer.kind.enrolled
         if row is None:
-            peer.address, peer.kind = b"", NOBODY
+            peer.enrol("", NOBODY)
         else:
             keyed = bool(row.control_key) and not row.lisp_key
-            peer.address = row.control_address
-            peer.kind = kind(True, row.revoked, row.instance, keyed, False)
+            address = _text(row.control_address)
+            peer.enrol(address, Kind(True, row.revoked, row.instance, keyed))
             if not row.revoked:
-                self._by_address[peer.address] = peer
-        peer.judge()
+                self._by_address[address] = peer
         self._forget_if_empty(peer)
 
     def _known(self, name: str) -> Peer:
@@ -125,11 +124,7 @@ class Tables:
 
     def peer_at(self, address: str) -> Peer | None:
         """Return the enrolled, unrevoked peer with this control address, as text."""
-        try:
-            packed = inet_pton(AF_INET6 if ":" in address else AF_INET, address)
-        except OSError:  # with a zone: of a link, and nobody's control address
-            return None
-        return self._by_address.get(packed)
+        return self._by_address.get(address)
 
     def peer(self, name: str) -> Peer | None:
         """Return a peer that is enrolled (it may be revoked)."""
@@ -175,7 +170,10 @@ class Tables:
     def match(self, instance: int, address: bytes) -> Mapping | None:
         """Return the mapping that serves an address."""
         space = self._spaces.get(instance)
-        return space.match(address) if space else None
+        if space is None:
+            return None
+        family = space.families[len(address)]
+        return family.hosts.get(address) or family.match(address)  # nearly always the first
 
     def mappings_of(self, peer: str) -> Iterator[Mapping]:
         """Yield the mappings of a peer."""
@@ -203,3 +201,7 @@ def _prefixes(row: Row | None) -> tuple[bytes, ...]:
     """Read prefixes as META carries them: text, separated by spaces."""
     words = row.split() if isinstance(row, str) else ()
     return tuple(prefix_to_bytes(ipaddress.ip_network(word)) for word in words)
+
+
+def _text(packed: bytes) -> str:
+    return inet_ntop(AF_INET if len(packed) == 4 else AF_INET6, packed)

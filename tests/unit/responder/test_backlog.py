@@ -46,7 +46,7 @@ def test_lookups_come_before_new_registers_and_those_before_repetitions() -> Non
         waiting.add(data, A1, 0.0)
     served = [each.data for each in islice(waiting.take(), 10)]
     assert served == [LOOKUP, LOOKUP, register(5), register(6), REFRESH, REFRESH]
-    assert len(waiting) == 0
+    assert waiting.waiting == 0
 
 
 def test_what_does_not_fit_is_shed_by_its_class_alone_and_counted() -> None:
@@ -54,7 +54,7 @@ def test_what_does_not_fit_is_shed_by_its_class_alone_and_counted() -> None:
     for data in (*3 * [LOOKUP], *4 * [register(5)], *5 * [REFRESH]):
         waiting.add(data, A1, 0.0)
     assert counters == {"shed.lookup": 1, "shed.register": 2, "shed.repetition": 3}
-    assert len(waiting) == 6
+    assert waiting.waiting == 6
 
 
 def test_the_sources_of_a_class_take_turns() -> None:
@@ -67,7 +67,7 @@ def test_the_sources_of_a_class_take_turns() -> None:
     assert served == [A1, A2, A1, A2, A1, A1]
     waiting.add(LOOKUP, A2, 0.0)
     assert [each.source for each in islice(waiting.take(), 2)] == [A1, A2]
-    assert len(waiting) == 95
+    assert waiting.waiting == 95
 
 
 def test_a_register_waits_for_no_lookup_of_the_same_source_beyond_its_class() -> None:
@@ -84,7 +84,7 @@ def test_one_source_fills_no_class() -> None:
         waiting.add(LOOKUP, A1, 0.0)
     assert counters == {"shed.lookup": 4 * MOST_EACH}
     waiting.add(LOOKUP, A2, 0.0)
-    assert len(waiting) == MOST_EACH + 1
+    assert waiting.waiting == MOST_EACH + 1
     assert [each.source for each in islice(waiting.take(), 2)] == [A1, A2]
 
 
