@@ -52,7 +52,7 @@ changes = st.one_of(
 asked = st.tuples(peers, st.sampled_from(EIDS), st.integers(0, 9))
 Step: TypeAlias = Change | tuple[str, str, int] | float
 steps = st.lists(
-    st.one_of(changes, asked, asked, st.sampled_from([-1.0, 5.0, 3600.0])), max_size=25
+    st.one_of(changes, asked, asked, st.sampled_from([-1.0, 5.0, 3600.0])), max_size=14
 )
 
 
