@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from wgmap_agent.runner import keys
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
 
+_LOG = logging.getLogger(__name__)
 SILENCE_MOST = 20  # datagrams in a row, 100 a second: 200 ms
 OVER_S = 30.0 * PATIENCE
 
@@ -80,6 +82,7 @@ async def test_an_established_flow_is_hardly_silent(tmp_path: Path, delay_ms: fl
                 await rotated(one, key)
                 await asyncio.sleep(0.5)
             assert data_peer(two) == key
+            _LOG.info("%s ms: lost in a row: %d there, %d back", delay_ms, gap(there), gap(back))
             assert gap(there) <= SILENCE_MOST
             assert gap(back) <= SILENCE_MOST
         for agent in (one, two):
