@@ -23,6 +23,7 @@ from pathlib import Path
 from contact.floor import Floor
 from contact.probe import Prober, prober
 from contact.report import quantile, replace_between
+from matplotlib.figure import Figure
 
 from wgmap.addresses import IPAddress
 from wgmap_chaos.lab import inventory
@@ -176,12 +177,30 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
             writer.writerow([*values, row.segments, row.captured])
 
 
+def draw(path: Path, rows: Sequence[Row]) -> None:
+    """Write every turn as PNG: throughput and round trip, by hand and on demand."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    panels = (("Mbit/s", lambda row: row.megabits),
+              ("round trip, ms", lambda row: quantile(row.echoes_ms, 0.5)))  # fmt: skip
+    for axes, (title, value) in zip(figure.subplots(1, 2), panels, strict=True):
+        for family in (4, 6):
+            for tunnel in (HAND, DEMAND):
+                turns = [value(row) for row in _of(rows, family, tunnel)]
+                axes.plot(range(1, len(turns) + 1), turns, "o-", label=f"IPv{family}, {tunnel}")
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("turn")
+        axes.set_title(title, fontsize="medium")
+        axes.grid(visible=True, alpha=0.2)
+        axes.legend()
+    figure.savefig(path, dpi=100)
+
+
 def main() -> int:
     """Measure, and print a table; 1 where the agents saw packets of a flow that stands."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=7, help="of each tunnel and family")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each transfer")
-    parser.add_argument("--out", type=Path, help="a folder for data-plane.csv")
+    parser.add_argument("--out", type=Path, help="a folder for data-plane.csv and .png")
     parser.add_argument("--document", type=Path, help="put the table into its section as well")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="wgmap-bench-") as name:
@@ -196,6 +215,7 @@ def main() -> int:
     print(text)
     if options.out:
         write_csv(options.out / "data-plane.csv", rows)
+        draw(options.out / "data-plane.png", rows)
     if options.document:
         replace_between(options.document, "data-plane", text)
     return 1 if sum(row.captured for row in rows) else 0
