@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import csv
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from contact.floor import Floor
 from contact.probe import Prober, prober
 from contact.report import quantile, replace_between
 from matplotlib.figure import Figure
+from usage import Usage
 
 from wgmap.addresses import IPAddress
 from wgmap_chaos.lab import inventory
@@ -33,7 +33,6 @@ from wgmap_chaos.programs import run
 HAND, DEMAND = "made by hand", "on demand"
 PORT = 5201  # iperf3's own
 IDLE_ECHOES = 200
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +59,8 @@ def _captured(agents: Sequence[AgentEntry]) -> int:
 
 
 def _cpu_s(agents: Sequence[AgentEntry]) -> float:
-    total = 0
-    for agent in agents:
-        text = Path(f"/proc/{agent.pids['agent']}/stat").read_text().rpartition(")")[2].split()
-        total += int(text[11]) + int(text[12])
-    return total / _TICKS
+    pids = [agent.pids["agent"] for agent in agents]
+    return Usage.of(*(pid for pid in pids if pid is not None)).cpu_s
 
 
 def _throughput(asking: AgentEntry, to: IPAddress, seconds: float) -> tuple[float, int]:
@@ -180,13 +176,13 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
 def draw(path: Path, rows: Sequence[Row]) -> None:
     """Write every turn as PNG: throughput and round trip, by hand and on demand."""
     figure = Figure(figsize=(10, 4), layout="constrained")
-    panels = (("Mbit/s", lambda row: row.megabits),
-              ("round trip, ms", lambda row: quantile(row.echoes_ms, 0.5)))  # fmt: skip
-    for axes, (title, value) in zip(figure.subplots(1, 2), panels, strict=True):
-        for family in (4, 6):
-            for tunnel in (HAND, DEMAND):
-                turns = [value(row) for row in _of(rows, family, tunnel)]
-                axes.plot(range(1, len(turns) + 1), turns, "o-", label=f"IPv{family}, {tunnel}")
+    rate, echo = figure.subplots(1, 2)
+    for family in (4, 6):
+        for tunnel in (HAND, DEMAND):
+            turns, label = _of(rows, family, tunnel), f"IPv{family}, {tunnel}"
+            rate.plot([row.megabits for row in turns], "o-", label=label)
+            echo.plot([quantile(row.echoes_ms, 0.5) for row in turns], "o-", label=label)
+    for axes, title in ((rate, "Mbit/s"), (echo, "round trip, ms")):
         axes.set_ylim(bottom=0)
         axes.set_xlabel("turn")
         axes.set_title(title, fontsize="medium")
