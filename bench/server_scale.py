@@ -111,6 +111,8 @@ class Bench:
         for name in groups:
             self.note("steady", peers, name, "cpu", 100 * after.share(before, name), "%")
             self.note("steady", peers, name, "memory", after.of[name].rss_bytes / 1e6, "MB")
+        answer = len(_ask_device(self.server.control_interface)) / 1e6
+        self.note("steady", peers, "wireguard-go", "answer", answer, "MB")
         for kind in KINDS:
             self.note("steady", peers, "all", kind, (then[kind] - said[kind]) / seconds, "1/s")
         for way in ("bytes_out", "bytes_in"):  # as the agents see it

@@ -48,6 +48,7 @@ class Costs:
     wireguard_memory: Line
     bits_in: Line
     bits_out: Line
+    answer: Line  # bytes in which wireguard-go tells of all peers
     contact_responders: float
     contact_wireguard: float
     commit: float
@@ -83,7 +84,7 @@ def _lines(steady: Sequence[Value], sizes: tuple[int, int]) -> dict[str, Line]:
     memory = {f"{name}_memory": line(process, "memory", 1e6) for name, process in processes.items()}
     # What the agents send comes in at the server.
     bits = {"bits_in": line("all", "bytes_out", 1e6), "bits_out": line("all", "bytes_in", 1e6)}
-    return cpu | memory | bits
+    return cpu | memory | bits | {"answer": line("wireguard-go", "answer", 1e6)}
 
 
 def _last(contacts: Sequence[Value], process: str) -> float:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, fields, replace
 
 from model.costs import Costs
+from wgmap.wg.uapi import MAX_ANSWER_BYTES
 
 HOUR_S, DAY_S = 3600.0, 86_400.0
 QUESTIONS = 2  # of a first contact: each peer in use is asked for at two servers
@@ -52,6 +53,7 @@ class Load:
     memory: float
     bits_in: float
     bits_out: float
+    answer: float  # bytes of wireguard-go's answer when the server looks at its tunnels
     commits: float
     log_bytes: float  # a second
 
@@ -72,6 +74,7 @@ class Load:
             memory=sum(one.at(peers) for one in memory),
             bits_in=costs.bits_in.at(peers),
             bits_out=costs.bits_out.at(peers),
+            answer=costs.answer.at(peers),
             commits=commits,
             log_bytes=commits * costs.log_bytes,
         )
@@ -85,6 +88,7 @@ class Load:
             "processors for wireguard-go": self.wireguard / (BUSY * rest),
             "memory": self.memory / (BUSY * machine.memory),
             "line": max(self.bits_in, self.bits_out) / (BUSY * machine.bits),
+            "what wireguard-go tells at once": self.answer / MAX_ANSWER_BYTES,
             "commits": self.commits / (BUSY * costs.commits_a_second),
         }
 

@@ -11,7 +11,7 @@ from model.fleet import BUSY, Fleet, Load, Machine, limits, plan
 
 NOTHING = Line(0.0, 0.0)
 FREE = Costs(
-    *(NOTHING,) * 8,
+    *(NOTHING,) * 9,
     contact_responders=0.0,
     contact_wireguard=0.0,
     commit=0.0,
@@ -36,6 +36,7 @@ def test_a_line_goes_through_both_points() -> None:
         (replace(FREE, wireguard=Line(0.0, 1e-4)), "processors for wireguard-go", BUSY * 2 / 1e-4),
         (replace(FREE, replica_memory=Line(0.0, 1e3)), "memory", BUSY * 1e6),
         (replace(FREE, bits_out=Line(0.0, 10.0)), "line", BUSY * 1e5),
+        (replace(FREE, answer=Line(0.0, 1024.0)), "what wireguard-go tells at once", 1 << 16),
     ],
 )
 def test_each_limit_alone_is_met_where_it_is_by_hand(
