@@ -1,6 +1,6 @@
 """One agent with many data peers: processor, memory, first contacts a second, and a scan.
 
-A real agent over real wireguard-go, three map servers; all the other hosts are one process
+A real agent over real wireguard-go, and a map server; all the other hosts are one process
 (``crowd``) that answers their handshakes and messages. Beside the agent's own device the same peers
 are in another one where everything was installed by hand. While peers are *active* the agent's host
 exchanges a packet with each of them every ten seconds. Wants root. Prints Markdown, and writes CSV
@@ -253,7 +253,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peers", type=int, nargs="+", default=[1, 100, 1000, 5000])
     parser.add_argument("--windows", type=int, nargs="+", default=[1, 16, 64, 256])
-    parser.add_argument("--servers", type=int, default=3)
+    parser.add_argument("--servers", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=60.0, help="of each steady phase")
     parser.add_argument("--out", type=Path, help="a folder for agent-scale.csv and .png")
     parser.add_argument("--document", type=Path, help="put the tables into its section as well")
