@@ -204,7 +204,7 @@ def measure(bench: Bench, sizes: Sequence[int], windows: Sequence[int]) -> None:
         bench.contacts("growth", former, eids[former:size], GROWTH_WINDOW, groups)
         bench.settle(eids[:size])
         bench.active("active", eids[:size], groups)
-    again = eids[:AGAIN]
+    again = eids[: _again(eids, windows)]
     for window in windows:
         bench.forget(again)
         bench.contacts("again", len(eids), again, window, groups)
@@ -216,13 +216,19 @@ def measure(bench: Bench, sizes: Sequence[int], windows: Sequence[int]) -> None:
     bench.restart(eids)
 
 
+def _again(eids: Sequence[IPv4Address], windows: Sequence[int]) -> int:
+    """Return how many are contacted again; by hand these are others in each turn."""
+    return min(AGAIN, len(eids) // len(windows))
+
+
 async def _by_hand(bench: Bench, whom: list[Member], windows: Sequence[int]) -> None:
     async with by_hand(bench.agent, whom) as device:
         favour([device.pid])
         groups = {"wireguard-go, by hand": (device.pid,), "crowd": (bench.crowd.pid,)}
         eids = [ByHand.eid(one) for one in whom]
+        count = _again(eids, windows)
         for number, window in enumerate(windows):
-            some = eids[AGAIN * number : AGAIN * (number + 1)]
+            some = eids[count * number : count * (number + 1)]
             await asyncio.to_thread(bench.contacts, "by hand", len(whom), some, window, groups)
         bench.caller.contact(eids, GROWTH_WINDOW)  # the rest of them, not to be measured along
         await asyncio.to_thread(bench.active, "by hand", eids, groups)
