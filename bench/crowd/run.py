@@ -14,12 +14,14 @@
 """
 
 import asyncio
+import itertools
 import json
 import random
 import socket
 import struct
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -153,8 +155,8 @@ class Crowd:
         return {**asdict(self.counts), **asdict(self._data.counts), **cpu, **size}
 
 
-def _some(waiting: Any, count: int) -> list[Member]:
-    return [one for one, _ in zip(waiting, range(count), strict=False)] if count > 0 else []
+def _some(waiting: Iterator[Member], count: int) -> list[Member]:
+    return list(itertools.islice(waiting, max(0, count)))
 
 
 async def serve() -> None:

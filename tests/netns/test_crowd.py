@@ -19,7 +19,9 @@ def test_members_register_move_and_are_met(tmp_path: Path) -> None:
         inventory = lab.file
         with crowd(lab.directory, inventory) as them:
             enrol(inventory, whom, anywhere=True)
-            assert them.join(0, len(whom))["registered"] >= len(whom)
+            assert them.join(0, len(whom), 2)["registered"] >= len(whom)
+            status = lab.status()
+            assert status["mappings"] == len(whom) + 2  # and the agent's own, of both families
             caller = Caller(inventory.agents[0].netns)
             met = caller.contact([one.eid for one in whom], 2)
             assert (len(met.took_ms), met.lost) == (len(whom), 0)
