@@ -104,7 +104,7 @@ class Bench:
     ) -> Contacts:
         """Make first contacts, and note how fast and what each cost whom."""
         before = Reading.take(groups)
-        done = self.caller.contact(whom, window, pause_s)
+        done = self.caller.paced(whom, pause_s) if pause_s else self.caller.contact(whom, window)
         after = Reading.take(groups)
         made = len(done.took_ms)
         self.note(phase, peers, "all", "contacts", made, window=window)

@@ -40,15 +40,14 @@ class Caller:
         """Close the socket."""
         self._socket.close()
 
-    def contact(self, whom: Sequence[IPv4Address], window: int, pause_s: float = 0.0) -> Contacts:
-        """Send one packet to each, so many at a time without an answer, a pause between two."""
+    def contact(self, whom: Sequence[IPv4Address], window: int) -> Contacts:
+        """Send one packet to each, so many at a time without an answer."""
         done, began = Contacts(), now()
         waiting = iter(whom)
         out: dict[int, float] = {}
         while True:
             while len(out) < window and (to := next(waiting, None)) is not None:
                 out[self._send(to)] = now()
-                time.sleep(pause_s)
             if not out:
                 break
             self._take(done, out, 0.05)
