@@ -1,10 +1,12 @@
 """The model of docs/scale.md: by hand where that is possible, and against what was measured."""
 
+import itertools
 import math
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import pytest
+import scale_model
 from measured import Value, only, read, write
 from model.costs import Costs, Line
 from model.fleet import BUSY, Fleet, Load, Machine, limits, plan
@@ -80,3 +82,18 @@ def test_figures_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert only(values, figure="cpu") == 2.5
     with pytest.raises(LookupError):
         only(values, figure="memory")
+
+
+def test_the_small_runs_tell_the_large_one() -> None:
+    """From 10 and 1,000 agents to 10,000, as measured; docs/scale.md says by how much it is off."""
+    for what, said, found in scale_model.check(scale_model.FOLDER):
+        assert 0.5 < said / found < 2.0, what
+
+
+def test_more_agents_never_need_less() -> None:
+    costs = Costs.read(scale_model.FOLDER, sizes=(10, 10_000))
+    loads = [astuple(Load.of(costs, Fleet(agents))) for agents in scale_model.FLEETS]
+    for small, large in itertools.pairwise(loads):
+        assert all(less <= more for less, more in zip(small, large, strict=True))
+    clusters = [plan(costs, Fleet(agents), Machine()).clusters for agents in scale_model.FLEETS]
+    assert clusters == sorted(clusters)
