@@ -142,7 +142,9 @@ async def work(plan: Plan, record: Callable[[Record], None]) -> None:
     lines = await _input()
     everybody = identities()
     print(json.dumps([place.enrolment(one) for one in everybody]), flush=True)
-    servers = _servers(await lines.readline())
+    if not (line := await lines.readline()):
+        return  # the run broke off before it began
+    servers = _servers(line)
     rng = Random(plan.seed)  # noqa: S311  # to be repeated
     lights = [Light(one, plan.netns, servers, rng, record, HEDGE_S) for one in everybody]
     askers, asked = lights[:ASKERS], lights[ASKERS : ASKERS + ASKED]
