@@ -22,6 +22,14 @@ tar -C "$work/wheels" -xf "$wheelhouse"
     --no-index --find-links "$work/wheels" --target "$root/usr/lib/wgmap" "wgmap==$version"
 rm -rf "$root/usr/lib/wgmap/bin"
 
+bash_completions=$root/usr/share/bash-completion/completions
+zsh_completions=$root/usr/share/zsh/vendor-completions
+mkdir -p "$bash_completions" "$zsh_completions"
+complete() {
+    PYTHONPATH=$root/usr/lib/wgmap "$work/venv/bin/python" -B -c \
+        "from $1 import main; raise SystemExit(main(['completion', '$2']))"
+}
+
 # Debian's interpreter with our modules, and nothing of whoever calls it.
 for program in agent:wgmap_agent.main server:wgmap_cluster.main :wgmap_cluster.cli.main; do
     name=wgmap${program%%:*}
@@ -35,6 +43,8 @@ from ${program##*:} import main
 sys.exit(main())
 END
     chmod 755 "$root/usr/bin/$name"
+    complete "${program##*:}" bash >"$bash_completions/$name"
+    complete "${program##*:}" zsh >"$zsh_completions/_$name"
 done
 
 roles=$PWD/deploy/ansible/roles

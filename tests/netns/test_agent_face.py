@@ -21,7 +21,7 @@ from wgmap_chaos.losses import Loss, losing
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
 
 # Contract: keys and what their values may be; None stands for null.
-STATUS = {"registered": bool, "servers": list, "peers": list, "counters": dict}
+STATUS = {"release": str, "registered": bool, "servers": list, "peers": list, "counters": dict}
 SERVER: dict[str, Any] = {
     "name": str,
     "control": str,

@@ -2,12 +2,14 @@
 
 import contextlib
 import json
+import shlex
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rollout.site import Recap, Site, SiteError
+from rollout.plays import Play, Recap
+from rollout.site import Site, SiteError
 from rollout.watching import Watching, watching
 from wgmap.errors import WgmapError
 from wgmap_agent.runner.statussocket import request
@@ -17,6 +19,7 @@ SPARE = "ms4"
 LONE = "a9"  # an agent that Ansible knows nothing of
 AGENTS = ("a1", "a2", "a3")
 FIRST_SERVER, FIRST_AGENT, LONE_NUMBER = 11, 21, 29  # last bytes of addresses
+PROGRAMS = ("wgmap", "wgmap-agent", "wgmap-server")
 OVERLAY = ["10.66.0.0/16", "fd66::/32"]
 SETTLED_S = 120.0
 POLL_S = 0.25
@@ -78,10 +81,14 @@ class Fleet:
 
     def try_play(self, name: str, *arguments: str) -> Recap:
         """Run a playbook, whatever comes of it."""
-        self.site.write_inventory(self.inventory())
-        recap = self.site.play(name, *arguments)
+        recap = self.begin(name, *arguments).wait()
         self.recaps.append(recap)
         return recap
+
+    def begin(self, name: str, *arguments: str) -> Play:
+        """Begin a playbook."""
+        self.site.write_inventory(self.inventory())
+        return self.site.play(name, *arguments)
 
     # -- what the machines say ---------------------------------------------------------------
 
@@ -95,6 +102,10 @@ class Fleet:
             self.on(server or self.servers[0], "wgmap --json status")
         )
         return answer
+
+    def running(self, server: str | None = None) -> dict[str, str | None]:
+        """Return the releases that the map servers run, by their names, as one of them says."""
+        return {one["name"]: one["release"] for one in self.status(server)["servers"]}
 
     def peers(self) -> dict[str, dict[str, Any]]:
         """Return the enrolled peers by name."""
@@ -121,6 +132,23 @@ class Fleet:
         """Watch a flow between two agents, and lookups by a third; a context manager."""
         near, far = (self.site.machines[name].netns for name in (source, target))
         return watching(near, far, eid(target), self.socket(asker))
+
+    def completed(self, name: str, *words: str) -> list[str]:
+        """Return what a shell of a machine makes of words, the last of which is begun."""
+        program, function = words[0], f"_shtab_{words[0].replace('-', '_')}"
+        script = (
+            f"source /usr/share/bash-completion/bash_completion; _completion_loader {program};"
+            f" complete -p {program} | grep -q {function} || exit;"
+            f" COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; {function};"
+            " echo ${COMPREPLY[@]}"
+        )
+        return self.on(name, f"bash -c {shlex.quote(script)}").split()
+
+    def known_to_zsh(self, name: str) -> dict[str, str]:
+        """Return the functions by which zsh completes our programs."""
+        script = "autoload -Uz compinit; compinit -u -D; print -l ${(kv)_comps[(I)wgmap*]}"
+        found = self.on(name, f"zsh -fc {shlex.quote(script)}").split()
+        return dict(zip(found[::2], found[1::2], strict=True))
 
     # -- waiting -----------------------------------------------------------------------------
 

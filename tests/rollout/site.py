@@ -7,7 +7,6 @@ The root file system is made once and kept in a cache outside of the tree.
 import hashlib
 import json
 import os
-import re
 import shutil
 import signal
 import stat
@@ -19,11 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from rollout.plays import Play, descendants
+
 CACHE = Path(os.environ.get("WGMAP_ROLLOUT_CACHE", "/var/cache/wgmap-rollout"))
 PACKAGES = (
     *("systemd-sysv", "dbus", "libpam-systemd", "python3", "python3-venv", "openssh-server"),
     *("iproute2", "iputils-ping", "wireguard-go", "wireguard-tools", "nftables", "procps"),
-    *("ca-certificates", "kmod"),
+    *("ca-certificates", "kmod", "bash-completion", "zsh"),
 )
 NETWORK = "10.77.0"
 CONTROL_HOST = 1
@@ -114,7 +115,7 @@ class Site:
         machine = self.machines[name]
         if machine.process is None:
             return
-        for pid in _descendants(machine.process.pid):
+        for pid in descendants(machine.process.pid):
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
@@ -125,7 +126,7 @@ class Site:
     def init_pid(self, name: str) -> int:
         """Return the process 1 of a machine, as seen from here; raises SiteError: it is off."""
         process = self.machines[name].process
-        children = [] if process is None else _descendants(process.pid)[1:]
+        children = [] if process is None else descendants(process.pid)[1:]
         if not children:
             raise SiteError(f"{name} is off")
         return children[0]
@@ -149,29 +150,17 @@ class Site:
 
     # -- Ansible -----------------------------------------------------------------------------
 
-    def play(self, name: str, *arguments: str, timeout_s: float = 1800) -> "Recap":
-        """Run a playbook of the collection against the site's inventory; its output is logged."""
+    def play(self, name: str, *arguments: str) -> Play:
+        """Begin a playbook of the collection against the site's inventory; its output is logged."""
         command = [
             *("ip", "netns", "exec", self.bridge),
             str(REPOSITORY / ".venv-rollout/bin/ansible-playbook"),
             *("-i", str(self.directory / "inventory.yml")),
             *(f"wgmap.rollout.{name}", *arguments),
         ]
-        with self.log.open("a+") as log:
-            print(f"== {name} {' '.join(arguments)}", file=log, flush=True)
-            start, began = log.tell(), time.monotonic()
-            done = subprocess.run(
-                command,
-                env=os.environ | self._environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                timeout=timeout_s,
-                check=False,
-            )
-            took = time.monotonic() - began
-            log.seek(start)
-            return Recap(name, done.returncode, log.read(), took)
+        with self.log.open("a") as log:
+            print(f"== {name} {' '.join(arguments)}", file=log)
+        return Play(name, command, os.environ | self._environment(), self.log)
 
     def _environment(self) -> dict[str, str]:
         return {
@@ -283,32 +272,6 @@ class Site:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-@dataclass(frozen=True)
-class Recap:
-    """What a playbook ended with."""
-
-    name: str
-    code: int
-    output: str
-    took_s: float
-
-    @property
-    def changed(self) -> dict[str, int]:
-        """How many tasks changed something, by host."""
-        return self._count("changed")
-
-    @property
-    def failed(self) -> dict[str, int]:
-        """How many tasks failed, by host; a host that was not reached counts as well."""
-        unreachable = self._count("unreachable")
-        return {host: one + unreachable[host] for host, one in self._count("failed").items()}
-
-    def _count(self, what: str) -> dict[str, int]:
-        _, _, recap = self.output.rpartition("PLAY RECAP")
-        lines = re.findall(rf"^(\S+)\s+:.*\b{what}=(\d+)", recap, re.MULTILINE)
-        return {host: int(number) for host, number in lines}
-
-
 def _make_base() -> None:
     """Make the root file system that all machines share, where it is not there yet."""
     base, made = CACHE / "base", CACHE / f"made-{hash_of(PACKAGES)}"
@@ -327,14 +290,3 @@ def _make_base() -> None:
 def hash_of(words: Sequence[str]) -> str:
     """Name a set of packages."""
     return hashlib.sha256(" ".join(words).encode()).hexdigest()[:12]
-
-
-def _descendants(pid: int) -> list[int]:
-    found = [pid]
-    for one in found:
-        try:
-            children = Path(f"/proc/{one}/task/{one}/children").read_text()
-        except FileNotFoundError:
-            continue
-        found += [int(child) for child in children.split()]
-    return found

@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from rollout.fleet import AGENTS, Fleet, eid
+from rollout.fleet import AGENTS, PROGRAMS, Fleet, eid
 from wgmap_chaos.demo.ping import first_reply_ms
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(3600)]
@@ -26,6 +26,14 @@ def test_a_deployment_leaves_agents_that_are_registered(fleet: Fleet) -> None:
     peers = fleet.peers()
     assert sorted(peers) == sorted(AGENTS)
     assert all(peer["registered"] for peer in peers.values())
+
+
+@pytest.mark.parametrize("machine", ["ms1", "a1"])
+def test_shells_complete_the_programs(fleet: Fleet, machine: str) -> None:
+    assert fleet.completed(machine, "wgmap", "peer", "re") == ["revoke"]
+    assert fleet.completed(machine, "wgmap-agent", "ro") == ["rotate-key"]
+    assert fleet.completed(machine, "wgmap-server", "che") == ["check-state"]
+    assert fleet.known_to_zsh(machine) == {name: f"_{name}" for name in PROGRAMS}
 
 
 def test_the_same_again_changes_nothing(fleet: Fleet) -> None:

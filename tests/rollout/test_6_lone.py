@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rollout import releases
-from rollout.fleet import LONE, Fleet, eid
+from rollout.fleet import LONE, PROGRAMS, Fleet, eid
 from rollout.site import REPOSITORY, run
 from wgmap_chaos.demo.ping import first_reply_ms
 
@@ -48,6 +48,11 @@ def test_a_package_makes_an_agent_with_two_commands(fleet: Fleet, packages: list
         assert first_reply_ms(netns, eid(target), 5.0) is not None
 
 
+def test_shells_complete_the_programs_of_a_package(fleet: Fleet) -> None:
+    assert fleet.completed(LONE, "wgmap-agent", "ro") == ["rotate-key"]
+    assert fleet.known_to_zsh(LONE) == {name: f"_{name}" for name in PROGRAMS}
+
+
 def test_a_newer_package_is_noticed_by_nobody(fleet: Fleet, packages: list[Path]) -> None:
     with fleet.watch("a1", LONE) as watched:
         install(fleet, packages[1])
@@ -63,6 +68,7 @@ def test_a_package_that_is_removed_leaves_its_keys_and_purged_nothing(fleet: Fle
     assert fleet.on(LONE, "ls /var/lib/wgmap-agent/control.key /etc/wgmap/agent.toml")
     fleet.on(LONE, "dpkg -P wgmap-agent")
     left = "ls -d /etc/wgmap /var/lib/wgmap-agent /usr/lib/wgmap /usr/bin/wgmap*"
+    left += " /usr/share/bash-completion/completions/wgmap* /usr/share/zsh/*/_wgmap*"
     assert fleet.on(LONE, left, check=False) == ""
     fleet.agents.remove(LONE)
     fleet.on("ms1", f"wgmap peer revoke {LONE}")

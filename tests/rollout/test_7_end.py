@@ -39,7 +39,8 @@ def test_nothing_is_left(fleet: Fleet) -> None:
         left = fleet.on(
             name,
             "ls -d /opt/wgmap /etc/wgmap /var/lib/wgmap* /etc/systemd/system/wgmap*"
-            " /usr/local/bin/wgmap*; ip -br link | grep wgm; ip route | grep wgm;"
+            " /usr/local/bin/wgmap* /usr/local/share/*/*/*wgmap*;"
+            " ip -br link | grep wgm; ip route | grep wgm;"
             " getent passwd | grep wgmap; nft list tables | grep wgmap;"
             " ls /etc/systemd/system/*.wants | grep wgmap",
             check=False,

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from support.log import MemoryLog
+from wgmap import __version__
 from wgmap_cluster.raft.interface import (
     LogStatus,
     MemberStatus,
@@ -56,8 +57,9 @@ class ClusterLog(MemoryLog):
         served: int | None = None,
     ) -> None:
         """Have another server's note arrive; its responder has the same unless told otherwise."""
+        seen = applied if served is None else served
         note = ServerNote(
-            applied, fresh, agents, served=applied if served is None else served, answers=ANSWERS
+            *(applied, fresh, agents), served=seen, answers=ANSWERS, release=__version__
         ).encode()
         self.others[name] = MemberStatus(name, connected=True, note=note, heard_s=0.0)
 

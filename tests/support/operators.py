@@ -10,6 +10,7 @@ from pathlib import Path
 from support import fsm
 from support.contacts import Responders
 from support.memory_log import ClusterLog
+from wgmap import __version__
 from wgmap_cluster.admin.server import AdminServer
 from wgmap_cluster.fsm.commands import Command, encode
 from wgmap_cluster.fsm.machine import Machine
@@ -36,7 +37,7 @@ class Cluster:
 
     def note(self) -> ServerNote:
         served = self.log.index if self.answers else None
-        return ServerNote(self.log.index, self.fresh, self.agents, served=served)
+        return ServerNote(self.log.index, self.fresh, self.agents, served=served, release=__version__)
 
     async def apply(self, command: Command) -> None:
         await self.log.propose(encode(command))

@@ -12,7 +12,8 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 def status(answer: Json) -> str:
     """Write the answer to ``status``."""
-    blocks = [f"{bold('agent')}: {_registered(answer['registered'])}"]
+    head = [f"{bold('agent')}: {_registered(answer['registered'])}"]
+    blocks = ["\n".join([*head, _line("release", answer["release"])])]
     blocks += [_server(server) for server in answer["servers"]]
     blocks += [_peer(peer) for peer in answer["peers"]]
     return "\n\n".join(blocks)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from wgmap import clock
+from wgmap import __version__, clock
 from wgmap.addresses import IPAddress
 from wgmap.errors import ConfigError, ConflictError, UnavailableError
 from wgmap.lisp.messages import Locator, Record
@@ -79,6 +79,7 @@ class Queries:
         """Describe the agent, as ``wgmap-agent status --json`` prints it."""
         state = self._engine.status(clock.now())
         return {
+            "release": __version__,
             "registered": state.registered,
             "servers": [asdict(server) for server in state.servers],
             "peers": [{**asdict(peer), "eids": list(peer.eids)} for peer in state.peers],

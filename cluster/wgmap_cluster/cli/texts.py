@@ -139,7 +139,7 @@ def status(view: StatusView) -> str:
         facts = (*facts, ("restoring", "a backup; nobody can register until it is in"))
     servers = view["servers"]
     newest = max((one["applied"] for one in servers if one["applied"] is not None), default=0)
-    head = ("server", "state", "applied", "behind", "fresh", "reachable agents")
+    head = ("server", "state", "applied", "behind", "fresh", "reachable agents", "release")
     rows = (
         (
             server["name"],
@@ -148,6 +148,7 @@ def status(view: StatusView) -> str:
             None if server["applied"] is None else newest - server["applied"],
             _fresh(fresh=server["fresh"]),
             server["reachable_agents"],
+            server["release"],
         )
         for server in servers
     )

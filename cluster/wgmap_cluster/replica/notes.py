@@ -5,6 +5,7 @@ from typing import Self
 
 import msgpack
 
+from wgmap import __version__
 from wgmap_cluster.fsm.commands import VERSION
 from wgmap_cluster.raft.interface import LogStatus, Role
 
@@ -23,6 +24,7 @@ class ServerNote:
     served: int | None = None  # all its responders answer with what this index has; None: none does
     reads: int = 1  # the newest version of commands that it reads
     answers: int = 0  # the newest version of questions beside the log that it answers
+    release: str | None = None  # which one its process runs; None: one that does not say
 
     @classmethod
     def of(
@@ -35,12 +37,14 @@ class ServerNote:
     ) -> Self:
         """Make the note of a server from its own view of the log."""
         candidate = log.role is Role.CANDIDATE
-        return cls(log.applied, fresh, reachable_agents, candidate, served, VERSION, ANSWERS)
+        versions = (VERSION, ANSWERS, __version__)
+        return cls(log.applied, fresh, reachable_agents, candidate, served, *versions)
 
     def encode(self) -> bytes:
         """Write the note: msgpack ``[format, fields...]``."""
-        fields = [self.applied, self.fresh, self.reachable_agents, self.candidate]
-        data: bytes = msgpack.packb([FORMAT, *fields, self.served, self.reads, self.answers])
+        fields = (self.applied, self.fresh, self.reachable_agents, self.candidate)
+        more = (self.served, self.reads, self.answers, self.release)
+        data: bytes = msgpack.packb([FORMAT, *fields, *more])
         return data
 
     @classmethod
@@ -58,6 +62,7 @@ class ServerNote:
                 served = values[5] if len(values) > 5 and isinstance(values[5], int) else None
                 reads = values[6] if len(values) > 6 and isinstance(values[6], int) else 1
                 answers = values[7] if len(values) > 7 and isinstance(values[7], int) else 0
-                return cls(applied, fresh, reachable, candidate, served, reads, answers)
+                release = values[8] if len(values) > 8 and isinstance(values[8], str) else None
+                return cls(applied, fresh, reachable, candidate, served, reads, answers, release)
             case _:
                 return None

@@ -449,4 +449,5 @@ def _server_view(name: str, state: str, note: ServerNote | None) -> ServerView:
         "applied": note.applied if note else None,
         "fresh": note.fresh if note else None,
         "reachable_agents": note.reachable_agents if note else None,
+        "release": note.release if note else None,
     }

@@ -165,6 +165,7 @@ class ServerView(TypedDict):
     applied: int | None
     fresh: bool | None
     reachable_agents: int | None
+    release: str | None  # which one it runs
 
 
 class MemberView(TypedDict):

@@ -18,6 +18,7 @@ from wgmap_agent.runner.readiness import Readiness
 from wgmap_agent.runner.statussocket import Json, StatusSocket
 
 STATUS: Json = {
+    "release": "1.2.3",
     "registered": True,
     "servers": [
         {

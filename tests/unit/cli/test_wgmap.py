@@ -14,6 +14,7 @@ import pytest
 
 from support import fsm
 from support.operators import STALENESS_S, WGMAP, Cluster, serving, wgmap
+from wgmap import __version__
 from wgmap.config import parse
 from wgmap.wg.keys import PublicKey
 from wgmap_agent.config import AgentConfig
@@ -225,7 +226,7 @@ async def test_revoke_not_confirmed_by_all_ends_with_3(cluster: Cluster) -> None
 
 
 def server(*values: object) -> dict[str, object]:
-    fields = ("name", "state", "applied", "fresh", "reachable_agents")
+    fields = ("name", "state", "applied", "fresh", "reachable_agents", "release")
     return dict(zip(fields, values, strict=True))
 
 
@@ -236,9 +237,9 @@ async def test_status(cluster: Cluster) -> None:
         "term": 3,
         "cluster_id": (b"c" * 16).hex(),
         "servers": [
-            server("ms1", "leader", 1, True, 4),
-            server("ms2", "follower", 1, True, 0),
-            server("ms3", "unreachable", None, None, None),
+            server("ms1", "leader", 1, True, 4, __version__),
+            server("ms2", "follower", 1, True, 0, __version__),
+            server("ms3", "unreachable", None, None, None, None),
         ],
         "peers": 0,
         "revoked": 0,
@@ -247,7 +248,7 @@ async def test_status(cluster: Cluster) -> None:
         "restoring": False,
     }
     lines = (await wgmap(cluster, "status")).out.splitlines()
-    assert lines[-1].split() == ["ms3", "unreachable", "-", "-", "-", "-"]
+    assert lines[-1].split() == ["ms3", "unreachable", *"-----"]
     assert "degraded: ms3 not reached; no other may fail" in lines[0]
 
 

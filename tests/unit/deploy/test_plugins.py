@@ -56,6 +56,13 @@ def test_each_trouble_names_the_server(changes: dict[str, Any], says: str) -> No
     assert trouble(server("ms1"), server("ms2", **changes)) == [says]
 
 
+def test_a_server_that_still_runs_another_release_is_named() -> None:
+    said = json.dumps({"leader": "ms1", "servers": [server("ms1", release="1"), server("ms2")]})
+    assert CLUSTER.trouble(said, expected={"ms1": "1"}) == []
+    assert CLUSTER.trouble(said, expected={"ms1": "2"}) == ["ms1 runs 1, not 2"]
+    assert CLUSTER.trouble(said, expected={"ms2": "2"}) == ["ms2 runs None, not 2"]
+
+
 def test_a_server_that_is_known_to_be_away_is_no_trouble() -> None:
     away = server("ms2", state="unreachable", applied=None, fresh=None)
     status = json.dumps({"leader": "ms1", "servers": [server("ms1"), away]})

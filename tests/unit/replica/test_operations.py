@@ -10,6 +10,7 @@ import pytest
 from support import fsm
 from support.memory_log import ClusterLog
 from support.operators import STALENESS_S, Cluster, found, until
+from wgmap import __version__
 from wgmap.errors import ConfigError, ConflictError, NotFoundError, UnavailableError, WgmapError
 from wgmap.wg.keys import PublicKey
 from wgmap_cluster.fsm.machine import Machine
@@ -222,9 +223,9 @@ async def test_status_of_all_servers(cluster: Cluster) -> None:
     assert (status["leader"], status["term"], status["cluster_id"]) == ("ms1", 3, (b"c" * 16).hex())
     assert (status["peers"], status["mappings"]) == (1, 0)
     assert [tuple(server.values()) for server in status["servers"]] == [
-        ("ms1", "leader", 2, True, 4),
-        ("ms2", "follower", 1, False, 2),
-        ("ms3", "unreachable", None, None, None),
+        ("ms1", "leader", 2, True, 4, __version__),
+        ("ms2", "follower", 1, False, 2, __version__),
+        ("ms3", "unreachable", None, None, None, None),
     ]
 
 
@@ -234,7 +235,8 @@ async def test_status_without_a_leader(cluster: Cluster) -> None:
 
     status = cluster.operations.status()
     assert status["leader"] is None
-    assert tuple(status["servers"][0].values()) == ("ms1", "candidate", 1, False, None)
+    own = status["servers"][0]
+    assert tuple(own.values()) == ("ms1", "candidate", 1, False, None, __version__)
     assert status["servers"][1]["state"] == "follower"
 
     note = ServerNote.of(cluster.log.status(), fresh=False, reachable_agents=None)
@@ -287,7 +289,7 @@ async def test_resolving_without_a_quorum_is_not_fresh(cluster: Cluster) -> None
 def test_notes_round_trip_and_ignore_what_they_do_not_know() -> None:
     for note in (
         ServerNote(0, False, None),
-        ServerNote(1 << 60, True, 100_000, candidate=True, served=1 << 59),
+        ServerNote(1 << 60, True, 100_000, candidate=True, served=1 << 59, release="1.2.3"),
     ):
         assert ServerNote.decode(note.encode()) == note
         assert len(note.encode()) < 64

@@ -62,6 +62,7 @@ function card(server, status) {
     ["log position", number(server.applied)],
     ["behind", behind === null ? "–" : number(behind)],
     ["agents reached", number(server.reachable_agents)],
+    ["release", server.release ?? "–"],
   ];
   const bar = make("i");
   bar.style.width = server.applied === null ? "0" : `${Math.max(2, 100 - Math.log2(1 + behind) * 8)}%`;

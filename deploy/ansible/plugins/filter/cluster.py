@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 BEHIND = 1000  # entries of the log that a server may lack and still be in step
 
@@ -28,6 +28,10 @@ options:
     type: list
     elements: str
     default: []
+  expected:
+    description: Releases that servers must run, by their names; of others it does not matter.
+    type: dict
+    default: {}
 """
 
 EXAMPLES = """
@@ -42,7 +46,9 @@ _value:
 """
 
 
-def trouble(text: str, absent: Sequence[str] = ()) -> list[str]:
+def trouble(
+    text: str, absent: Sequence[str] = (), expected: Mapping[str, str] | None = None
+) -> list[str]:
     """Return one sentence for each thing that is wrong."""
     try:
         status = json.loads(text)
@@ -53,15 +59,17 @@ def trouble(text: str, absent: Sequence[str] = ()) -> list[str]:
     found = [] if status["leader"] else ["there is no leader"]
     for one in servers:
         if one["name"] not in absent:
-            found += _of_server(one, newest)
+            found += _of_server(one, newest, (expected or {}).get(one["name"]))
     return found
 
 
-def _of_server(one: dict[str, Any], newest: int) -> list[str]:
+def _of_server(one: dict[str, Any], newest: int, release: str | None) -> list[str]:
     if one["state"] == "unreachable":
         return [f"{one['name']} is unreachable"]
     if not one["fresh"]:
         return [f"{one['name']} does not answer with authority"]
+    if release not in (None, one.get("release")):
+        return [f"{one['name']} runs {one.get('release')}, not {release}"]
     behind = newest - (one["applied"] or 0)
     return [f"{one['name']} is {behind} entries behind"] if behind > BEHIND else []
 
