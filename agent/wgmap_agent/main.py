@@ -9,10 +9,12 @@ from typing import Any
 
 from wgmap import __version__, completion, config, log
 from wgmap.errors import ExitCode
-from wgmap.program import finish
+from wgmap.program import EPILOG, finish
 from wgmap_agent.config import AgentConfig, AgentSection
 from wgmap_agent.runner import keys, present, statussocket
 
+CONFIG = "its configuration, as `wgmap peer add` printed it"
+EID = "an address inside the overlay"
 DEFAULT_SOCKET: Path = AgentSection.model_fields["socket"].default
 
 
@@ -29,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     common.add_argument("--socket", type=Path, help=f"the agent's socket ({DEFAULT_SOCKET})")
     common.add_argument("--json", action="store_true", help="answer in JSON")
     parser = argparse.ArgumentParser(
-        prog="wgmap-agent", description="The agent of wgmap.", parents=[common]
+        prog="wgmap-agent", description="The agent of wgmap.", epilog=EPILOG, parents=[common]
     )
     parser.add_argument("--version", action="version", version=f"wgmap {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -41,19 +43,19 @@ def parser() -> argparse.ArgumentParser:
 
     run = command("run", _run, "Run the agent in the foreground.")
     run.add_argument("--verbose", action="store_true", help="log details")
-    run.add_argument("--config", type=Path, required=True)
+    run.add_argument("--config", type=Path, required=True, help=CONFIG)
     keygen = command("keygen", _keygen, "Make the keys that are missing; show the public ones.")
     keygen.add_argument("--dir", type=Path, required=True, help="the state directory")
     command("status", _status, "Show servers, peers and counters.")
     resolve = command("resolve", _resolve, "Show where packets to an EID go.")
-    resolve.add_argument("eid", metavar="EID")
+    resolve.add_argument("eid", metavar="EID", help=EID)
     trace = command("trace", _trace, "Follow an EID step by step, to where it stops.")
-    trace.add_argument("eid", metavar="EID")
+    trace.add_argument("eid", metavar="EID", help=EID)
     forget = command("forget", _forget, "Drop the tunnel to an EID; its next packet asks anew.")
-    forget.add_argument("eid", metavar="EID")
+    forget.add_argument("eid", metavar="EID", help=EID)
     command("rotate-key", _rotate, "Replace the data key; established flows go on.")
     down = command("down", _down, "Remove everything that the agent made on this machine.")
-    down.add_argument("--config", type=Path, required=True)
+    down.add_argument("--config", type=Path, required=True, help=CONFIG)
     completion.add_command(commands, parser)
     return parser
 

@@ -4,11 +4,14 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from wgmap import __version__, completion
 from wgmap.errors import ExitCode
-from wgmap.program import finish
+from wgmap.program import EPILOG, finish
 from wgmap_cluster.supervisor import keys
+
+CONFIG = "its configuration (TOML)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,29 +26,25 @@ def parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--json", action="store_true", help="answer in JSON")
     parser = argparse.ArgumentParser(
-        prog="wgmap-server", description="A map server of wgmap.", parents=[common]
+        prog="wgmap-server", description="A map server of wgmap.", epilog=EPILOG, parents=[common]
     )
     parser.add_argument("--version", action="version", version=f"wgmap {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    run = commands.add_parser("run", parents=[common], help="Run the server in the foreground.")
-    run.add_argument("--config", type=Path, required=True)
+
+    def command(name: str, function: Any, text: str) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, parents=[common], help=text, description=text)
+        one.set_defaults(command=function)
+        return one
+
+    run = command("run", _run, "Run the server in the foreground.")
+    run.add_argument("--config", type=Path, required=True, help=CONFIG)
     run.add_argument("--verbose", action="store_true", help="log details")
-    run.set_defaults(command=_run)
-    keygen = commands.add_parser(
-        "keygen", parents=[common], help="Make the keys that are missing; show the public ones."
-    )
+    keygen = command("keygen", _keygen, "Make the keys that are missing; show the public ones.")
     keygen.add_argument("--dir", type=Path, required=True, help="the state directory")
-    keygen.set_defaults(command=_keygen)
-    again = commands.add_parser(
-        "reload", parents=[common], help="Let a running server take over its configuration."
-    )
-    again.add_argument("--config", type=Path, required=True)
-    again.set_defaults(command=_reload)
-    check = commands.add_parser(
-        "check-state", parents=[common], help="Check a stopped server's state directory."
-    )
-    check.add_argument("dir", type=Path, metavar="DIR")
-    check.set_defaults(command=_check_state)
+    again = command("reload", _reload, "Let a running server take over its configuration.")
+    again.add_argument("--config", type=Path, required=True, help=CONFIG)
+    check = command("check-state", _check_state, "Check a stopped server's state directory.")
+    check.add_argument("dir", type=Path, metavar="DIR", help="the state directory")
     completion.add_command(commands, parser)
     return parser
 

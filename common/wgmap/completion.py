@@ -25,7 +25,7 @@ def add_command(commands: Any, parser: argparse.ArgumentParser) -> None:
     """Add ``completion SHELL`` to a parser's commands."""
     text = "Print a shell's completion of this program."
     one = commands.add_parser("completion", help=text, description=text)
-    one.add_argument("shell", choices=SHELLS)
+    one.add_argument("shell", choices=SHELLS, help="which shell is to read it")
     one.set_defaults(command=lambda options: _print(parser, options.shell))
 
 

@@ -7,6 +7,11 @@ from collections.abc import Callable
 from wgmap.errors import ExitCode, WgmapError
 
 INTERRUPTED = 130  # as a shell says it
+# What `--help` of a program ends with.
+EPILOG = (
+    "Exit codes: 0 done; 1 failed, not found or refused; 2 usage, configuration or input is wrong; "
+    "3 done, but not yet confirmed by all servers."
+)
 
 
 def finish(name: str, work: Callable[[], int]) -> int:

@@ -37,7 +37,9 @@ class Cluster:
 
     def note(self) -> ServerNote:
         served = self.log.index if self.answers else None
-        return ServerNote(self.log.index, self.fresh, self.agents, served=served, release=__version__)
+        return ServerNote(
+            self.log.index, self.fresh, self.agents, served=served, release=__version__
+        )
 
     async def apply(self, command: Command) -> None:
         await self.log.propose(encode(command))

@@ -4,11 +4,14 @@ import argparse
 import os
 from pathlib import Path
 
+from wgmap import __version__
+from wgmap.program import EPILOG
 from wgmap.wg.keys import PublicKey
 from wgmap_cluster.cli import commands, tools
 from wgmap_cluster.cli.commands import Command
 from wgmap_cluster.cli.levels import (
     DEFAULT_SOCKET,
+    EID,
     MAX_INSTANCE,
     SOCKET_VARIABLE,
     Level,
@@ -62,8 +65,9 @@ def parser() -> argparse.ArgumentParser:
     shared = common()
     text = "Operate a wgmap cluster through the admin socket of any of its servers."
     parser = argparse.ArgumentParser(
-        "wgmap", description=text, parents=[shared], allow_abbrev=False
+        "wgmap", description=text, epilog=EPILOG, parents=[shared], allow_abbrev=False
     )
+    parser.add_argument("--version", action="version", version=f"wgmap {__version__}")
     top = Level(parser, shared)
     _add_peer_commands(top.level("peer", "enrol, list, show and revoke peers"))
     top.add("status", "show the cluster as this server sees it", commands.status)
@@ -155,7 +159,7 @@ def _add_peer_set(parser: argparse.ArgumentParser) -> None:
         help="its mappings go, and it starts anew with this key",
     )
     _add_secret(parser)
-    parser.add_argument("--lisp-auth", choices=("sha256", "sha1"))
+    parser.add_argument("--lisp-auth", choices=("sha256", "sha1"), help="default: as it is")
     _add_limit(parser)
     _add_if_revision(parser)
 
@@ -172,7 +176,12 @@ def _add_if_revision(parser: argparse.ArgumentParser) -> None:
 def _add_instance_commands(instance: Level) -> None:
     instance.add("list", "list the instances", commands.instance_list)
     change = instance.add("set", "set an overlay or a limit", commands.instance_set)
-    change.add_argument("instance", type=value(number(MAX_INSTANCE), "an instance id"), metavar="N")
+    change.add_argument(
+        "instance",
+        type=value(number(MAX_INSTANCE), "an instance id"),
+        metavar="N",
+        help="its number",
+    )
     overlay = change.add_mutually_exclusive_group()
     overlay.add_argument(
         *("--overlay",),
@@ -194,7 +203,13 @@ def _add_instance_commands(instance: Level) -> None:
 def _add_record_commands(top: Level) -> None:
     audit = top.add("audit", "show what operators did", commands.audit)
     after = value(number((1 << 63) - 1), "a number")
-    audit.add_argument("--limit", type=value(number(10_000), "a number"), default=100, metavar="N")
+    audit.add_argument(
+        "--limit",
+        type=value(number(10_000), "a number"),
+        default=100,
+        metavar="N",
+        help="default: 100",
+    )
     audit.add_argument("--since", type=after, metavar="N", help="only what came after number N")
     events = top.add("events", "show what happens in the cluster", later("follow", "events"))
     events.add_argument("--follow", action="store_true", help="go on with what comes")
@@ -202,7 +217,7 @@ def _add_record_commands(top: Level) -> None:
 
 def _add_archive_commands(top: Level) -> None:
     backup = top.add("backup", "write a backup of the cluster", later("archives", "backup"))
-    backup.add_argument("file", type=Path, metavar="FILE")
+    backup.add_argument("file", type=Path, metavar="FILE", help="where it is written")
     backup.add_argument(
         *("--seal-to",),
         type=value(PublicKey.parse, "a key"),
@@ -210,7 +225,7 @@ def _add_archive_commands(top: Level) -> None:
         help="put this server's private keys in, sealed to this public key (wg genkey | wg pubkey)",
     )
     restore = top.add("restore", "put a backup into an empty cluster", later("archives", "restore"))
-    restore.add_argument("file", type=Path, metavar="FILE")
+    restore.add_argument("file", type=Path, metavar="FILE", help="as `backup` wrote it")
     restore.add_argument(
         "--revoke", type=Path, metavar="FILE", help="names of peers that the backup still trusts"
     )
@@ -274,7 +289,7 @@ def _add_secret(parser: argparse.ArgumentParser) -> None:
 
 def _add_resolve(top: Level) -> None:
     resolve = top.add("resolve", "show the mapping of an EID", commands.resolve)
-    resolve.add_argument("eid", metavar="EID", type=value(eid, "an address or prefix"))
+    resolve.add_argument("eid", metavar="EID", type=value(eid, "an address or prefix"), help=EID)
     _add_instance(resolve)
 
 

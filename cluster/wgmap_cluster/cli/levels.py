@@ -15,6 +15,7 @@ from wgmap_cluster.cli.commands import Command, Report
 SOCKET_VARIABLE = "WGMAP_SOCKET"
 DEFAULT_SOCKET = Path("/run/wgmap/admin.sock")
 MAX_INSTANCE = (1 << 32) - 1
+EID = "inside an overlay"
 T = TypeVar("T")
 
 

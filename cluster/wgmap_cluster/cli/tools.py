@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from wgmap.completion import SHELLS
-from wgmap_cluster.cli.levels import MAX_INSTANCE, Level, eid, later, number, some_name, value
+from wgmap_cluster.cli.levels import EID, MAX_INSTANCE, Level, eid, later, number, some_name, value
 
 ROLES = ("read", "operate", "admin")
 CONFIG = Path("/etc/wgmap/server.toml")
@@ -28,7 +28,7 @@ def add(top: Level, root: argparse.ArgumentParser) -> None:
     _add_tokens(top.level("token", "bearer tokens for the API over TCP"))
     _add_page(top)
     shell = top.add("completion", "print a shell's completion", later("completion", "completion"))
-    shell.add_argument("shell", choices=SHELLS)
+    shell.add_argument("shell", choices=SHELLS, help="which shell is to read it")
     shell.set_defaults(root=root)
 
 
@@ -47,7 +47,7 @@ def _add_mappings(mapping: Level) -> None:
     most = value(number(10_000_000), "a number")
     show.add_argument("--limit", type=most, default=0, metavar="N", help="at most (default: all)")
     one = mapping.add("show", "show one mapping", later("mappings", "show"))
-    one.add_argument("prefix", metavar="PREFIX", type=value(eid, "an address or prefix"))
+    one.add_argument("prefix", metavar="PREFIX", type=value(eid, "an address or prefix"), help=EID)
     _instance(one, 0)
 
 
@@ -55,7 +55,7 @@ def _add_trace(top: Level) -> None:
     trace = top.add(
         "trace", "follow an EID to where a packet would stop", later("tracing", "trace")
     )
-    trace.add_argument("eid", metavar="EID", type=value(eid, "an address or prefix"))
+    trace.add_argument("eid", metavar="EID", type=value(eid, "an address or prefix"), help=EID)
     trace.add_argument(
         *("--from",),
         dest="source",
