@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rollout.commands import SiteError
 from rollout.plays import Play, Recap
-from rollout.site import Site, SiteError
+from rollout.site import Site
 from rollout.watching import Watching, watching
 from wgmap.errors import WgmapError
 from wgmap_agent.runner.statussocket import request

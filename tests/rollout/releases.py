@@ -3,7 +3,8 @@
 import shutil
 from pathlib import Path
 
-from rollout.site import REPOSITORY, run
+from rollout import suites
+from rollout.site import REPOSITORY
 from wgmap import __version__
 
 PARTS = (
@@ -24,6 +25,6 @@ def build(version: str, directory: Path) -> Path:
         copy(source, tree / part)
     module = tree / "common/wgmap/__init__.py"
     module.write_text(module.read_text().replace(__version__, version))
-    printed = run(tree / "scripts/wheelhouse.sh", directory, timeout_s=BUILD_S)
+    built = suites.CHOSEN.build(tree, directory, BUILD_S)
     shutil.rmtree(tree)
-    return Path(printed.splitlines()[-1])
+    return built

@@ -4,7 +4,6 @@ Everything lies in one directory and in namespaces with one prefix; ``close`` re
 The root file system is made once and kept in a cache outside of the tree.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,14 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from rollout import suites
+from rollout.commands import SiteError, run
 from rollout.plays import Play, descendants
 
-CACHE = Path(os.environ.get("WGMAP_ROLLOUT_CACHE", "/var/cache/wgmap-rollout"))
-PACKAGES = (
-    *("systemd-sysv", "dbus", "libpam-systemd", "python3", "python3-venv", "openssh-server"),
-    *("iproute2", "iputils-ping", "wireguard-go", "wireguard-tools", "nftables", "procps"),
-    *("ca-certificates", "kmod", "bash-completion", "zsh"),
-)
 NETWORK = "10.77.0"
 CONTROL_HOST = 1
 BOOT_S = 60.0
@@ -34,19 +29,6 @@ OWN_CGROUPS = (
     "mount --make-rprivate / && umount -l /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup"
 )
 REPOSITORY = Path(__file__).parents[2]
-
-
-class SiteError(Exception):
-    """The machines cannot be had, or a command on them failed."""
-
-
-def run(*command: object, check: bool = True, timeout_s: float = 120) -> str:
-    """Run a command and return what it printed; raises SiteError with both outputs."""
-    words = [str(word) for word in command]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=timeout_s, check=False)
-    if check and done.returncode:
-        raise SiteError(f"{' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}")
-    return done.stdout
 
 
 @dataclass
@@ -185,7 +167,7 @@ class Site:
         return f"{self.prefix}-br"
 
     def _open(self) -> None:
-        _make_base()
+        suites.CHOSEN.make()
         # As udev makes it; whoever runs the tests may have one for root alone.
         os.mknod(self.directory / "tun", 0o666 | stat.S_IFCHR, os.makedev(10, 200))
         (self.directory / "tun").chmod(0o666)
@@ -199,7 +181,7 @@ class Site:
 
     def _mount(self, machine: Machine) -> None:
         folder = machine.root.parent
-        layers = f"lowerdir={CACHE}/base,upperdir={folder}/upper,workdir={folder}/work"
+        layers = f"lowerdir={suites.CHOSEN.base},upperdir={folder}/upper,workdir={folder}/work"
         run("mount", "-t", "overlay", "overlay", "-o", layers, machine.root)
         (machine.root / "etc/hostname").write_text(f"{machine.name}\n")
         ssh = machine.root / "root/.ssh"
@@ -270,23 +252,3 @@ class Site:
         scopes = f"find /sys/fs/cgroup/{self.prefix}-* -depth -type d -exec rmdir {{}} +"
         run("unshare", "-m", "bash", "-c", f"{OWN_CGROUPS} && {scopes}", check=False)
         shutil.rmtree(self.directory, ignore_errors=True)
-
-
-def _make_base() -> None:
-    """Make the root file system that all machines share, where it is not there yet."""
-    base, made = CACHE / "base", CACHE / f"made-{hash_of(PACKAGES)}"
-    if made.exists():
-        return
-    CACHE.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(base, ignore_errors=True)
-    run(
-        *("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}"),
-        *("bookworm", base),
-        timeout_s=600,
-    )
-    made.touch()
-
-
-def hash_of(words: Sequence[str]) -> str:
-    """Name a set of packages."""
-    return hashlib.sha256(" ".join(words).encode()).hexdigest()[:12]

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from rollout import releases
+from rollout.commands import run
 from rollout.fleet import LONE, PROGRAMS, Fleet, eid
-from rollout.site import REPOSITORY, run
+from rollout.site import REPOSITORY
 from wgmap_chaos.demo.ping import first_reply_ms
 
 LOG = logging.getLogger(__name__)
