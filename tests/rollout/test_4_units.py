@@ -17,6 +17,7 @@ INTERFACES = {"ms1": ("wgm-mesh", "wgm-ctl"), "a1": ("wgm-ctl", "wgm-data", "wgm
 OTHERS = [("a1", "wgmap-wg@wgm-data.service"), ("ms1", "wgmap-firewall.service")]
 EXPOSURE = 2.0  # of 10, as systemd-analyze judges
 WATCHDOG_S = 30
+TIMED_OUT = "124"  # as `timeout` says it
 
 
 @pytest.mark.parametrize(("machine", "unit"), DAEMONS)
@@ -39,6 +40,20 @@ def test_a_unit_may_do_little(fleet: Fleet, machine: str, unit: str) -> None:
     found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", said)
     assert found, said
     assert float(found[1]) <= EXPOSURE, said
+
+
+def test_an_agent_reaches_nothing_of_a_server_but_its_answers(fleet: Fleet) -> None:
+    listed = json.loads(fleet.on("ms1", "wgmap --json server list"))["servers"]
+    [inside] = [one["control_address"] for one in listed if one["name"] == "ms1"]
+    reach = f"timeout 3 bash -c '</dev/tcp/{inside}/22'; echo $?"  # sshd listens everywhere
+    assert fleet.on("a1", reach) == TIMED_OUT
+    fleet.on("ms1", "systemctl stop wgmap-firewall")
+    try:
+        assert fleet.on("a1", reach) == "0", "without the rules it would"
+    finally:
+        fleet.on("ms1", "systemctl start wgmap-firewall")
+    assert fleet.on("a1", reach) == TIMED_OUT
+    assert fleet.agent("a1")["registered"]
 
 
 def test_a_server_is_ready_when_it_answers_with_authority(fleet: Fleet) -> None:

@@ -147,7 +147,30 @@ GOOD = {
     "agent_overlay": ["10.66.0.0/16", "fd66::/32"],
     "agent_endpoint_allow": [],
     "agent_metrics": "192.0.2.1:9343",
+    "common_keep_releases": 3,
+    "map_server_staleness_s": 1.0,
+    "map_server_patience_s": "15",  # as `-e` gives it
+    "map_server_raft_port": 4343,
+    "map_server_mesh_port": 51821,
+    "map_server_control_port": 51822,
+    "map_server_mesh_interface": "wgm-mesh",
+    "map_server_control_interface": "wgm-ctl",
+    "agent_instance": 0,
+    "agent_tun_mtu": 1420,
+    "agent_idle_s": 900,
+    "agent_patience_s": 120,
+    "agent_jitter_s": 0,
+    "agent_batch": "20%",
+    "agent_control_port": 51822,
+    "agent_data_port": 51820,
+    "agent_second_data_port": 51830,
+    "agent_tun_interface": "wgm-tun",
+    "agent_control_interface": "wgm-ctl",
+    "agent_data_interface": "wgm-data",
+    "agent_second_data_interface": "wgm-data2",
 }
+PORTS: list[Any] = [0, 65536, "many", -1, 1.5]
+INTERFACES: list[Any] = ["", "a name", "wgm-data-of-agent", "a/b", ".."]
 WRONG: dict[str, list[Any]] = {
     "common_wheelhouse": ["wgmap.tar", "wgmap-wheelhouse-x-cp311-linux_x86_64.tar"],
     "common_overlay": [[], "10.66.0.0/16", ["10.66.0.1/16"], [7]],
@@ -161,6 +184,27 @@ WRONG: dict[str, list[Any]] = {
     "agent_overlay": [["10.66.0.0/33"]],
     "agent_endpoint_allow": ["192.0.2.0/24", ["192.0.2.1/24"]],
     "agent_metrics": ["no"],
+    "common_keep_releases": [0, "all"],
+    "map_server_staleness_s": [0.1, 61, "soon", None],
+    "map_server_patience_s": [0],
+    "map_server_raft_port": PORTS,
+    "agent_instance": [-1, 1 << 32],
+    "agent_tun_mtu": [1279, 65536],
+    "agent_idle_s": [0, "never"],
+    "agent_patience_s": [0],
+    "agent_jitter_s": [-1, "some"],
+    "agent_batch": [0, "0%", "half", [], ["20%", 0]],
+    "map_server_mesh_port": PORTS,
+    "map_server_control_port": PORTS,
+    "map_server_mesh_interface": INTERFACES,
+    "map_server_control_interface": INTERFACES,
+    "agent_control_port": PORTS,
+    "agent_data_port": PORTS,
+    "agent_second_data_port": PORTS,
+    "agent_tun_interface": INTERFACES,
+    "agent_control_interface": INTERFACES,
+    "agent_data_interface": INTERFACES,
+    "agent_second_data_interface": INTERFACES,
 }
 
 
@@ -178,6 +222,20 @@ def test_every_setting_that_is_judged_is_tested() -> None:
 def test_a_wrong_setting_is_named_and_is_the_only_one(name: str, value: Any) -> None:
     [found] = SETTINGS.wrong_settings(GOOD | {name: value})
     assert found.startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("map_server_control_port", "map_server_mesh_port"),
+        ("map_server_control_interface", "map_server_mesh_interface"),
+        ("agent_second_data_port", "agent_data_port"),
+        ("agent_second_data_interface", "agent_tun_interface"),
+    ],
+)
+def test_what_no_two_may_share_is_named(name: str, other: str) -> None:
+    found = SETTINGS.wrong_settings(GOOD | {name: GOOD[other]})
+    assert found == [f"{name}: {GOOD[other]} is {other} too"]
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:

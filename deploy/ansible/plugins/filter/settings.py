@@ -34,6 +34,8 @@ _value:
 
 WHEELHOUSE = re.compile(r"wgmap-wheelhouse-[0-9][^-]*-cp3[0-9]+-[a-z0-9_]+\.tar")
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}")
+INTERFACE = re.compile(r"[^\s/:]{1,15}")
+BATCH = re.compile(r"[1-9][0-9]*%?")
 LISTEN = re.compile(r"/.+|.+:[0-9]{1,5}")
 PREFIX_FORM = "a prefix (ADDRESS/LENGTH without host bits)"
 
@@ -45,6 +47,7 @@ def wrong_settings(settings: dict[str, Any]) -> list[str]:
         wrong = CHECKS[name](value) if name in CHECKS else None
         if wrong:
             found.append(f"{name}: {wrong}")
+    found = found or _shared(settings)
     prefixes, overlay = settings.get("agent_prefixes"), settings.get("agent_overlay")
     if not found and prefixes and overlay:
         found += [
@@ -95,6 +98,48 @@ def _listen(value: Any) -> str | None:
     return None if good else f"{value} is neither ADDRESS:PORT nor the path of a socket"
 
 
+def _whole(least: int, most: int) -> Callable[[Any], str | None]:
+    def check(value: Any) -> str | None:
+        good = str(value).isdecimal() and least <= int(value) <= most
+        return None if good else f"{value} is not a whole number from {least} to {most}"
+
+    return check
+
+
+def _seconds(above: float, most: float = float("inf")) -> Callable[[Any], str | None]:
+    def check(value: Any) -> str | None:
+        try:
+            good = above < float(value) <= most
+        except (TypeError, ValueError):
+            good = False
+        until = "" if most == float("inf") else f" and at most {most:g}"
+        return None if good else f"{value} is not a number of seconds above {above:g}{until}"
+
+    return check
+
+
+def _interface(value: Any) -> str | None:
+    good = INTERFACE.fullmatch(str(value)) and str(value) not in (".", "..")
+    return None if good else f"{value} is not a name of an interface (at most 15 characters)"
+
+
+def _batch(value: Any) -> str | None:
+    values = value if isinstance(value, list) and value else [value]
+    good = all(BATCH.fullmatch(str(one)) for one in values)
+    return None if good else f"{value} is neither a number of hosts nor a percentage"
+
+
+def _shared(settings: dict[str, Any]) -> list[str]:
+    """Name the variables of a host that must differ from another one and do not."""
+    found, seen = [], {}
+    for name, value in settings.items():
+        if name in OWN:
+            other = seen.setdefault((OWN[name], str(value)), name)
+            if other != name:
+                found.append(f"{name}: {value} is {other} too")
+    return found
+
+
 def _is_prefix(value: Any) -> bool:
     try:
         ipaddress.ip_network(value)
@@ -111,11 +156,32 @@ def _inside(value: str, wider: list[str]) -> bool:
     )
 
 
+PORT = _whole(1, 65535)
+
+# What no two variables of a host may share: UDP ports of the underlay, interfaces.
+OWN = {
+    "map_server_mesh_port": "server's port",
+    "map_server_control_port": "server's port",
+    "map_server_mesh_interface": "server's interface",
+    "map_server_control_interface": "server's interface",
+    "agent_control_port": "agent's port",
+    "agent_data_port": "agent's port",
+    "agent_second_data_port": "agent's port",
+    "agent_tun_interface": "agent's interface",
+    "agent_control_interface": "agent's interface",
+    "agent_data_interface": "agent's interface",
+    "agent_second_data_interface": "agent's interface",
+}
+
 CHECKS: dict[str, Callable[[Any], str | None]] = {
     "common_wheelhouse": _wheelhouse,
     "common_overlay": _some_prefixes,
     "common_control_prefix": _slash_64,
+    "common_keep_releases": _whole(1, 1000),
     "map_server_name": _name,
+    "map_server_staleness_s": _seconds(0.1, 60),
+    "map_server_patience_s": _whole(1, 86400),
+    "map_server_raft_port": PORT,
     "map_server_endpoint": _address,
     "map_server_mesh_prefix": _slash_64,
     "map_server_metrics": _listen,
@@ -124,6 +190,13 @@ CHECKS: dict[str, Callable[[Any], str | None]] = {
     "agent_overlay": _some_prefixes,
     "agent_endpoint_allow": _prefixes,
     "agent_metrics": _listen,
+    "agent_instance": _whole(0, (1 << 32) - 1),
+    "agent_tun_mtu": _whole(1280, 65535),
+    "agent_idle_s": _seconds(0),
+    "agent_patience_s": _whole(1, 86400),
+    "agent_jitter_s": _whole(0, 86400),
+    "agent_batch": _batch,
+    **{name: PORT if kind.endswith("port") else _interface for name, kind in OWN.items()},
 }
 
 
