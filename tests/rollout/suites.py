@@ -38,6 +38,11 @@ class Suite:
         """The root file system that all machines share."""
         return CACHE / self.name
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether what is compiled on this machine runs there."""
+        return self.python == _own_python()
+
     def make(self) -> None:
         """Make the root file system, where it is not there yet."""
         packages = (*PACKAGES, *self._compiler())
@@ -56,7 +61,7 @@ class Suite:
 
     def build(self, tree: Path, directory: Path, timeout_s: float) -> Path:
         """Build the wheelhouse of a tree, as for machines of this suite; returns its path."""
-        if self.python == _own_python():
+        if self.is_ours:
             printed = run(tree / "scripts/wheelhouse.sh", directory, timeout_s=timeout_s)
             return Path(printed.splitlines()[-1])
         self.make()
@@ -89,7 +94,7 @@ class Suite:
         return directory / Path(printed.splitlines()[-1]).name
 
     def _compiler(self) -> Iterable[str]:
-        return () if self.python == _own_python() else COMPILER
+        return () if self.is_ours else COMPILER
 
 
 SUITES = {
