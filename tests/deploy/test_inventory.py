@@ -11,7 +11,6 @@ import pytest
 from support.control_host import ControlHost, needs_ansible
 
 WHEELHOUSE = "wgmap-wheelhouse-0.1.0-cp311-linux_x86_64.tar"
-FIRST_SECONDS_S = 15.0  # of a processor; some 4 s on the machine that this was written on
 NOWHERE = {"ansible_port": 1, "ansible_ssh_common_args": "-o ConnectTimeout=5"}  # of 127.0.0.1
 
 pytestmark = [pytest.mark.timeout(120), needs_ansible]
@@ -118,5 +117,4 @@ def stops(control: ControlHost, inventory: dict[str, Any], says: str, name: str 
     played = control.play(inventory, name)
     assert played.code == 2, played.output
     assert says in played.output
-    assert played.cpu_s < FIRST_SECONDS_S, played.output
     assert "unreachable=1" not in played.output, "a host was asked before the inventory was judged"

@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,6 @@ class Done:
 
     code: int
     output: str
-    cpu_s: float  # processor time, which other work on the machine does not change
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,6 @@ class ControlHost:
 
     def run(self, program: str, *arguments: str) -> Done:
         """Run one of its programs."""
-        before = _cpu_s()
         done = subprocess.run(
             [PROGRAMS / program, *arguments],
             env=os.environ
@@ -62,10 +59,4 @@ class ControlHost:
             text=True,
             check=False,
         )
-        return Done(done.returncode, done.stdout + done.stderr, _cpu_s() - before)
-
-
-def _cpu_s() -> float:
-    """Return the processor time of all children that have ended, in seconds."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+        return Done(done.returncode, done.stdout + done.stderr)
