@@ -35,6 +35,15 @@ class Recap:
         """The hosts that were not reached."""
         return {host for host, count in self._count("unreachable").items() if count}
 
+    def changed_in(self, task: str) -> list[str]:
+        """Return the hosts that a task changed, in their order."""
+        found = []
+        for section in re.split(r"^TASK \[", self.output, flags=re.MULTILINE):
+            title, _, lines = section.partition("]")
+            if title.rpartition(" : ")[2] == task:
+                found += re.findall(r"^changed: \[(\S+)\]", lines, re.MULTILINE)
+        return found
+
     def _count(self, what: str) -> dict[str, int]:
         _, _, recap = self.output.rpartition("PLAY RECAP")
         lines = re.findall(rf"^(\S+)\s+:.*\b{what}=(\d+)", recap, re.MULTILINE)
