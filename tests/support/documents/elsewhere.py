@@ -35,6 +35,7 @@ ELSEWHERE = (
     Elsewhere(
         "make package", "builds a package, which is installed", "tests/rollout/test_6_lone.py"
     ),
+    Elsewhere("make lint-rollout", "installs Ansible and its linter", "docs/evaluation/rollout.md"),
     Elsewhere(
         "make test-rollout", "half an hour and the machine's cgroups", "docs/evaluation/rollout.md"
     ),
