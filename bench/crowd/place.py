@@ -74,17 +74,16 @@ def crowd(directory: Path, lab: Inventory) -> Iterator[Crowd]:
     for host in lab.hosts:
         way = ["route", "add", str(PLACES), "via", str(place.ADDRESS)]
         shell.run(["ip", "-n", host.netns, *way])
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "crowd.run"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         text=True, env={**os.environ, "PYTHONPATH": str(BENCH)},
-    )  # fmt: skip
-    try:
-        made = Crowd(process)
-        made.call({"netns": netns, "lab": lab.model_dump(mode="json")})
-        yield made
-    finally:
-        process.kill()
-        process.wait()
+    ) as process:  # fmt: skip
+        try:
+            made = Crowd(process)
+            made.call({"netns": netns, "lab": lab.model_dump(mode="json")})
+            yield made
+        finally:
+            process.kill()
 
 
 def enrol(lab: Inventory, whom: list[Member], *, anywhere: bool = False) -> None:
