@@ -176,9 +176,8 @@ def test_a_trace_tells_that_nobody_has_an_eid(lab: Lab) -> None:
 def scraped(path: Path) -> dict[str, dict[tuple[str, ...], float]]:
     """Read the page as Prometheus does: sample names to values by their labels' values."""
     samples: dict[str, dict[tuple[str, ...], float]] = {}
-    for family in Probe(path).metrics().values():
-        for one in family.samples:
-            samples.setdefault(one.name, {})[tuple(one.labels.values())] = one.value
+    for one in Probe(path).samples():
+        samples.setdefault(one.name, {})[tuple(one.labels.values())] = one.value
     return samples
 
 

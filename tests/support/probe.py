@@ -3,11 +3,13 @@
 import http.client
 import json
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 
 class Probe:
@@ -41,11 +43,16 @@ class Probe:
         return bool(checks) and all(checks.values())
 
     def metrics(self) -> dict[str, Metric]:
-        page = self.get("/metrics")[1].decode()
-        return {family.name: family for family in text_string_to_metric_families(page)}
+        """Return the families by their names, which a gauge may share with a counter."""
+        return {family.name: family for family in self._families()}
+
+    def samples(self) -> list[Sample]:
+        return [sample for family in self._families() for sample in family.samples]
 
     def value(self, name: str, **labels: str) -> float:
-        families = self.metrics().values()
-        samples = [sample for family in families for sample in family.samples]
+        samples = self.samples()
         [value] = [one.value for one in samples if (one.name, one.labels) == (name, labels)]
         return value
+
+    def _families(self) -> Iterator[Metric]:
+        return iter(text_string_to_metric_families(self.get("/metrics")[1].decode()))

@@ -127,7 +127,7 @@ async def test_the_commands_answer_as_the_contract_says(tmp_path: Path) -> None:
         one, two = bed.one, bed.two
         await eventually(lambda: states(one) == ["up"], deadline_s=10)  # a reading has shown it
         status = one.status()
-        assert set(status) == {"registered", "servers", "peers", "counters"}
+        assert set(status) == {"release", "registered", "servers", "peers", "counters"}
         assert [set(server) for server in status["servers"]] == [
             {"name", "control", "rtt_ms", "last_heard_s", "preferred"}
         ]
