@@ -29,6 +29,14 @@ new MutationObserver((_, observer) => {
 SHOTS = Path(os.environ.get("WGMAP_SCREENSHOTS", ""))
 ESCAPE = "\ue00c"
 INSECURE = "--ignore-certificate-errors"  # it is the test's own
+SHUT_MEANWHILE = """
+    const [name, done] = arguments;
+    import("./panel.js").then((panel) => {
+        const read = panel.changed(name);
+        panel.close();
+        read.then(done);
+    });
+"""
 ENROL = ("peer", "add", "a1", "--prefix", "10.66.1.0/24", "--control-address", "127.0.0.31")
 
 pytestmark = [needs_browser, pytest.mark.slow, pytest.mark.timeout(240)]
@@ -202,6 +210,10 @@ def test_revoke_wants_the_name(window: Browser, tmp_path: Path) -> None:
         window.one("dialog .actions button:last-child").click()
         window.says("#panel .chip", "revoked")
         assert not window.all("#revoke")
+        window.driver.execute_async_script(SHUT_MEANWHILE, "cpe-berlin-01")
+        assert not window.one("#panel").is_displayed(), "what is read does not open it again"
+        window.keys("\ue007")
+        window.says("#panel .chip", "revoked")
         window.keys(ESCAPE)
         window.until(lambda: not window.one("#panel").is_displayed() or None, "the panel shuts")
         window.says("tbody tr .chip", "revoked")

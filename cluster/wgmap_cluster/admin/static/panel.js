@@ -27,23 +27,24 @@ export function close() {
 export async function open(name) {
   before = document.activeElement;
   await show(name);
-  panel.querySelector("button").focus();
+  if (shown === name) panel.querySelector("button").focus();
 }
 
 // Show a peer anew where it is the one that is shown: it was changed.
-export function changed(name) {
-  if (shown === name) show(name);
+export async function changed(name) {
+  if (shown === name) await show(name);
 }
 
 async function show(name) {
   shown = name;
-  try {
-    const peer = await get(`/v1/peers/${encodeURIComponent(name)}`);
-    if (shown === name) panel.replaceChildren(...content(peer));
-  } catch (error) {
-    panel.replaceChildren(top(name, null), make("p", { class: "said bad" }, error.message));
-  }
+  const parts = await get(`/v1/peers/${encodeURIComponent(name)}`).then(content, (error) => failed(name, error));
+  if (shown !== name) return; // it was shut meanwhile, or shows another one
+  panel.replaceChildren(...parts);
   panel.hidden = false;
+}
+
+function failed(name, error) {
+  return [top(name, null), make("p", { class: "said bad" }, error.message)];
 }
 
 function top(name, state) {
