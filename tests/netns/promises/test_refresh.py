@@ -13,6 +13,7 @@ import pytest
 from support.lab import Lab, wait_until
 from support.voice import Voice, ports, silenced
 from wgmap.clock import now
+from wgmap_chaos.lab import observation
 
 pytestmark = [
     pytest.mark.netns,
@@ -33,6 +34,13 @@ def kill_the_leader(lab: Lab) -> None:
         line = lab.run(leader.netns, "cat", f"/proc/{pid}/cmdline", check=False)
         if "wgmap_cluster.replica" in line:
             os.kill(pid, signal.SIGKILL)
+
+
+def leader_of(lab: Lab) -> str | None:
+    """Return who leads once all servers say the same."""
+    said = [observation.admin_get(one.admin_socket, "/v1/status") for one in lab.file.servers]
+    names = {one["leader"] if one else None for one in said}
+    return names.pop() if len(names) == 1 else None
 
 
 def test_a_refresh_against_a_register_acknowledged_just_before_elsewhere(
@@ -61,7 +69,8 @@ def test_a_refresh_against_a_register_acknowledged_just_before_elsewhere(
 def test_without_a_quorum_a_refresh_is_not_answered_and_the_next_server_is_asked(
     lab: Lab, base: int
 ) -> None:
-    cut = next(one for one in lab.file.servers if one.name != lab.status()["leader"])
+    leader = wait_until(lambda: leader_of(lab), "all servers are back and know who leads")
+    cut = next(one for one in lab.file.servers if one.name != leader)
     others = [one for one in lab.file.servers if one != cut]
     with silenced(lab, "a4") as agent, Voice(agent) as voice:
         datagram = voice.register_bytes(base + ROUNDS + 7, port=19_001)
