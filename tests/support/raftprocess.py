@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from support.raftlog import eventually, loopback_members
+from wgmap import clock
 
 TESTS = Path(__file__).resolve().parent.parent
+LEADER_S = 60.0  # three starts of Python, and disks of a shared machine that stall for seconds
 
 
 class ServerProcess:
@@ -64,6 +66,14 @@ class ServerProcess:
         self._waiting[self._last_id] = future
         process.stdin.write(json.dumps({"id": self._last_id, "op": op, **fields}).encode() + b"\n")
         return await asyncio.wait_for(future, timeout_s)
+
+    async def tell(self) -> dict[str, Any]:
+        """Return its status and figures, or why there are none and its exit code."""
+        try:
+            return {**await self.call("status", 1.0), **await self.call("figures", 1.0)}
+        except (ConnectionError, TimeoutError) as error:
+            code = self._process.returncode if self._process is not None else None
+            return {"server": self.name, "failed": repr(error), "exit_code": code}
 
     def signal(self, number: signal.Signals) -> None:
         if self._process is not None:
@@ -121,22 +131,19 @@ class ProcessCluster:
             if server.running:
                 await server.kill()
 
-    async def leader(self, timeout_s: float = 15.0) -> ServerProcess:
-        """Wait until all running servers follow one leader."""
-        async with asyncio.timeout(timeout_s):
-            while True:
-                names = {await self._leader_of(s) for s in self.servers if s.running}
-                if len(names) == 1 and None not in names:
-                    (name,) = names
-                    return next(server for server in self.servers if server.name == name)
-                await asyncio.sleep(0.05)
-
-    @staticmethod
-    async def _leader_of(server: ServerProcess) -> str | None:
-        with contextlib.suppress(ConnectionError, TimeoutError):
-            leader: str | None = (await server.call("status", 1.0))["leader"]
-            return leader
-        return None
+    async def leader(self, timeout_s: float = LEADER_S) -> ServerProcess:
+        """Wait until all running servers follow one leader; says what each of them did instead."""
+        end = clock.now() + timeout_s
+        while True:
+            running = [server for server in self.servers if server.running]
+            said = [await server.tell() for server in running]
+            names = {answer.get("leader") for answer in said}
+            if len(names) == 1 and None not in names:
+                (name,) = names
+                return next(server for server in running if server.name == name)
+            if clock.now() > end:
+                raise AssertionError(f"no leader for all within {timeout_s} s: {said}")
+            await asyncio.sleep(0.05)
 
     async def ready(self) -> None:
         await self.leader()

@@ -109,7 +109,8 @@ def end_processes(ids: set[NamespaceId]) -> None:
     """
     if not ids:
         return
-    grace, deadline = Deadline(GRACE_S), Deadline(KILL_S)
+    grace = Deadline(GRACE_S, may_shrink=False)
+    deadline = Deadline(KILL_S, may_shrink=False)
     asked: set[int] = set()
 
     def gone() -> bool:

@@ -28,9 +28,14 @@ def time_scale() -> float:
 class Deadline:
     """A point in time by which a whole sequence of waits must be over."""
 
-    def __init__(self, seconds: float) -> None:
-        """Start now; ``seconds`` are stretched by the time scale."""
-        self._limit = seconds * time_scale()
+    def __init__(self, seconds: float, *, may_shrink: bool = True) -> None:
+        """Start now; ``seconds`` are multiplied by the time scale.
+
+        ``may_shrink``: by a scale below 1 too, with which tests provoke that time runs out. What
+        takes things away must not run out of it.
+        """
+        scale = time_scale()
+        self._limit = seconds * (scale if may_shrink else max(1.0, scale))
         self._end = clock.now() + self._limit
 
     @property

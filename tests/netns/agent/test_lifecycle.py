@@ -18,8 +18,18 @@ pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
 
 
 async def contact(bed: Fleet) -> None:
+    """Let them meet in both families, and wait until both kernels carry it without the agents."""
     for target in bed.two.eids:
         assert (await exchange(bed.one.namespace, bed.two.namespace, target, 5)).lost == []
+    await eventually(
+        lambda: leads_to(bed.one, bed.two) and leads_to(bed.two, bed.one), deadline_s=10
+    )
+
+
+def leads_to(agent: AgentHost, other: AgentHost) -> bool:
+    """Tell whether the agent's kernel sends to both EIDs of the other through the tunnel."""
+    routes = [agent.namespace.ip("route", "get", eid) for eid in other.eids]
+    return all(f"dev {agent.data} " in route for route in routes)
 
 
 def states(agent: AgentHost) -> list[str]:
