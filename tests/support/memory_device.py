@@ -9,10 +9,27 @@ from wgmap.wg.device import (
     DeviceConfig,
     DeviceError,
     DeviceState,
-    Endpoints,
+    Look,
     PeerConfig,
     PeerState,
 )
+from wgmap.wg.keys import PublicKey
+
+
+class StateLook:
+    """A look at a state that is known."""
+
+    def __init__(self, state: DeviceState) -> None:
+        self._peers = state.peers
+
+    def peer(self, key: PublicKey) -> PeerState | None:
+        """Return what is known of a peer."""
+        return self._peers.get(key)
+
+    def handshake(self, key: PublicKey) -> float | None:
+        """Return when its last handshake was."""
+        peer = self._peers.get(key)
+        return None if peer is None else peer.last_handshake
 
 
 class MemoryDevice:
@@ -54,10 +71,9 @@ class MemoryDevice:
         await asyncio.sleep(self.read_s)
         return state
 
-    async def endpoints(self) -> Endpoints:
-        """Return where the peers are, after ``read_s`` seconds."""
-        peers = (await self.read()).peers
-        return lambda key: peers[key].endpoint if key in peers else None
+    async def look(self) -> Look:
+        """Return the same for questions about single peers."""
+        return StateLook(await self.read())
 
     async def close(self) -> None:
         """Refuse everything from now on."""

@@ -15,10 +15,18 @@ def accept(answer: bytes) -> DeviceState | None:
 
 
 def check_answer(answer: bytes) -> None:
-    """Peers that are accepted can be set, and are the same when that is read as an answer."""
+    """Peers that are accepted can be set, and are the same when that is read as an answer.
+
+    A look at the same answer finds the same peers.
+    """
     state = accept(answer)
     if state is None:
         return
+    look = uapi.parse_look("wg0", answer)
+    for key, peer in state.peers.items():
+        if f"public_key={key.hex()}\n".encode() in answer:  # as they are written
+            assert look.peer(key) == peer
+            assert look.handshake(key) == peer.last_handshake
     changes = tuple(
         PeerConfig(one.key, one.endpoint, one.allowed_ips, one.keepalive_s)
         for one in state.peers.values()

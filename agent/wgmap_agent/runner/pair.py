@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from wgmap.addresses import IPNetwork
-from wgmap.wg.device import Device, DeviceConfig, DeviceState, PeerConfig
+from wgmap.wg.device import Device, DeviceConfig, DeviceState, Look, PeerConfig, PeerState
 from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine.packets import read
 from wgmap_agent.engine.settings import Settings
@@ -27,6 +27,23 @@ class Half:
     device: Device
     routes: DataRoutes
     injector: Injector
+
+
+@dataclass(frozen=True, slots=True)
+class _Looks:
+    """Looks at both halves."""
+
+    old: Look
+    new: Look
+    moved: frozenset[PublicKey]
+
+    def peer(self, key: PublicKey) -> PeerState | None:
+        found = None if key in self.moved else self.old.peer(key)
+        return self.new.peer(key) if found is None else found
+
+    def handshake(self, key: PublicKey) -> float | None:
+        peer = self.peer(key)
+        return None if peer is None else peer.last_handshake
 
 
 class Pair:
@@ -86,6 +103,14 @@ class Pair:
         peers = {key: one for key, one in state.peers.items() if key not in self._moved}
         peers |= {key: one for key, one in new.peers.items() if key not in peers}
         return replace(state, peers=peers)
+
+    async def look(self) -> Look:
+        """Look at every peer where its place is; raises DeviceError."""
+        async with self._turn:
+            look = await self._current.device.look()
+            if self._next is None:
+                return look
+            return _Looks(look, await self._next.device.look(), frozenset(self._moved))
 
     async def add(self, prefixes: Sequence[IPNetwork]) -> None:
         """Route prefixes over the place of their peer; raises NetworkError."""
@@ -154,7 +179,7 @@ class Pair:
                 await self._current.device.configure(DeviceConfig(peers=gone))
             return len(mirrored)
 
-    async def look(self) -> tuple[DeviceState, frozenset[PublicKey]]:
+    async def look_ahead(self) -> tuple[DeviceState, frozenset[PublicKey]]:
         """Read the new device, and name the peers that are on the old one still."""
         assert self._next is not None
         async with self._turn:
@@ -180,7 +205,7 @@ class Pair:
 
     async def finish(self) -> Half:
         """Let whoever is left go over, and have one half again; returns the old one, closed."""
-        _, waiting = await self.look()
+        _, waiting = await self.look_ahead()
         await self.switch(waiting)
         async with self._turn:
             assert self._next is not None

@@ -119,7 +119,7 @@ class Rotator:
         registered = self._steps.registered()
         if registered:
             self._pair.use_next()
-        state, waiting = await self._pair.look()
+        state, waiting = await self._pair.look_ahead()
         verdict = rotation.judge(clock.now(), state, waiting, registered=registered)
         if verdict.switch:
             await self._pair.switch(verdict.switch)

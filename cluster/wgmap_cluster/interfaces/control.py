@@ -12,16 +12,16 @@ from wgmap import clock
 from wgmap.addresses import Endpoint, IPAddress
 from wgmap.log import Log
 from wgmap.wg.device import (
+    Device,
     DeviceConfig,
     DeviceError,
     DeviceState,
-    Endpoints,
+    Look,
     PeerConfig,
-    WholeDevice,
 )
 from wgmap_cluster.fsm.rows import PeerRow
 from wgmap_cluster.interfaces import saved as endpoints_file
-from wgmap_cluster.interfaces.plan import BATCH, ControlPlan, Silence
+from wgmap_cluster.interfaces.plan import BATCH, ControlPlan, Silence, reachable
 from wgmap_cluster.interfaces.reading import DeviceReader
 
 if TYPE_CHECKING:
@@ -42,11 +42,11 @@ _GONE = {errno.ENODEV, errno.EBADF}
 class ControlPeers:
     """The peers of one control device; give it the table, then ``run`` it."""
 
-    def __init__(self, device: WholeDevice, saved: Path | None = None) -> None:
+    def __init__(self, device: Device, saved: Path | None = None) -> None:
         """Take a device, and a file that keeps its peers' endpoints for after a reboot."""
         self._device = device
         self._states = DeviceReader(device.read)
-        self._endpoints = DeviceReader(device.endpoints)
+        self._looks = DeviceReader(device.look)
         self._plan = ControlPlan()
         self._saved = saved
         self._written: dict[PublicKey, Endpoint] = {}
@@ -97,25 +97,32 @@ class ControlPeers:
         A tunnel that moved just before it asked is seen where it is now: a no never comes from
         a reading that was older than the question. Raises DeviceError.
         """
-        recent = self._endpoints.recent(CACHED_S)
-        if recent is not None and _address(self._endpoint(control, recent)) == rloc:
+        if self._was_outer(control, rloc):
+            return True
+        await self._looks.underway()  # it may have come to this tunnel after the move
+        if self._was_outer(control, rloc):
             return True
         return _address(await self.outer_endpoint(control)) == rloc
+
+    def _was_outer(self, control: IPv6Address, rloc: IPAddress) -> bool:
+        recent = self._looks.recent(CACHED_S)
+        return recent is not None and _address(self._endpoint(control, recent)) == rloc
 
     def last_outer(self, control: IPv6Address) -> IPAddress | None:
         """Return where that control tunnel was when the device was last looked at.
 
         For what is worth no look of its own: it may be LAST_S old. None where it is not known.
+        Raises DeviceError.
         """
-        recent = self._endpoints.recent(LAST_S)
+        recent = self._looks.recent(LAST_S)
         if recent is None:
-            self._endpoints.refresh()
+            self._looks.refresh()
             return None
         return _address(self._endpoint(control, recent))
 
     async def outer_endpoint(self, control: IPv6Address) -> Endpoint | None:
         """Return where that control tunnel is now, if it ever was up; raises DeviceError."""
-        return self._endpoint(control, await self._endpoints.fresh())
+        return self._endpoint(control, await self._looks.fresh())
 
     async def reachable(self) -> int:
         """Count the agents with a handshake younger than 180 s; raises DeviceError.
@@ -124,13 +131,15 @@ class ControlPeers:
         have lost their sessions.
         """
         since_change = clock.now() - self._configured_at
-        recent = self._states.recent(min(COUNT_CACHED_S, since_change))
-        state = recent or await self._states.fresh()
-        return self._plan.reachable(state, time.clock_gettime(time.CLOCK_REALTIME))
+        recent = self._looks.recent(min(COUNT_CACHED_S, since_change))
+        look = recent or await self._looks.fresh()
+        wall = time.clock_gettime(time.CLOCK_REALTIME)
+        return await asyncio.to_thread(reachable, self._plan.wanted(), look, wall)
 
-    def _endpoint(self, control: IPv6Address, endpoints: Endpoints) -> Endpoint | None:
+    def _endpoint(self, control: IPv6Address, look: Look) -> Endpoint | None:
         key = self._plan.key_of(control)
-        return None if key is None else endpoints(key)
+        peer = None if key is None else look.peer(key)
+        return None if peer is None else peer.endpoint
 
     def _woken(self) -> None:
         self._settled.clear()

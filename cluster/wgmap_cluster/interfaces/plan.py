@@ -4,14 +4,14 @@ The table of peers may have a hundred thousand rows and change all the time, so 
 compare everything with everything: it knows what the device has, and which keys to look at.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from itertools import chain, islice
 from typing import TypeAlias
 
 from wgmap.addresses import Endpoint, IPNetwork, host_prefix
-from wgmap.wg.device import DeviceState, PeerConfig, PeerState
+from wgmap.wg.device import DeviceState, Look, PeerConfig, PeerState
 from wgmap.wg.keys import KEY_BYTES, PublicKey
 from wgmap_cluster.fsm.rows import PeerRow
 
@@ -126,17 +126,9 @@ class ControlPlan:
             PeerConfig(state.key, state.endpoint, allowed, keepalive_s=0),
         )
 
-    def reachable(self, state: DeviceState, wall_now: float) -> int:
-        """Count the wanted peers with a handshake younger than 180 s; for people.
-
-        Peers of a table that is not in force any more (an empty cluster found them on its
-        interface) do not count: nothing that they send is served.
-        """
-        return sum(
-            peer.last_handshake is not None and wall_now - peer.last_handshake < SILENT_S
-            for key, peer in state.peers.items()
-            if key in self._wanted
-        )
+    def wanted(self) -> tuple[PublicKey, ...]:
+        """Return the keys of the enrolled peers."""
+        return tuple(self._wanted)
 
     def _forget(self, key: PublicKey) -> None:
         (network,) = self._wanted.pop(key)
@@ -158,6 +150,16 @@ class ControlPlan:
         if endpoint is None:
             return PeerConfig(key, allowed_ips=allowed)
         return PeerConfig(key, endpoint, allowed, CALL_KEEPALIVE_S)
+
+
+def reachable(wanted: Iterable[PublicKey], look: Look, wall_now: float) -> int:
+    """Count the wanted peers with a handshake younger than 180 s; for people. Raises DeviceError.
+
+    Peers of a table that is not in force any more (an empty cluster found them on its
+    interface) do not count: nothing that they send is served.
+    """
+    handshakes = (look.handshake(key) for key in wanted)
+    return sum(one is not None and wall_now - one < SILENT_S for one in handshakes)
 
 
 @dataclass(slots=True)

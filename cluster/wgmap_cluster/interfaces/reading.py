@@ -6,9 +6,12 @@ from typing import Generic, TypeVar
 
 from wgmap import clock
 
-INTERVAL_S = 0.05
+INTERVAL_S = 0.01
 MAX_PAUSE_S = 5.0
-SHARE = 4  # of the time at most 1 / (1 + SHARE) goes into readings, however many peers there are
+# A pause lasts as long as the reading before it. Who has moved waits for both where others move all
+# the time, and the device's process has half a processor to itself then: it is that which takes
+# the time of a reading. Where nobody moved for a while, there is no pause to wait for.
+REST = 1
 
 What = TypeVar("What")
 
@@ -41,6 +44,11 @@ class DeviceReader(Generic[What]):
             self._next.add_done_callback(_retrieve)
         return self._next
 
+    async def underway(self) -> None:
+        """Wait for the reading that has begun, if there is one, whatever comes of it."""
+        if self._current is not None:
+            await asyncio.wait((self._current,))
+
     def recent(self, max_age_s: float) -> What | None:
         """Return the last reading, if it began at most so long ago."""
         return self._last if clock.now() - self._last_at <= max_age_s else None
@@ -53,9 +61,10 @@ class DeviceReader(Generic[What]):
             try:
                 found = self._last = await self._read_once()
             finally:
+                self._current = None
                 took = clock.now() - began
                 # Bounded: the clock goes on while a machine is suspended.
-                self._earliest = began + took + min(MAX_PAUSE_S, SHARE * took)
+                self._earliest = began + took + min(MAX_PAUSE_S, REST * took)
                 self._earliest = max(self._earliest, began + self._interval_s)
             self._last_at = began
             return found

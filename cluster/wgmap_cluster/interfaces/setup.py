@@ -11,7 +11,7 @@ from wgmap.errors import WgmapError
 from wgmap.net.netlink import Network
 from wgmap.net.plan import Route, difference
 from wgmap.net.rtnetlink import SCOPE_UNIVERSE
-from wgmap.wg.device import Backend, Device, DeviceConfig, WholeDevice
+from wgmap.wg.device import Backend, Device, DeviceConfig
 from wgmap.wg.keys import PrivateKey
 from wgmap_cluster.config import ControlSection, MeshSection
 
@@ -43,7 +43,7 @@ def mesh_tunnel(section: MeshSection, key: PrivateKey, address: IPAddress) -> Tu
     return TunnelSpec(section.interface, key, section.port, address)
 
 
-async def ensure(backend: Backend, network: Network, spec: TunnelSpec) -> WholeDevice:
+async def ensure(backend: Backend, network: Network, spec: TunnelSpec) -> Device:
     """Adopt or make the interface and apply what differs; raises DeviceError, NetworkError.
 
     Nothing that comes in by it is forwarded, whatever the machine forwards otherwise: an agent

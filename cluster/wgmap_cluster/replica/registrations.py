@@ -52,7 +52,10 @@ class Outer(Protocol):
         ...
 
     def last_outer(self, control: IPAddress) -> IPAddress | None:
-        """Return where that tunnel came from a while ago at most; None: not known."""
+        """Return where that tunnel came from a while ago at most; None: not known.
+
+        Raises DeviceError where what was seen then cannot be read.
+        """
         ...
 
 

@@ -13,7 +13,7 @@ from wgmap.errors import ConfigError
 from wgmap.net.changes import Change
 from wgmap.net.netlink import Network
 from wgmap.wg import probe
-from wgmap.wg.device import DeviceError, WholeDevice
+from wgmap.wg.device import Device, DeviceError
 from wgmap_cluster.config import BootstrapServer, ServerConfig
 from wgmap_cluster.fsm.machine import Machine
 from wgmap_cluster.fsm.results import Applied
@@ -33,7 +33,10 @@ class Tunnels(Protocol):
         ...
 
     def last_outer(self, control: IPAddress) -> IPAddress | None:
-        """Return where that control tunnel came from a minute ago at most; None: not known."""
+        """Return where that control tunnel came from a minute ago at most; None: not known.
+
+        Raises DeviceError.
+        """
         ...
 
     async def reachable(self) -> int | None:
@@ -162,7 +165,7 @@ async def opened(
         yield tunnels, mesh
 
 
-async def _device(stack: AsyncExitStack, config: ServerConfig, interface: str) -> WholeDevice:
+async def _device(stack: AsyncExitStack, config: ServerConfig, interface: str) -> Device:
     device = await (await probe.choose(config.server.state_dir)).open(interface)
     stack.push_async_callback(device.close)
     return device

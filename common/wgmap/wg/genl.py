@@ -4,6 +4,7 @@ The library's encoder takes 350 us a peer and its decoder more; a server has ten
 out, both take a few microseconds.
 """
 
+import errno
 import ipaddress
 import socket
 import struct
@@ -24,7 +25,7 @@ from pyroute2.netlink import (
 
 from wgmap.addresses import Endpoint, IPNetwork
 from wgmap.errors import WgmapError
-from wgmap.wg.device import DeviceConfig, DeviceState, PeerConfig, PeerState
+from wgmap.wg.device import DeviceConfig, DeviceError, DeviceState, PeerConfig, PeerState
 from wgmap.wg.keys import KEY_BYTES, PublicKey
 
 FAMILY_NAME = b"wireguard\0"
@@ -156,6 +157,45 @@ def read_state(name: str, messages: list[Message]) -> DeviceState:
             peer = _read_peer(_table(data))
             peers[peer.key] = _joined(peers.get(peer.key), peer)
     return DeviceState(name, public_key, listen_port, peers)
+
+
+def read_look(name: str, messages: list[Message]) -> "GenlLook":
+    """Find the peers in the answer to ``get_device``; raises GenlError."""
+    said: dict[bytes, list[bytes]] = {}
+    for message in messages:
+        for data in _elements(message.attributes.get(Device.PEERS, b"")):
+            said.setdefault(_first_key(data), []).append(data)
+    return GenlLook(name, said)
+
+
+class GenlLook:
+    """See ``wgmap.wg.device.Look``."""
+
+    def __init__(self, name: str, said: dict[bytes, list[bytes]]) -> None:
+        """Take what was said of each peer, which may be in several messages."""
+        self._name = name
+        self._said = said
+
+    def peer(self, key: PublicKey) -> PeerState | None:
+        """See Look."""
+        found: PeerState | None = None
+        try:
+            for data in self._said.get(bytes(key), ()):
+                found = _joined(found, _read_peer(_table(data)))
+        except GenlError as error:
+            raise DeviceError(self._name, errno.EPROTO, str(error)) from error
+        return found
+
+    def handshake(self, key: PublicKey) -> float | None:
+        """See Look."""
+        peer = self.peer(key)
+        return None if peer is None else peer.last_handshake
+
+
+def _first_key(data: bytes) -> bytes:
+    """Return the key of a peer, its first attribute (as the kernel writes it)."""
+    kind, key = next(_walk(data), (0, b""))
+    return key if kind == Peer.PUBLIC_KEY else _table(data).get(Peer.PUBLIC_KEY, b"")
 
 
 def _device_attributes(config: DeviceConfig) -> bytes:

@@ -10,10 +10,8 @@ from pyroute2 import AsyncIPRoute
 from pyroute2.netlink import NETLINK_GENERIC
 from pyroute2.netlink.exceptions import NetlinkError
 
-from wgmap.addresses import Endpoint
 from wgmap.wg import genl
-from wgmap.wg.device import DeviceConfig, DeviceError, DeviceState, Endpoints
-from wgmap.wg.keys import PublicKey
+from wgmap.wg.device import DeviceConfig, DeviceError, DeviceState
 
 RECEIVE_BYTES = 256 * 1024
 REQUEST_S = 30.0
@@ -126,23 +124,25 @@ class KernelDevice:
     async def read(self) -> DeviceState:
         """Read the whole state; raises DeviceError."""
         with _device_errors(self._name, "cannot read"):
-            messages = await self._channel.read(self._name)
-            if code := messages[-1].code:
-                raise DeviceError(self._name, code, "cannot read the device")
+            messages = await self._messages()
             if len(messages) <= INLINE_MESSAGES:
                 return genl.read_state(self._name, messages)
             # 10 us a peer: thousands of them would hold the loop for too long.
             return await asyncio.to_thread(genl.read_state, self._name, messages)
 
-    async def endpoints(self) -> Endpoints:
-        """Read where the peers are; raises DeviceError."""
-        peers = (await self.read()).peers
+    async def look(self) -> genl.GenlLook:
+        """Read the whole state for questions about some peers; raises DeviceError."""
+        with _device_errors(self._name, "cannot read"):
+            messages = await self._messages()
+            if len(messages) <= INLINE_MESSAGES:
+                return genl.read_look(self._name, messages)
+            return await asyncio.to_thread(genl.read_look, self._name, messages)
 
-        def endpoint(key: PublicKey) -> Endpoint | None:
-            peer = peers.get(key)
-            return None if peer is None else peer.endpoint
-
-        return endpoint
+    async def _messages(self) -> list[genl.Message]:
+        messages = await self._channel.read(self._name)
+        if code := messages[-1].code:
+            raise DeviceError(self._name, code, "cannot read the device")
+        return messages
 
     async def close(self) -> None:
         """Let go of the device; the interface and its tunnels stay."""

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wgmap.wg import uapi
-from wgmap.wg.device import DeviceConfig, DeviceError, DeviceState, Endpoints
+from wgmap.wg.device import DeviceConfig, DeviceError, DeviceState
 
 SOCKETS = Path("/var/run/wireguard")
 REQUEST_S = 30.0  # a device of 10,000 peers answers within a second
@@ -30,7 +30,11 @@ END_S = 3.0
 ABSENT_S = 0.5
 POLL_S = 0.005
 INLINE_BYTES = 128 * 1024
+INLINE_LOOK_BYTES = 1 << 20
 RECEIVE_BYTES = 64 * 1024
+MORE_BYTES = (
+    256 * 1024
+)  # of a long answer: what a unix socket holds at once, in one turn of the loop
 PROMPT_BYTES = 4096  # a change of this size is waited for, for at most
 PROMPT_MS = 2
 LOG_TAIL_BYTES = 400
@@ -101,13 +105,13 @@ class UserspaceDevice:
             # 10 us a peer: thousands of them would hold the loop for too long.
             return await asyncio.to_thread(uapi.parse_state, self._name, answer)
 
-    async def endpoints(self) -> Endpoints:
-        """Read where the peers are; raises DeviceError."""
+    async def look(self) -> uapi.UapiLook:
+        """Read the whole state for questions about some peers; raises DeviceError."""
         with _uapi_errors(self._name):
             answer = await self._ask(uapi.GET)
-            if len(answer) <= INLINE_BYTES:
-                return uapi.parse_endpoints(self._name, answer)
-            return await asyncio.to_thread(uapi.parse_endpoints, self._name, answer)
+            if len(answer) <= INLINE_LOOK_BYTES:
+                return uapi.parse_look(self._name, answer)
+            return await asyncio.to_thread(uapi.parse_look, self._name, answer)
 
     async def close(self) -> None:
         """Let go of the device; the interface and its tunnels stay."""
@@ -230,7 +234,8 @@ class Connection:
 
     async def _receive(self, loop: asyncio.AbstractEventLoop, answer: bytearray) -> bytes:
         while not answer.endswith(uapi.END):
-            data = await loop.sock_recv(self._carrier, RECEIVE_BYTES)
+            size = MORE_BYTES if answer else RECEIVE_BYTES
+            data = await loop.sock_recv(self._carrier, size)
             if not data:
                 raise asyncio.IncompleteReadError(bytes(answer), None)
             answer += data

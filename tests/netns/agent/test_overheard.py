@@ -12,7 +12,7 @@ from support.eventually import eventually
 from support.netns import PATIENCE, Namespace, netbed
 from wgmap import clock
 from wgmap.addresses import Endpoint, IPAddress
-from wgmap.wg.device import Backend, Device, DeviceConfig, PeerConfig, WholeDevice
+from wgmap.wg.device import Backend, Device, DeviceConfig, PeerConfig
 from wgmap.wg.keys import PrivateKey
 from wgmap_agent.engine.packets import summed
 from wgmap_agent.runner.injector import Sender
@@ -91,7 +91,7 @@ async def test_an_initiation_that_came_too_early_is_taken_when_it_is_delivered_a
         spaces = bed.namespace("n"), bed.namespace("f")
         ends = [(f"{v4}/24", f"{v6}/64") for v4, v6 in (LOCAL, REMOTE)]
         bed.veth(spaces[0], spaces[1], ends[0], ends[1])
-        devices: list[WholeDevice] = []
+        devices: list[Device] = []
         for space, label, key in zip(spaces, "ab", keys, strict=True):
             with space.entered():
                 device = await backend.open(bed.name(label))

@@ -20,7 +20,6 @@ from wgmap.wg.device import (
     DeviceConfig,
     DeviceError,
     PeerConfig,
-    WholeDevice,
 )
 from wgmap.wg.keys import PrivateKey, PublicKey
 from wgmap.wg.userspace import exists
@@ -38,7 +37,7 @@ class End:
     """A namespace with a WireGuard device."""
 
     namespace: Namespace
-    device: WholeDevice
+    device: Device
     key: PrivateKey = field(default_factory=PrivateKey.generate)
 
     async def listen(self, address: str) -> None:
@@ -111,13 +110,18 @@ async def test_a_tunnel_stands(pair: Pair) -> None:
     assert min(peer.rx_bytes, peer.tx_bytes) > 0
 
 
-async def test_where_peers_are_is_read_alone(pair: Pair) -> None:
+async def test_a_look_says_of_each_peer_what_a_reading_says(pair: Pair) -> None:
     await pair.tunnel()
     await pair.left.device.configure(DeviceConfig(peers=(PeerConfig(key := stranger()),)))
-    where = await pair.left.device.endpoints()
-    assert where(pair.right.key.public) == Endpoint(RIGHT, PORT)
-    assert where(key) is None
-    assert where(stranger()) is None
+    look = await pair.left.device.look()
+    state = await pair.left.device.read()
+    other = pair.right.key.public
+    assert look.peer(other) == state.peers[other]
+    assert look.handshake(other) == state.peers[other].last_handshake
+    assert look.peer(key) == state.peers[key]
+    assert look.handshake(key) is None
+    assert look.peer(stranger()) is None
+    assert look.handshake(stranger()) is None
 
 
 async def test_a_difference_leaves_the_rest_alone(pair: Pair) -> None:

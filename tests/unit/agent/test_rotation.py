@@ -181,7 +181,7 @@ async def test_new_peers_are_made_on_the_new_device_once_its_key_is_registered()
     await made.install(third, prefix)
     assert made.routes[prefix] == "new"
     assert third not in made.old.peers
-    _, waiting = await made.pair.look()
+    _, waiting = await made.pair.look_ahead()
     assert waiting == {LOW_KEY, HIGH_KEY}
 
 
@@ -199,7 +199,7 @@ async def test_changes_reach_the_device_that_they_are_for() -> None:
     kick = (PeerConfig(LOW_KEY, remove=True), PeerConfig(LOW_KEY, endpoint, (FIRST,), 25))
     await made.pair.configure(DeviceConfig(peers=kick))
     assert not any(one.remove for config in made.new.log for one in config.peers)
-    assert (await made.pair.look())[1] == {LOW_KEY}  # a kick does not move it
+    assert (await made.pair.look_ahead())[1] == {LOW_KEY}  # a kick does not move it
     await made.pair.configure(DeviceConfig(peers=(PeerConfig(LOW_KEY, remove=True),)))
     assert not made.old.peers
     assert not made.new.peers
@@ -223,7 +223,7 @@ async def test_an_interrupted_rotation_goes_on_where_it_was(routed: str) -> None
     made.routes[FIRST] = routed
     again = Pair(made.halves[0])
     assert await again.rotate_to(made.halves[1]) == (1 if routed == "old" else 0)
-    _, waiting = await again.look()
+    _, waiting = await again.look_ahead()
     assert waiting == (frozenset({LOW_KEY}) if routed == "old" else frozenset())
     assert made.routes == {FIRST: routed}
     assert set((await again.read()).peers) == {LOW_KEY}

@@ -6,12 +6,12 @@ from ipaddress import IPv6Address
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.memory_device import MemoryDevice
+from support.memory_device import MemoryDevice, StateLook
 from wgmap.addresses import Endpoint, control_address, host_prefix
 from wgmap.wg.device import DeviceConfig, DeviceState, PeerConfig, PeerState
 from wgmap.wg.keys import PublicKey
 from wgmap_cluster.fsm.rows import PeerRow
-from wgmap_cluster.interfaces.plan import SILENT_S, ControlPlan, Silence
+from wgmap_cluster.interfaces.plan import SILENT_S, ControlPlan, Silence, reachable
 
 CONTROL = ipaddress.IPv6Network("fd77:676d:6170::/64")
 ENDPOINT = Endpoint(ipaddress.ip_address("192.0.2.9"), 51822)
@@ -160,7 +160,12 @@ class TestSilence:
 def test_reachable_is_who_shook_hands_within_180_s() -> None:
     plan = ControlPlan()
     plan.change("a", row(1))
-    assert plan.reachable(state(1, 1, handshake=1000.0), 1179.0) == 1
-    assert plan.reachable(state(1, 1, handshake=1000.0), 1180.0) == 0
-    assert plan.reachable(state(1, 1, handshake=None), 1.0) == 0
-    assert plan.reachable(state(2, 1, handshake=1000.0), 1179.0) == 0, "it is not enrolled"
+
+    def count(number: int, handshake: float | None, wall_now: float) -> int:
+        look = StateLook(state(number, 1, handshake=handshake))
+        return reachable(plan.wanted(), look, wall_now)
+
+    assert count(1, 1000.0, 1179.0) == 1
+    assert count(1, 1000.0, 1180.0) == 0
+    assert count(1, None, 1.0) == 0
+    assert count(2, 1000.0, 1179.0) == 0, "it is not enrolled"

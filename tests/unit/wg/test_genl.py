@@ -144,6 +144,9 @@ class TestParse:
         state = genl.read_state("wg0", messages)
         assert list(state.peers.values()) == states
         assert state.listen_port == 51820
+        look = genl.read_look("wg0", messages)
+        assert all(look.peer(one.key) == one for one in states)
+        assert KEY in state.peers or look.peer(KEY) is None
 
     def test_a_peer_that_goes_on_in_the_next_message(self) -> None:
         nets: tuple[IPNetwork, ...] = tuple(
@@ -153,6 +156,7 @@ class TestParse:
         messages = [m for r in genl.set_device(FAMILY, "wg0", config) for m in genl.parse(r)]
         peer = genl.read_state("wg0", messages).peers[KEY]
         assert (peer.allowed_ips, peer.endpoint, peer.keepalive_s) == (nets, V4, 25)
+        assert genl.read_look("wg0", messages).peer(KEY) == peer
 
     def test_errors_and_the_end_carry_a_code(self) -> None:
         error = struct.pack("=IHHIIi", 36, 2, 0, 5, 0, -19) + bytes(16)
@@ -181,3 +185,5 @@ class TestParse:
         except genl.GenlError:
             return
         assert all(key == peer.key for key, peer in state.peers.items())
+        look = genl.read_look("wg0", list(genl.parse(data)))
+        assert all(look.peer(key) == peer for key, peer in state.peers.items())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from wgmap.addresses import Endpoint
 from wgmap.wg import uapi
 from wgmap.wg.device import DeviceConfig, DeviceError, PeerConfig, PeerState
-from wgmap.wg.keys import PrivateKey, PublicKey
+from wgmap.wg.keys import KEY_BYTES, PrivateKey, PublicKey
 
 KEY = PublicKey(bytes(range(32)))
 OTHER = PublicKey(bytes(range(1, 33)))
@@ -136,27 +136,48 @@ class TestParse:
         assert got == wanted
 
     @given(st.lists(peer_states, max_size=5, unique_by=lambda peer: peer.key))
-    def test_where_peers_are_is_read_alone_as_with_everything_else(
-        self, peers: list[PeerState]
-    ) -> None:
+    def test_a_look_finds_each_peer_as_a_reading_has_it(self, peers: list[PeerState]) -> None:
         text = f"private_key={PRIVATE.reveal().hex()}\nlisten_port=51820\n" + "".join(
             text_of(peer) for peer in peers
         )
         answer = f"{text}errno=0\n\n".encode()
-        where, state = uapi.parse_endpoints("wg0", answer), uapi.parse_state("wg0", answer)
-        assert all(where(key) == peer.endpoint for key, peer in state.peers.items())
-        assert KEY in state.peers or where(KEY) is None
+        look, state = uapi.parse_look("wg0", answer), uapi.parse_state("wg0", answer)
+        for key, peer in state.peers.items():
+            assert look.peer(key) == peer
+            assert look.handshake(key) == peer.last_handshake
+        assert KEY in state.peers or look.peer(KEY) is None
 
-    def test_where_peers_are_of_an_answer_that_is_none(self) -> None:
+    def test_a_look_finds_each_of_many_peers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        keys = [PublicKey(number.to_bytes(32, "big")) for number in range(1, 100)]
+        text = "".join(f"public_key={key.hex()}\nrx_bytes={key[-1]}\n" for key in keys)
+        for head in ("", "listen_port=1\n"):
+            for size in (1, 10, 79, 80, 200, 1 << 20):  # where the parts end
+                monkeypatch.setattr(uapi, "SPLIT_BYTES", size)
+                look = uapi.parse_look("wg0", f"{head}{text}errno=0\n\n".encode())
+                found = [look.peer(key) for key in keys]
+                assert [one.rx_bytes for one in found if one] == [key[-1] for key in keys]
+
+    def test_a_look_at_an_answer_that_is_none(self) -> None:
         with pytest.raises(DeviceError) as caught:
-            uapi.parse_endpoints("wg0", b"errno=-5\n\n")
+            uapi.parse_look("wg0", b"errno=-5\n\n")
         assert caught.value.errno == errno.EIO
         for wrong in (b"", b"\n\n", f"public_key={KEY.hex()}\n\n".encode()):
             with pytest.raises(uapi.UapiError):
-                uapi.parse_endpoints("wg0", wrong)
-        for text in ("192.0.2.1:0", "nowhere", "192.0.2.1"):
-            answer = f"public_key={KEY.hex()}\nendpoint={text}\nerrno=0\n\n"
-            assert uapi.parse_endpoints("wg0", answer.encode())(KEY) is None
+                uapi.parse_look("wg0", wrong)
+
+    def test_what_is_wrong_with_one_peer_is_told_to_who_asks_for_it(self) -> None:
+        other = PublicKey(bytes(KEY_BYTES))
+        for line in (b"endpoint=nowhere", b"endpoint=192.0.2.1", b"rx_bytes=-1", b"endpoint=\xff"):
+            keys = "".join(f"public_key={one.hex()}\n" for one in (KEY, other)).encode()
+            look = uapi.parse_look("wg0", keys + line + b"\nerrno=0\n\n")
+            assert look.peer(KEY) is not None
+            with pytest.raises(DeviceError) as caught:
+                look.peer(other)
+            assert caught.value.errno == errno.EPROTO
+        answer = f"public_key={KEY.hex()}\nendpoint=192.0.2.1:0\nerrno=0\n\n".encode()
+        peer = uapi.parse_look("wg0", answer).peer(KEY)
+        assert peer is not None
+        assert peer.endpoint is None
 
     def test_an_empty_device(self) -> None:
         state = uapi.parse_state("wg0", b"errno=0\n\n")
