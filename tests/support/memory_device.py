@@ -26,10 +26,10 @@ class StateLook:
         """Return what is known of a peer."""
         return self._peers.get(key)
 
-    def handshake(self, key: PublicKey) -> float | None:
+    def handshake_s(self, key: PublicKey) -> int:
         """Return when its last handshake was."""
         peer = self._peers.get(key)
-        return None if peer is None else peer.last_handshake
+        return 0 if peer is None else int(peer.last_handshake or 0)
 
 
 class MemoryDevice:

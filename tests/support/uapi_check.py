@@ -26,7 +26,6 @@ def check_answer(answer: bytes) -> None:
     for key, peer in state.peers.items():
         if f"public_key={key.hex()}\n".encode() in answer:  # as they are written
             assert look.peer(key) == peer
-            assert look.handshake(key) == peer.last_handshake
     changes = tuple(
         PeerConfig(one.key, one.endpoint, one.allowed_ips, one.keepalive_s)
         for one in state.peers.values()

@@ -41,9 +41,9 @@ class _Looks:
         found = None if key in self.moved else self.old.peer(key)
         return self.new.peer(key) if found is None else found
 
-    def handshake(self, key: PublicKey) -> float | None:
-        peer = self.peer(key)
-        return None if peer is None else peer.last_handshake
+    def handshake_s(self, key: PublicKey) -> int:
+        old = 0 if key in self.moved else self.old.handshake_s(key)
+        return old or self.new.handshake_s(key)
 
 
 class Pair:

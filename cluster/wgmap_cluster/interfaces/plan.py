@@ -18,6 +18,7 @@ from wgmap_cluster.fsm.rows import PeerRow
 BATCH = 500  # peers in one request: what one netlink message of the kernel backend carries
 CALL_KEEPALIVE_S = 25  # from 0 to this sends at once; taken back at the next comparison
 SILENT_S = 180.0  # REJECT_AFTER_TIME: whatever session there was has ended
+_NEVER = float("-inf")
 _Allowed: TypeAlias = tuple[IPNetwork, ...]
 
 
@@ -158,8 +159,7 @@ def reachable(wanted: Iterable[PublicKey], look: Look, wall_now: float) -> int:
     Peers of a table that is not in force any more (an empty cluster found them on its
     interface) do not count: nothing that they send is served.
     """
-    handshakes = (look.handshake(key) for key in wanted)
-    return sum(one is not None and wall_now - one < SILENT_S for one in handshakes)
+    return sum(wall_now - (look.handshake_s(key) or _NEVER) < SILENT_S for key in wanted)
 
 
 @dataclass(slots=True)

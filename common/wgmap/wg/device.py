@@ -85,8 +85,11 @@ class Look(Protocol):
         """Return what was said of a peer; None: there is none. Raises DeviceError (EPROTO)."""
         ...
 
-    def handshake(self, key: PublicKey) -> float | None:
-        """Return its ``last_handshake`` alone, for who asks of every peer; raises DeviceError."""
+    def handshake_s(self, key: PublicKey) -> int:
+        """Return only when its last handshake was, in whole seconds since 1970; 0: never.
+
+        For who asks of every peer. Raises DeviceError (EPROTO).
+        """
         ...
 
 

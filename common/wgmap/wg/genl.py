@@ -186,10 +186,10 @@ class GenlLook:
             raise DeviceError(self._name, errno.EPROTO, str(error)) from error
         return found
 
-    def handshake(self, key: PublicKey) -> float | None:
+    def handshake_s(self, key: PublicKey) -> int:
         """See Look."""
         peer = self.peer(key)
-        return None if peer is None else peer.last_handshake
+        return 0 if peer is None else int(peer.last_handshake or 0)
 
 
 def _first_key(data: bytes) -> bytes:

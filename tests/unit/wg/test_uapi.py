@@ -144,7 +144,7 @@ class TestParse:
         look, state = uapi.parse_look("wg0", answer), uapi.parse_state("wg0", answer)
         for key, peer in state.peers.items():
             assert look.peer(key) == peer
-            assert look.handshake(key) == peer.last_handshake
+            assert look.handshake_s(key) == int(peer.last_handshake or 0)
         assert KEY in state.peers or look.peer(KEY) is None
 
     def test_a_look_finds_each_of_many_peers(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,6 +174,9 @@ class TestParse:
             with pytest.raises(DeviceError) as caught:
                 look.peer(other)
             assert caught.value.errno == errno.EPROTO
+        answer = f"public_key={KEY.hex()}\nlast_handshake_time_sec=x\nerrno=0\n\n".encode()
+        with pytest.raises(DeviceError):
+            uapi.parse_look("wg0", answer).handshake_s(KEY)
         answer = f"public_key={KEY.hex()}\nendpoint=192.0.2.1:0\nerrno=0\n\n".encode()
         peer = uapi.parse_look("wg0", answer).peer(KEY)
         assert peer is not None
