@@ -128,7 +128,7 @@ class Answers:
         within = max((wide[0] for wide in inside), default=0)
         length = space.empty_around(address, within)[0] if space else within
         if not inside:
-            length = max(length, *(apart(o, address) for o in self._fences(overlay)), 0)
+            length = max(length, *(_beside(o, address) for o in self._fences(overlay)), 0)
         # Without an overlay nothing is outside.
         return cut(address, length), bool(inside or not overlay)
 
@@ -144,6 +144,14 @@ class Answers:
         """Return the server set: each control address with its key and underlay endpoint."""
         rows = self._tables.servers.values()
         return [_server_record(instance, row) for row in rows]
+
+
+def _beside(fence: bytes, address: bytes) -> int:
+    """Return the length at which a prefix around an address is all inside a fence, or all outside.
+
+    Inside: the control prefix, where no server is known.
+    """
+    return fence[0] if holds(fence, address) else apart(fence, address)
 
 
 def plain(record: Record) -> Record:

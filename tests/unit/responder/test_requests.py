@@ -307,6 +307,17 @@ def test_the_control_prefix_is_answered_with_the_servers() -> None:
     assert locator.key == key("control ms1")
 
 
+@pytest.mark.parametrize("eid", ["fd77:676d:6170::/64", "fd77:676d:6170::9/128"])
+def test_where_nobody_knows_the_servers_the_control_prefix_is_denied_whole(eid: str) -> None:
+    """The set of servers is asked for by the prefix itself, as agents do."""
+    network = Network(*TWO)
+    (record,) = only_reply(network.ask("a1", eid)).records
+    assert record.eid.prefix == net("fd77:676d:6170::/64")
+    assert (record.action, record.locators) == (Action.NATIVELY_FORWARD, ())
+    (beside,) = only_reply(network.ask("a1", "fd77:676d:6171::1/128")).records
+    assert beside.eid.prefix == net("fd77:676d:6171::/48"), "but not what lies around it"
+
+
 # --------------------------------------------------------------------------------- registers
 
 
