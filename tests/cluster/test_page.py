@@ -143,6 +143,7 @@ def test_it_loads_in_a_second_with_a_hundred_thousand_peers(
 
 def test_a_hundred_thousand_peers(window: Browser, tmp_path: Path) -> None:
     with opened(window, tmp_path, MANY) as server:
+        window.says('[data-chart="introduction_p99_s"] h3', "First contact, p99 and p50")
         shot(window, "cluster")
         go(window, "peers")
         window.says("#count", "100,005 peers")
@@ -174,6 +175,40 @@ def test_rows_come_as_one_scrolls(window: Browser, tmp_path: Path) -> None:
         window.until(lambda: len(window.all("tbody tr")) >= 120, "the next page")
         names = [row.get_attribute("data-key") for row in window.all("tbody tr")[:120]]
         assert names == sorted(names, key=str)
+
+
+def focus(window: Browser) -> str:
+    """Return the key of the row that has the focus, or what has it instead."""
+    script = "return document.activeElement.dataset.key ?? document.activeElement.tagName"
+    key: str = window.driver.execute_script(script)
+    return key
+
+
+def test_a_row_keeps_the_focus_while_the_list_changes(window: Browser, tmp_path: Path) -> None:
+    with opened(window, tmp_path, 5) as server:
+        go(window, "peers")
+        window.says("#count", "10 peers")
+        window.driver.execute_script("document.querySelector('tr[data-key=router-office]').focus()")
+        server.do("enrol another-one 77")
+        window.says("#count", "11 peers")
+        assert focus(window) == "router-office"
+        window.keys("\ue007")
+        window.says("#panel h1", "router-office")
+        server.do("enrol one-more 78")
+        window.says("#count", "12 peers")
+        window.keys(ESCAPE)
+        window.until(lambda: not window.one("#panel").is_displayed() or None, "the panel shuts")
+        assert focus(window) == "router-office"
+        window.keys("k")
+        assert focus(window) == "one-more"
+        go(window, "contacts")
+        pair = window.one("tr[data-key]").get_attribute("data-key")
+        window.driver.execute_script("document.querySelector('tr[data-key]').focus()")
+        server.do("tell one-more another-one heard")
+        window.one('tr[data-key="one-more another-one"]')
+        assert focus(window) == pair
+        window.keys("k")
+        assert focus(window) == "one-more another-one", "the newest is above it"
 
 
 def test_a_server_is_lost_and_found(window: Browser, tmp_path: Path) -> None:

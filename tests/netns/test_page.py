@@ -1,4 +1,4 @@
-"""The page before a lab: a real server dies, a real agent is revoked."""
+"""The page before a lab: a server dies, an agent is revoked, two meet for the first time."""
 
 import os
 import signal
@@ -38,8 +38,15 @@ def test_a_server_dies_and_an_agent_is_revoked(own_lab: Lab) -> None:
         window.driver.execute_script("location.hash = 'contacts'")
         window.says("#silent", f"Not known: what {last.name} alone told")
         assert not window.all('.map [data-pair="a1 a2"]')
+        window.driver.execute_script("location.hash = 'cluster'")
+        contacts = '[data-chart="introduction_p99_s"]'
+        window.says(f"{contacts} footer", "nothing yet")
+        window.driver.execute_script("location.hash = 'contacts'")
         assert own_lab.ping(source, own_lab.file.agents[1]) is not None
         window.one('.map [data-pair="a1 a2"].new.heard')
+        window.driver.execute_script("location.hash = 'cluster'")
+        window.one(f'{contacts} .dots[d^="M"], {contacts} .line[d*="L"]')
+        window.says(f"{contacts} footer", "top")
         chaos(own_lab.directory, "start-servers", last.name)
         window.driver.execute_script("location.hash = 'cluster'")
         window.says("#health", "well")

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import pytest
 from selenium import webdriver
+from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
@@ -57,7 +58,7 @@ class Browser:
 
     def keys(self, text: str) -> None:
         """Press keys where the focus is."""
-        self.driver.switch_to.active_element.send_keys(text)
+        ActionChains(self.driver).send_keys(text).perform()
 
     def shot(self, path: Path) -> None:
         self.driver.save_screenshot(str(path))

@@ -29,6 +29,7 @@ RESPONDER = (
     Counted("answer.negative", "Answers that an EID has no mapping."),
     Counted("feed.left_out", "Messages to the replica that could not be sent."),
     Counted("feed.older_copies", "Copies of the tables that were older than what is here."),
+    Counted("introduction.unheard", "Peers that never acknowledged that they were told who asked."),
     Counted("push.acknowledged", "Pushes that were acknowledged."),
     Counted("push.broadcast_dropped", "Messages to all agents dropped: too many wait."),
     Counted("push.given_up", "Pushes that nobody acknowledged."),

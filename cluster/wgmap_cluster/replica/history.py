@@ -12,7 +12,8 @@ from typing import NoReturn
 from typing_extensions import TypedDict
 
 from wgmap.clock import now
-from wgmap.metrics.families import quantile
+from wgmap.metrics.families import quantile, total
+from wgmap_cluster.replica.measures import INTRODUCTION, LOOKUP, SYNC
 from wgmap_cluster.replica.views import CountersView
 
 EVERY_S = 5.0
@@ -26,6 +27,10 @@ class Sample(TypedDict):
     lookups_per_s: float
     lookup_p50_s: float | None
     lookup_p99_s: float | None
+    introductions_per_s: float  # the other side acknowledged that it was told who asked
+    introductions_unheard_per_s: float  # given up: it never did
+    introduction_p50_s: float | None  # from the answer to that acknowledgement
+    introduction_p99_s: float | None
     registers_per_s: float
     sync_p99_s: float | None
     shed_per_s: float
@@ -68,10 +73,16 @@ class History:
             {
                 "time": datetime.now(UTC).isoformat(timespec="seconds"),
                 "lookups_per_s": round(new.get("request.received", 0) / took_s, 2),
-                "lookup_p50_s": quantile("lookup", new, 0.5),
-                "lookup_p99_s": quantile("lookup", new, 0.99),
+                "lookup_p50_s": quantile(LOOKUP, new, 0.5),
+                "lookup_p99_s": quantile(LOOKUP, new, 0.99),
+                "introductions_per_s": round(total(INTRODUCTION, new) / took_s, 2),
+                "introductions_unheard_per_s": round(
+                    new.get("introduction.unheard", 0) / took_s, 2
+                ),
+                "introduction_p50_s": quantile(INTRODUCTION, new, 0.5),
+                "introduction_p99_s": quantile(INTRODUCTION, new, 0.99),
                 "registers_per_s": round(new.get("register.received", 0) / took_s, 2),
-                "sync_p99_s": quantile("sync", new, 0.99),
+                "sync_p99_s": quantile(SYNC, new, 0.99),
                 "shed_per_s": round(_shed(new) / took_s, 2),
             }
         )

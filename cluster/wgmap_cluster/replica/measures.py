@@ -18,7 +18,8 @@ from wgmap_cluster.replica import catalogue
 from wgmap_cluster.replica.views import CountersView, no_counters
 
 PREFIX = "wgmap_server"
-LOOKUP = "lookup"  # the name of the responder's histogram,
+LOOKUP = "lookup"  # the names of the responder's histograms,
+INTRODUCTION = "introduction"
 SYNC = "sync"  # and of the log's
 
 
@@ -83,6 +84,11 @@ def families(seen: Seen) -> Iterator[Metric]:
         f"{PREFIX}_lookup_seconds",
         "From a Map-Request's reading off the socket to its answer.",
         *(LOOKUP, responders),
+    )
+    yield unflat(
+        f"{PREFIX}_introduction_seconds",
+        "From an answer about a peer to its acknowledgement that it was told who asked.",
+        *(INTRODUCTION, responders),
     )
     yield seen.registers.family(
         f"{PREFIX}_register_seconds",

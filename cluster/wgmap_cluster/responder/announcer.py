@@ -10,6 +10,7 @@ from wgmap.addresses import IPAddress, host_prefix, prefix_from_bytes
 from wgmap.lisp.codec import encode
 from wgmap.lisp.mark import Mark
 from wgmap.lisp.messages import LISP_PORT, Eid, MapRequest, RequestRecord
+from wgmap.metrics.families import Histogram
 from wgmap_cluster.fsm.rows import RevocationRow
 from wgmap_cluster.responder.actions import Action, Send
 from wgmap_cluster.responder.answers import Answers, Encoded, join, revocation, withdrawn
@@ -19,7 +20,7 @@ from wgmap_cluster.responder.limits import Limit
 from wgmap_cluster.responder.mappings import Peer, Place
 from wgmap_cluster.responder.misses import Misses
 from wgmap_cluster.responder.news import News
-from wgmap_cluster.responder.pushes import Pushes
+from wgmap_cluster.responder.pushes import Push, Pushes
 from wgmap_cluster.responder.subscriptions import Subscriptions
 from wgmap_cluster.responder.withdrawals import Withdrawals
 
@@ -34,6 +35,12 @@ MAX_BROADCASTS = 4096
 BUDGET = 256  # pushes of broadcasts started in one go
 PAUSE_S = 0.01  # before the next go
 MAX_SOLICITS = 8  # mappings of one subject that a plain client is asked to look at
+# Seconds to the other side and back, and in steps that tell a site from a continent; an
+# introduction is given up after about 6 s.
+TOLD_S = (
+    *(0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075),
+    *(0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 3.0, 5.0, 10.0),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +88,7 @@ class Announcer:
         self.contacts = Contacts(self._subscriptions, self._pushes)
         self._broadcasts: deque[_Broadcast] = deque()
         self._later: dict[str, float] = {}  # subject -> when its changes may be told again
+        self.introductions = Histogram(TOLD_S)  # from the answer to the other side's ack
 
     # --------------------------------------------------------------------------- questions
 
@@ -101,7 +109,9 @@ class Announcer:
         if len(self._pushes) >= MAX_OUT * 3 // 4:
             self._counters["push.table_full"] += 1
             return []
-        return self._push(requester.name, owner, now, INTRODUCTION_ATTEMPTS)
+        actions = self._push(requester.name, owner, now, INTRODUCTION_ATTEMPTS)
+        self._pushes.waits((requester.name, owner.name), now)
+        return actions
 
     def missed(self, agent: str, instance: int, address: bytes, now: float) -> None:
         """Note that an agent was told that nothing is known of an address."""
@@ -127,16 +137,25 @@ class Announcer:
         self._counters["push.table_full" if datagram is None else "push.news"] += 1
         return [] if datagram is None else [Send((address, LISP_PORT), datagram)]
 
-    def repeats(self, ack: bytes, address: str) -> bool:
+    def repeats(self, ack: bytes, address: str, now: float) -> bool:
         """Take in a Map-Notify-Ack that repeats its push to the byte, as agents send it."""
-        known = self._pushes.repeats(ack, address)
-        self._counters["push.acknowledged"] += known
-        return known
+        push = self._pushes.repeats(ack, address)
+        if push is not None:
+            self._over(push, now)
+        return push is not None
 
-    def acknowledged(self, nonce: int, address: str) -> None:
+    def acknowledged(self, nonce: int, address: str, now: float) -> None:
         """Take in a Map-Notify-Ack."""
-        known = self._pushes.acknowledged(nonce, address)
-        self._counters["push.acknowledged" if known else "push.unknown_ack"] += 1
+        push = self._pushes.acknowledged(nonce, address)
+        if push is None:
+            self._counters["push.unknown_ack"] += 1
+        else:
+            self._over(push, now)
+
+    def _over(self, push: Push, now: float) -> None:
+        self._counters["push.acknowledged"] += 1
+        if push.since is not None:
+            self.introductions.observe(now - push.since)
 
     def subjects(self) -> list[str]:
         """Return everybody whom some agent was told of."""
@@ -214,7 +233,8 @@ class Announcer:
         """Repeat what is due, go on with broadcasts."""
         again, given_up = self._pushes.repeat(now)
         self._counters["push.repeated"] += len(again)
-        self._counters["push.given_up"] += given_up
+        self._counters["push.given_up"] += len(given_up)
+        self._counters["introduction.unheard"] += sum(one.since is not None for one in given_up)
         for subject in [subject for subject, at in self._later.items() if at <= now]:
             self._tell_of_change(subject, now)
         self._subscriptions.sweep(now, 64)

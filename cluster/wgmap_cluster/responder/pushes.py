@@ -24,6 +24,7 @@ class Push:
     address: str
     datagram: bytes
     left: int  # how often it may still be sent
+    since: float | None  # somebody asked, and it is waited for; None: nobody did
     wait: float = FIRST_REPEAT_S
 
 
@@ -66,10 +67,13 @@ class Pushes:
         attempts: int,
         mark: Mark | None = None,
     ) -> bytes | None:
-        """Return the first datagram of a push of ``pair`` (subject, agent); None if refused."""
-        old = self._by_pair.get(pair)
+        """Return the first datagram of a push of ``pair`` (subject, agent); None if refused.
+
+        Who waited for the one before waits for this one.
+        """
+        old, since = self._by_pair.get(pair), None
         if old is not None:
-            self._drop(old)
+            since = self._drop(old).since
         elif len(self._by_nonce) >= self.most:
             return None
         nonce = self.rng.getrandbits(64)
@@ -77,38 +81,44 @@ class Pushes:
             nonce = self.rng.getrandbits(64)
         datagram = map_notify_header(nonce, records.count, identified=mark is not None)
         datagram += records.data + (mark.encode() if mark is not None else b"")
-        self._by_nonce[nonce] = Push(*pair, address, datagram, attempts - 1)
+        self._by_nonce[nonce] = Push(*pair, address, datagram, attempts - 1, since)
         self._by_pair[pair] = nonce
         self._unheard.pop(pair, None)
         heapq.heappush(self._due, (now + FIRST_REPEAT_S, nonce))
         return datagram
 
-    def acknowledged(self, nonce: int, address: str) -> bool:
-        """Take in a Map-Notify-Ack; False where nothing is out to that address with its nonce."""
+    def waits(self, pair: tuple[str, str], now: float) -> None:
+        """Note that the subject asked, and waits for the push of ``pair``, if it is out."""
+        nonce = self._by_pair.get(pair)
+        if nonce is None:
+            return
+        push = self._by_nonce[nonce]
+        push.since = now if push.since is None else push.since
+
+    def acknowledged(self, nonce: int, address: str) -> Push | None:
+        """Take in a Map-Notify-Ack; None where nothing is out to that address with its nonce."""
         push = self._by_nonce.get(nonce)
         if push is None or push.address != address:
-            return False
-        self._drop(nonce)
-        return True
+            return None
+        return self._drop(nonce)
 
-    def repeats(self, ack: bytes, address: str) -> bool:
-        """Take in a datagram that is the acknowledgement of a push to the byte; False: it is not.
+    def repeats(self, ack: bytes, address: str) -> Push | None:
+        """Take in a datagram that is the acknowledgement of a push to the byte; None: it is not.
 
         One with an I field is not: what the agent says there is its own.
         """
         nonce = int.from_bytes(ack[_NONCE])
         push = self._by_nonce.get(nonce)
         if push is None or push.address != address or push.datagram[0] & _I:
-            return False
+            return None
         if ack != acknowledgement(push.datagram):
-            return False
-        self._drop(nonce)
-        return True
+            return None
+        return self._drop(nonce)
 
-    def repeat(self, now: float) -> tuple[list[tuple[str, bytes]], int]:
-        """Return (address, datagram) of those to be sent again, and how many were given up."""
+    def repeat(self, now: float) -> tuple[list[tuple[str, bytes]], list[Push]]:
+        """Return (address, datagram) of those to be sent again, and what was given up."""
         again: list[tuple[str, bytes]] = []
-        given_up = 0
+        given_up: list[Push] = []
         while self._due and self._due[0][0] <= now:
             _, nonce = heapq.heappop(self._due)
             push = self._by_nonce.get(nonce)
@@ -116,7 +126,7 @@ class Pushes:
                 continue
             if push.left <= 0:
                 self._give_up(nonce, (push.subject, push.name))
-                given_up += 1
+                given_up.append(push)
                 continue
             push.left -= 1
             push.wait = min(2 * push.wait, LAST_REPEAT_S)
@@ -141,9 +151,10 @@ class Pushes:
         if len(self._unheard) > UNHEARD:
             del self._unheard[next(iter(self._unheard))]
 
-    def _drop(self, nonce: int) -> None:
+    def _drop(self, nonce: int) -> Push:
         push = self._by_nonce.pop(nonce)
         del self._by_pair[push.subject, push.name]
         if len(self._due) > 2 * self.most + 64:  # acknowledged ones linger there
             self._due = [item for item in self._due if item[1] in self._by_nonce]
             heapq.heapify(self._due)
+        return push

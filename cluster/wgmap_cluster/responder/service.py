@@ -146,11 +146,11 @@ class Service:
         self._heard.add(peer.name, now)
         if kind in _REQUESTS:
             return self._requests.serve(peer, data, source, now, until)
-        if kind == _MAP_NOTIFY_ACK and self._announcer.repeats(data, source[0]):
+        if kind == _MAP_NOTIFY_ACK and self._announcer.repeats(data, source[0], now):
             return self._requests.acknowledged(int.from_bytes(data[_NONCE]), source[0], now)
         match decode(data):
             case MapNotifyAck(nonce=nonce, xtr=xtr):
-                self._announcer.acknowledged(nonce, source[0])
+                self._announcer.acknowledged(nonce, source[0], now)
                 reports = self._requests.acknowledged(nonce, source[0], now)
                 return reports + self._announcer.compare(peer, requests.mark(xtr), now)
             case _:
@@ -260,6 +260,7 @@ class Service:
             **self._follower.tables.counts(),
             **self._announcer.gauges(),
             **self.took.flat("lookup"),
+            **self._announcer.introductions.flat("introduction"),
         }
         return {name: value for name, value in self.counters.items() if value} | gauges
 

@@ -99,6 +99,11 @@ def quantile(source: str, values: Mapping[str, int], share: float) -> float | No
     return bounds[-1] / 1e6
 
 
+def total(source: str, values: Mapping[str, int]) -> int:
+    """Return how many were timed, of what ``flat`` wrote."""
+    return sum(_bounds(source, values).values())
+
+
 def _bounds(source: str, values: Mapping[str, int]) -> dict[int, int]:
     """Return how many took at most so many microseconds, and more than the bound before."""
     stem = source + _BOUND

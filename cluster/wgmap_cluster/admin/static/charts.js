@@ -8,8 +8,20 @@ const POINTS = 120; // drawn at most: more is noise at this size
 
 const CHARTS = [
   { title: "Lookup, p99 and p50", unit: took, names: ["lookup_p99_s", "lookup_p50_s"] },
-  { title: "Lookups a second", unit: number, names: ["lookups_per_s"] },
+  {
+    title: "First contact, p99 and p50",
+    means: "From the answer to a question about a peer to that peer's acknowledgement that it was told who asked; the tunnel's handshake is not in it",
+    unit: took,
+    names: ["introduction_p99_s", "introduction_p50_s"],
+  },
   { title: "Disk sync, p99", unit: took, names: ["sync_p99_s"] },
+  { title: "Lookups a second", unit: number, names: ["lookups_per_s"] },
+  {
+    title: "Peers told a second, and unheard",
+    means: "Peers that acknowledged that they were told who asked for them, and peers that never did",
+    unit: number,
+    names: ["introductions_per_s", "introductions_unheard_per_s"],
+  },
   { title: "Registers a second", unit: number, names: ["registers_per_s"] },
 ];
 
@@ -51,11 +63,12 @@ function figure(chart, samples) {
     const points = line(samples, name, most);
     if (!index) picture.append(draw("path", { class: "area", d: area(points) }));
     picture.append(draw("path", { class: index ? "line second" : "line", d: path(points) }));
+    if (!index) picture.append(draw("path", { class: "dots", d: dots(points) }));
   });
   const from = samples.length ? clock(samples[0].time) : "";
   return make(
     "section",
-    { class: "card chart" },
+    { class: "card chart", "data-chart": chart.names[0], title: chart.means },
     make("h3", {}, chart.title, make("span", { class: "soft" }, chart.unit(latest))),
     picture,
     make("footer", {}, make("span", {}, from), make("span", {}, says(chart, most))),
@@ -81,6 +94,15 @@ function path(points) {
     pen = y === null ? "M" : "L";
   }
   return drawn;
+}
+
+// What stands alone between gaps is no line.
+function dots(points) {
+  const nothing = (at) => (points[at]?.[1] ?? null) === null;
+  return points
+    .filter(([, y], at) => y !== null && nothing(at - 1) && nothing(at + 1))
+    .map(([x, y]) => `M${x.toFixed(1)} ${y.toFixed(1)}h0`)
+    .join("");
 }
 
 function area(points) {

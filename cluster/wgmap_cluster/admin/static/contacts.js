@@ -3,7 +3,8 @@
 // The servers know whom they told of whom. A line is a pair of peers; it is strong while it is new.
 
 import { get } from "./api.js";
-import { ago, chip, draw, make } from "./dom.js";
+import { ago, chip, column, draw, make } from "./dom.js";
+import { redrawn, walked } from "./rows.js";
 
 const LIMIT = 300; // pairs that are asked for
 const NODES = 48; // peers that are drawn; the list has the others
@@ -33,11 +34,12 @@ export class Contacts {
     this.picture = make("div", { class: "sheet map" });
     this.said = make("p", { class: "soft", id: "silent" });
     this.body = make("tbody");
+    const head = ["Agent", "Was told of", "When", "By"].map(column);
+    this.table = make("table", {}, make("thead", {}, make("tr", {}, head)), this.body);
+    walked(this.input, this.table, this.body);
   }
 
   show() {
-    const head = ["Agent", "Was told of", "When", "By"].map((name) => make("th", { scope: "col" }, name));
-    const table = make("table", {}, make("thead", {}, make("tr", {}, head)), this.body);
     this.drawn = "";
     this.load();
     return [
@@ -46,7 +48,7 @@ export class Contacts {
       this.picture,
       this.said,
       make("h2", {}, "Who was told of whom"),
-      make("div", { class: "sheet" }, table),
+      make("div", { class: "sheet" }, this.table),
     ];
   }
 
@@ -88,7 +90,7 @@ export class Contacts {
     if (seen !== this.drawn) {
       this.drawn = seen;
       this.picture.replaceChildren(this.map(peer, pairs));
-      this.body.replaceChildren(...listed.map((one) => this.row(one)));
+      redrawn(this.body, () => this.body.replaceChildren(...listed.map((one) => this.row(one))));
     }
     listed.forEach((one, index) => (this.body.children[index].children[2].textContent = ago(one.told[0].ago_s)));
   }

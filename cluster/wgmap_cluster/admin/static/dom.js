@@ -23,6 +23,10 @@ export function chip(text, kind = "") {
   return make("span", { class: `chip ${kind}` }, text);
 }
 
+export function column(name) {
+  return make("th", { scope: "col" }, name);
+}
+
 export function facts(pairs) {
   const list = make("dl", { class: "facts" });
   for (const [name, value] of pairs) {

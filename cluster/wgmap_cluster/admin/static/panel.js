@@ -2,6 +2,7 @@
 
 import { get, post } from "./api.js";
 import { ago, facts, make } from "./dom.js";
+import { rowOf } from "./rows.js";
 import { endpoints, stateChip, stateOf } from "./tables.js";
 
 const panel = document.getElementById("panel");
@@ -20,7 +21,7 @@ export function close() {
   if (panel.hidden) return false;
   panel.hidden = true;
   shown = null;
-  before?.focus();
+  (before?.isConnected ? before : rowOf(before?.dataset.key))?.focus();
   return true;
 }
 

@@ -1,7 +1,8 @@
 // Peers and mappings: the server searches, and gives a page at a time.
 
 import { page } from "./api.js";
-import { ago, chip, make, number } from "./dom.js";
+import { ago, chip, column, make, number } from "./dom.js";
+import { redrawn, walked } from "./rows.js";
 
 const LIMIT = 60;
 const WAIT_MS = 200; // after the last key, before the server is asked
@@ -63,21 +64,19 @@ export class List {
       autocomplete: "off",
       spellcheck: "false",
       oninput: () => this.soon(),
-      onkeydown: (event) => this.leave(event),
     });
     this.count = make("span", { class: "soft", role: "status", id: "count" });
     this.body = make("tbody");
+    this.table = make("table", {}, make("thead", {}, make("tr", {}, this.kind.head.map(column))), this.body);
+    walked(this.input, this.table, this.body);
     this.foot = make("div");
     this.watcher = new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && this.more());
   }
 
   show() {
-    const head = this.kind.head.map((name) => make("th", { scope: "col" }, name));
-    const table = make("table", {}, make("thead", {}, make("tr", {}, head)), this.body);
-    table.addEventListener("keydown", (event) => this.walk(event));
     const tools = make("div", { class: "tools" }, make("label", {}, this.input), this.states(), this.count);
     this.load();
-    return [make("h1", {}, this.kind.what[0].toUpperCase() + this.kind.what.slice(1)), tools, make("div", { class: "sheet" }, table, this.foot)];
+    return [make("h1", {}, this.kind.what[0].toUpperCase() + this.kind.what.slice(1)), tools, make("div", { class: "sheet" }, this.table, this.foot)];
   }
 
   states() {
@@ -107,8 +106,10 @@ export class List {
     const loaded = await this.ask(`${this.kind.path}?${query}`);
     if (!loaded) return;
     this.rows = [];
-    this.body.replaceChildren();
-    this.add(loaded);
+    redrawn(this.body, () => {
+      this.body.replaceChildren();
+      this.add(loaded);
+    });
   }
 
   async more() {
@@ -157,20 +158,5 @@ export class List {
       { tabindex: 0, "data-key": this.kind.key(row), onclick: open, onkeydown: (event) => event.key === "Enter" && open() },
       cells,
     );
-  }
-
-  leave(event) {
-    if (event.key === "ArrowDown" || event.key === "Enter") {
-      event.preventDefault();
-      this.body.firstElementChild?.focus();
-    }
-  }
-
-  walk(event) {
-    const step = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1 }[event.key];
-    const row = event.target.closest("tr");
-    if (!step || !row) return;
-    event.preventDefault();
-    (step > 0 ? row.nextElementSibling : row.previousElementSibling ?? this.input)?.focus();
   }
 }
