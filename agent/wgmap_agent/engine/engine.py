@@ -163,13 +163,22 @@ class Engine:
         return self._intake.response(now, source)
 
     def peers_read(
-        self, now: float, tunnel: Tunnel, state: DeviceState, wall: float
+        self,
+        now: float,
+        asked: ReadPeers,
+        state: DeviceState,
+        wall: float,
     ) -> list[Action]:
-        """Take in the answer to ReadPeers; ``wall``: seconds since 1970, for handshake ages."""
-        self._readings.done(now, tunnel)
-        if tunnel is Tunnel.CONTROL:
+        """Take in what was ``asked``; ``wall``: seconds since 1970, for handshake ages.
+
+        Where that was about some peers, ``state`` has no others.
+        """
+        self._readings.done(now, asked.tunnel, whole=asked.keys is None)
+        if asked.tunnel is Tunnel.CONTROL:
             return self._control.read(now, state, wall)
-        return self._watch.read(now, state, wall)
+        if asked.keys is None:
+            return self._watch.read(now, state, wall)
+        return self._watch.read_some(now, asked.keys, state, wall)
 
     def addresses_changed(self, now: float, underlay: tuple[IPAddress, ...]) -> list[Action]:
         """Take in that an address or route of the underlay changed; ``underlay``: all of now."""
@@ -200,7 +209,7 @@ class Engine:
         self.counters.add(f"failed.{type(action).__name__}")
         self.last_failure = f"{type(action).__name__}: {error}"
         if isinstance(action, ReadPeers):
-            self._readings.done(now, action.tunnel)
+            self._readings.done(now, action.tunnel, whole=action.keys is None)
         self._retries.failed(now, action)
         return []
 
@@ -228,7 +237,7 @@ class Engine:
         actions += self._server_set.due(now, self._requests)
         actions += self._probe_servers(now)
         actions += self._readings.due(now, Tunnel.CONTROL, self._control.deadline())
-        actions += self._readings.due(now, Tunnel.DATA, self._watch.wanted())
+        actions += self._watch.due(now)
         return actions
 
     def deadline(self) -> float | None:

@@ -5,11 +5,14 @@ A reading costs time in proportion to the peers of the device.
 
 from dataclasses import dataclass
 
+from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine.settings import Settings
 from wgmap_agent.engine.types import Action, ReadPeers, Tunnel
 
 LOST_S = 10.0  # a reading that was never answered is asked for again
-REST = 4  # the pause after a reading, in multiples of what it took
+# The pause after a reading, in multiples of what it took: of the whole device, and of a few peers.
+# Those take us a fraction of the time, but the device tells of all its peers for them as well.
+REST, REST_SOME = 4, 8
 
 
 @dataclass(slots=True)
@@ -19,7 +22,7 @@ class Reading:
     number: int = 0  # of the last one asked for
     asked_at: float | None = None  # one is under way
     not_before: float = 0.0
-    took: float = 0.0  # the last one, from the question to its answer
+    took: float = 0.0  # the last one of the whole device, from the question to its answer
 
 
 class Readings:
@@ -37,18 +40,26 @@ class Readings:
         return self._readings[tunnel].number
 
     def took(self, tunnel: Tunnel) -> float:
-        """Return how long (seconds) the last reading took."""
+        """Return how long (seconds) the last reading of the whole device took."""
         return self._readings[tunnel].took
 
     def due(self, now: float, tunnel: Tunnel, wanted: float | None) -> list[Action]:
-        """Ask for a reading where one is wanted by now."""
+        """Ask for a reading of the whole device where one is wanted by now."""
+        return [self.ask(now, tunnel)] if self.is_due(now, tunnel, wanted) else []
+
+    def is_due(self, now: float, tunnel: Tunnel, wanted: float | None) -> bool:
+        """Say whether a reading that is wanted at that time is to be asked for."""
         at = self.deadline(tunnel, wanted)
-        if at is None or at > now:
-            return []
+        return at is not None and at <= now
+
+    def ask(
+        self, now: float, tunnel: Tunnel, keys: frozenset[PublicKey] | None = None
+    ) -> ReadPeers:
+        """Ask for a reading, of some peers or of the whole device."""
         reading = self._readings[tunnel]
         reading.number += 1
         reading.asked_at = now
-        return [ReadPeers(tunnel)]
+        return ReadPeers(tunnel, keys)
 
     def deadline(self, tunnel: Tunnel, wanted: float | None) -> float | None:
         """Return when ``due`` asks for a reading that is wanted at that time."""
@@ -57,9 +68,12 @@ class Readings:
             return reading.asked_at + LOST_S
         return None if wanted is None else max(wanted, reading.not_before)
 
-    def done(self, now: float, tunnel: Tunnel) -> None:
+    def done(self, now: float, tunnel: Tunnel, *, whole: bool = True) -> None:
         """Note that a reading came back, or failed."""
         reading = self._readings[tunnel]
         took = 0.0 if reading.asked_at is None else now - reading.asked_at
-        reading.asked_at, reading.took = None, took
-        reading.not_before = now + max(self._settings.poll_s, REST * took)
+        reading.asked_at = None
+        if whole:
+            reading.took = took
+        rest = REST if whole else REST_SOME
+        reading.not_before = now + max(self._settings.poll_s, rest * took)

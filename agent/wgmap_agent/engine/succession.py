@@ -1,5 +1,7 @@
 """New keys of peers that rotate, judged by readings of the device: they take over, or go."""
 
+from collections.abc import Container
+
 from wgmap.wg.device import DeviceState, PeerConfig
 from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine.data_plane import DataPlane
@@ -16,12 +18,16 @@ class Succession:
         self._plane = plane
         self._intake = intake
 
-    def read(self, now: float, state: DeviceState) -> list[Action]:
-        """Judge every successor by a reading of the data device."""
+    def read(
+        self, now: float, state: DeviceState, among: Container[PublicKey] | None = None
+    ) -> list[Action]:
+        """Judge every successor (``among`` these) by a reading of the data device."""
         successors = self._plane.successors
         actions: list[Action] = []
         for one in successors.all():
             key = one.offer.key
+            if among is not None and key not in among:
+                continue
             seen = state.peers.get(key)
             if seen is not None and seen.last_handshake is not None:
                 actions += self._stands(now, key)

@@ -156,9 +156,10 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class ReadPeers:
-    """Read a device; the answer is ``Engine.peers_read``."""
+    """Read a device, or of what it tells only these peers; the answer is ``Engine.peers_read``."""
 
     tunnel: Tunnel
+    keys: frozenset[PublicKey] | None = None  # None: all of it
 
 
 @dataclass(frozen=True, slots=True)

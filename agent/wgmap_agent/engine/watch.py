@@ -63,6 +63,29 @@ class Watch:
         """Have the device read now."""
         self._watch_at = now
 
+    def due(self, now: float) -> list[Action]:
+        """Ask for a reading where one is wanted by now; of all peers only where their time came."""
+        readings = self._plane.readings
+        if not readings.is_due(now, Tunnel.DATA, self.wanted()):
+            return []
+        whole = not self._adopted or (self._watch_at is not None and self._watch_at <= now)
+        return [readings.ask(now, Tunnel.DATA, None if whole else self._in_doubt())]
+
+    def _in_doubt(self) -> frozenset[PublicKey]:
+        successors = (one.offer.key for one in self._plane.successors.all())
+        return frozenset((*self._plane.data.unsettled, *successors))
+
+    def read_some(
+        self, now: float, keys: frozenset[PublicKey], state: DeviceState, wall: float
+    ) -> list[Action]:
+        """Take in what the data device says of these peers."""
+        known = self._plane.data.peers
+        actions = self._succession.read(now, state, keys)
+        actions += self._peers(now, [known[k] for k in keys if k in known], state, wall)
+        if self._watch_at is None and known:
+            self._watch_at = now + self._pause_s()
+        return actions
+
     def read(self, now: float, state: DeviceState, wall: float) -> list[Action]:
         """Take in a reading of the data device."""
         plane = self._plane
@@ -74,11 +97,18 @@ class Watch:
             plane.counters.add("peer.removed_unknown", len(unknown))
             changes = tuple(PeerConfig(key, remove=True) for key in unknown)
             actions.append(ConfigurePeers(Tunnel.DATA, changes))
-        number = plane.readings.number(Tunnel.DATA)
-        for peer in list(plane.data.peers.values()):
-            if peer.changed_in < number and peer.key in plane.data.peers:
+        actions += self._peers(now, list(known.values()), state, wall)
+        self._watch_at = now + self._pause_s() if known else None
+        return actions
+
+    def _peers(
+        self, now: float, peers: list[Peer], state: DeviceState, wall: float
+    ) -> list[Action]:
+        actions: list[Action] = []
+        number = self._plane.readings.number(Tunnel.DATA)
+        for peer in peers:
+            if peer.changed_in < number and peer.key in self._plane.data.peers:
                 actions += self._peer(now, peer, state.peers.get(peer.key), wall)
-        self._watch_at = now + self._pause_s() if plane.data.peers else None
         return actions
 
     def _pause_s(self) -> float:

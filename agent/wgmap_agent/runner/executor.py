@@ -92,7 +92,7 @@ class Hands:
     data: PacketSender  # leaves through the data interface only
     local: PacketSender  # follows the routes, for answers to senders
     source_for: Callable[[IPAddress], IPAddress | None]  # whence an ICMP error to that address
-    read_peers: Callable[[Tunnel], None]
+    read_peers: Callable[[ReadPeers], None]
     save: Callable[[SavedState], None]
     save_cache: Callable[[SaveCache], None]
     stamp: Callable[[Stamp], None]
@@ -185,7 +185,7 @@ class Executor:
             case Refuse():
                 self._refuse(action.packet, action.refusal, action.mtu)
             case ReadPeers():
-                self._hands.read_peers(action.tunnel)
+                self._hands.read_peers(action)
             case Save():
                 self._hands.save(action.state)
             case SaveCache():

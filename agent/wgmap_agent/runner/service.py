@@ -27,6 +27,7 @@ from wgmap_agent.engine.settings import Settings
 from wgmap_agent.engine.types import (
     Action,
     Identity,
+    ReadPeers,
     Save,
     SaveCache,
     SavedState,
@@ -334,8 +335,8 @@ class _Agent:
         else:
             self.pump.failed(action, error)
 
-    def _peers_read(self, tunnel: Tunnel, state: DeviceState) -> None:
-        self.pump.take(self.engine.peers_read(clock.now(), tunnel, state, walltime.now()))
+    def _peers_read(self, asked: ReadPeers, state: DeviceState) -> None:
+        self.pump.take(self.engine.peers_read(clock.now(), asked, state, walltime.now()))
 
     def _moved(self, underlay: tuple[addresses.IPAddress, ...]) -> None:
         self.pump.take(self.engine.addresses_changed(clock.now(), underlay))

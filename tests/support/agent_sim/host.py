@@ -3,7 +3,7 @@
 import ipaddress
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address
 from typing import assert_never
 
@@ -259,8 +259,8 @@ class Host:
                 self.data.redeliver(again)
             case Refuse():
                 self.app.refused += 1
-            case ReadPeers(tunnel):
-                self._read(tunnel)
+            case ReadPeers():
+                self._read(action)
             case RefreshEndpoints(tunnel):
                 self._device(tunnel).refresh_endpoints()
             case UseServers(servers):
@@ -290,12 +290,15 @@ class Host:
     def _device(self, tunnel: Tunnel) -> Device:
         return self.control if tunnel is Tunnel.CONTROL else self.data
 
-    def _read(self, tunnel: Tunnel) -> None:
-        state, run = self._device(tunnel).read(), self._run
+    def _read(self, asked: ReadPeers) -> None:
+        state, run = self._device(asked.tunnel).read(), self._run
+        if asked.keys is not None:
+            some = {key: one for key, one in state.peers.items() if key in asked.keys}
+            state = replace(state, peers=some)
 
         def answer() -> None:
             if self.engine is not None and self._run == run:
-                self._do(self.engine.peers_read(self.world.now, tunnel, state, self.world.wall))
+                self._do(self.engine.peers_read(self.world.now, asked, state, self.world.wall))
 
         self.world.after(READ_S, answer)
 

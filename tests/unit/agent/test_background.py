@@ -7,7 +7,8 @@ import threading
 from support.eventually import eventually
 from support.memory_device import MemoryDevice
 from wgmap.errors import WgmapError
-from wgmap.wg.device import Device, DeviceState
+from wgmap.wg.device import Device, DeviceConfig, DeviceState, PeerConfig
+from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine.types import ReadPeers, SavedState, Tunnel
 from wgmap_agent.runner.readpeers import REST, PeerReader
 from wgmap_agent.runner.saver import Saver
@@ -21,11 +22,13 @@ class Reads:
         self.device = device
         self.done: list[float] = []
         self.failures: list[ReadPeers] = []
+        self.states: list[tuple[ReadPeers, DeviceState]] = []
         devices: dict[Tunnel, Device] = {Tunnel.DATA: device}
         self.reader = PeerReader(devices, self._done, self._failed)
 
-    def _done(self, tunnel: Tunnel, state: DeviceState) -> None:  # noqa: ARG002
+    def _done(self, asked: ReadPeers, state: DeviceState) -> None:
         self.done.append(asyncio.get_running_loop().time())
+        self.states.append((asked, state))
 
     def _failed(self, action: ReadPeers, error: WgmapError) -> None:  # noqa: ARG002
         self.failures.append(action)
@@ -38,10 +41,10 @@ async def test_what_is_asked_for_during_a_read_is_one_more_read() -> None:
     device = MemoryDevice()
     device.read_s = 0.005
     reads = Reads(device)
-    reads.reader.want(Tunnel.DATA)
+    reads.reader.want(ReadPeers(Tunnel.DATA))
     await asyncio.sleep(0)
     for _ in range(50):
-        reads.reader.want(Tunnel.DATA)
+        reads.reader.want(ReadPeers(Tunnel.DATA))
     await reads.until(2)
     assert device.reads == 2
     # The second one waited in proportion to what the first one took.
@@ -52,7 +55,7 @@ async def test_what_is_asked_for_during_a_read_is_one_more_read() -> None:
 async def test_a_cheap_read_may_follow_soon() -> None:
     reads = Reads(MemoryDevice())
     for number in range(1, 6):
-        reads.reader.want(Tunnel.DATA)
+        reads.reader.want(ReadPeers(Tunnel.DATA))
         await reads.until(number)
     assert reads.done[-1] - reads.done[0] < 1.0
     await reads.reader.close()
@@ -62,9 +65,35 @@ async def test_a_failed_read_is_told() -> None:
     device = MemoryDevice()
     device.refuses = errno.ENODEV
     reads = Reads(device)
-    reads.reader.want(Tunnel.DATA)
+    reads.reader.want(ReadPeers(Tunnel.DATA))
     await reads.until(1)
     assert reads.failures == [ReadPeers(Tunnel.DATA)]
+    await reads.reader.close()
+
+
+async def test_of_a_few_peers_what_is_said_of_them_is_read() -> None:
+    first, second, third, fourth = (PublicKey(bytes([number] * 32)) for number in range(1, 5))
+    device = MemoryDevice()
+    device.read_s = 0.005
+    for key in (first, second, third):
+        await device.configure(DeviceConfig(peers=(PeerConfig(key, keepalive_s=7),)))
+    reads = Reads(device)
+    reads.reader.want(ReadPeers(Tunnel.DATA, frozenset({first, fourth})))
+    await eventually(lambda: device.reads == 1)
+    for keys in ({second}, {third}):
+        reads.reader.want(ReadPeers(Tunnel.DATA, frozenset(keys)))
+    await reads.until(2)
+    (asked, state), (both, later) = reads.states
+    assert asked.keys == frozenset({first, fourth})
+    assert state.peers == {first: device.peers[first]}  # the other one is not there
+    assert both.keys == frozenset({second, third})
+    assert later.peers.keys() == {second, third}
+    reads.reader.want(ReadPeers(Tunnel.DATA, frozenset({first})))
+    reads.reader.want(ReadPeers(Tunnel.DATA))
+    reads.reader.want(ReadPeers(Tunnel.DATA, frozenset({second})))
+    await reads.until(3)
+    assert reads.states[2][0] == ReadPeers(Tunnel.DATA)
+    assert reads.states[2][1].peers.keys() == {first, second, third}
     await reads.reader.close()
 
 

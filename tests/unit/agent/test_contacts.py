@@ -16,7 +16,7 @@ from support.agent_values import (
 from wgmap.lisp import codec
 from wgmap.lisp.messages import MapReply, MapRequest
 from wgmap_agent.engine.packets import echo_request
-from wgmap_agent.engine.types import Action, ContactStep, Send, Stamp, Tunnel
+from wgmap_agent.engine.types import Action, ContactStep, ReadPeers, Send, Stamp, Tunnel
 from wgmap_agent.runner.contacts import MAX_CONTACTS, Contacts
 
 OWN = ipaddress.ip_address("10.66.1.1")
@@ -41,7 +41,7 @@ def test_the_steps_of_a_contact_are_stamped_in_their_order() -> None:
     do(engine.datagram(10.0, SERVERS[0].control_address, answer))
     engine.timer(10.1)
     stood = peer_state(LOW_KEY, last_handshake=WALL - 0.05)
-    do(engine.peers_read(10.1, Tunnel.DATA, device_state(stood), WALL))
+    do(engine.peers_read(10.1, ReadPeers(Tunnel.DATA), device_state(stood), WALL))
     steps = contacts.of(FAR)
     assert {step for step, _ in steps} == set(ContactStep)
     assert dict(steps)[ContactStep.CAPTURED] == 9.0

@@ -236,14 +236,14 @@ def test_the_puller_sets_the_peer_then_injects_and_routes_when_answered() -> Non
 
 def test_a_response_where_initiations_crossed_makes_no_route() -> None:
     engine = make_engine()
-    engine.peers_read(0.1, Tunnel.DATA, device_state(), WALL)
+    engine.peers_read(0.1, ReadPeers(Tunnel.DATA), device_state(), WALL)
     contact(engine)
     far = Endpoint(ipaddress.ip_address("192.0.2.12"), 51820)
     engine.initiation(1.02, far, 1.02, b"")
     assert engine.response(1.03, far) == []
     engine.timer(2.0)
     stood = peer_state(LOW_KEY, last_handshake=WALL)
-    actions = engine.peers_read(2.0, Tunnel.DATA, device_state(stood), WALL)
+    actions = engine.peers_read(2.0, ReadPeers(Tunnel.DATA), device_state(stood), WALL)
     assert actions[0] == AddRoutes((net("10.66.2.1/32"),))
 
 
@@ -412,10 +412,10 @@ def test_a_failed_reading_is_not_waited_for() -> None:
 
 def test_a_peer_that_the_device_lost_is_added_again() -> None:
     engine = make_engine()
-    engine.peers_read(0.1, Tunnel.DATA, device_state(), WALL)
+    engine.peers_read(0.1, ReadPeers(Tunnel.DATA), device_state(), WALL)
     contact(engine)
     engine.timer(1.5)
-    actions = engine.peers_read(1.51, Tunnel.DATA, device_state(), WALL)
+    actions = engine.peers_read(1.51, ReadPeers(Tunnel.DATA), device_state(), WALL)
     assert isinstance(actions[0], ConfigurePeers)
     assert actions[0].peers[-1].allowed_ips == (net("10.66.2.1/32"),)
 
@@ -423,14 +423,14 @@ def test_a_peer_that_the_device_lost_is_added_again() -> None:
 def test_a_reading_from_before_a_peer_was_installed_does_not_miss_it() -> None:
     engine = make_engine()
     contact(engine)
-    assert engine.peers_read(1.1, Tunnel.DATA, device_state(), WALL) == []
+    assert engine.peers_read(1.1, ReadPeers(Tunnel.DATA), device_state(), WALL) == []
 
 
 def test_peers_of_a_former_run_are_adopted_and_strange_ones_removed() -> None:
     engine = make_engine()
     mine = peer_state(LOW_KEY, last_handshake=WALL - 10)
     strange = peer_state(HIGH_KEY, allowed_ips=(net("0.0.0.0/0"),))
-    actions = engine.peers_read(0.1, Tunnel.DATA, device_state(mine, strange), WALL)
+    actions = engine.peers_read(0.1, ReadPeers(Tunnel.DATA), device_state(mine, strange), WALL)
     assert actions == [
         AddRoutes((net("10.66.2.1/32"),)),
         ConfigurePeers(Tunnel.DATA, (PeerConfig(HIGH_KEY, remove=True),)),
@@ -445,7 +445,7 @@ def test_what_was_withdrawn_before_a_former_run_is_adopted_leaves_no_route() -> 
     push = MapNotify(77, (record(ttl_min=0, version=6),))
     engine.datagram(0.05, MS1, codec.encode(push))
     mine = peer_state(LOW_KEY, last_handshake=WALL - 10)
-    actions = engine.peers_read(0.1, Tunnel.DATA, device_state(mine), WALL)
+    actions = engine.peers_read(0.1, ReadPeers(Tunnel.DATA), device_state(mine), WALL)
     assert actions == [
         DeleteRoutes((net("10.66.2.1/32"),)),
         ConfigurePeers(Tunnel.DATA, (PeerConfig(LOW_KEY, remove=True),)),

@@ -17,7 +17,7 @@ from wgmap.addresses import Endpoint
 from wgmap.lisp import codec
 from wgmap.lisp.messages import MapNotify, MapReply, MapRequest, Record
 from wgmap_agent.engine.moves import Budget
-from wgmap_agent.engine.types import Action, ConfigurePeers, Send, Tunnel
+from wgmap_agent.engine.types import Action, ConfigurePeers, ReadPeers, Send, Tunnel
 
 MS1 = SERVERS[0].control_address
 ADVERTISED = Endpoint(ipaddress.ip_address("192.0.2.12"), 51820)
@@ -31,7 +31,7 @@ class Stood:
     def __init__(self) -> None:
         self.engine = make_engine()
         self.rx = self.tx = 1000
-        self.engine.peers_read(0.1, Tunnel.DATA, device_state(), WALL)
+        self.engine.peers_read(0.1, ReadPeers(Tunnel.DATA), device_state(), WALL)
         self.push(1.0, record())
         self.read(1.5)
         self.read(1.6)
@@ -52,7 +52,9 @@ class Stood:
             tx_bytes=self.tx,
         )
         asked = self.engine.timer(now)
-        return asked + self.engine.peers_read(now, Tunnel.DATA, device_state(state), WALL)
+        return asked + self.engine.peers_read(
+            now, ReadPeers(Tunnel.DATA), device_state(state), WALL
+        )
 
     def answer(self, now: float, actions: list[Action], *records: Record) -> list[Action]:
         """Answer the refresh among the actions."""

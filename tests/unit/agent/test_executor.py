@@ -128,7 +128,7 @@ async def test_actions_are_done_in_their_order() -> None:
         ("routes", 1),
         ("out", packet()),
         ("ms1", b"hello"),
-        Tunnel.DATA,
+        ReadPeers(Tunnel.DATA),
         SavedState(5),
     ]
     assert world.routes == {FAR}

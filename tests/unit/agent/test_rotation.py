@@ -25,7 +25,7 @@ from wgmap.wg.device import DeviceConfig, PeerConfig
 from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine.engine import Engine
 from wgmap_agent.engine.rotation import POLLS_S, SETTLE_S, Rotation
-from wgmap_agent.engine.types import Action, ConfigurePeers, Inject, Send, Tunnel
+from wgmap_agent.engine.types import Action, ConfigurePeers, Inject, ReadPeers, Send, Tunnel
 from wgmap_agent.runner.injector import Injected
 from wgmap_agent.runner.pair import Half, Pair
 
@@ -241,7 +241,7 @@ def push(engine: Engine, now: float, *, key: PublicKey, port: int, version: int)
 def standing() -> Engine:
     """An engine with one peer whose tunnel stands."""
     engine = make_engine()
-    engine.peers_read(0.0, Tunnel.DATA, device_state(), WALL)
+    engine.peers_read(0.0, ReadPeers(Tunnel.DATA), device_state(), WALL)
     push(engine, 1.0, key=LOW_KEY, port=51820, version=5)
     read(engine, 1.5, peer_state(LOW_KEY, last_handshake=WALL, rx_bytes=500, tx_bytes=500))
     assert [one.state for one in engine.status(1.5).peers] == ["up"]
@@ -250,7 +250,7 @@ def standing() -> Engine:
 
 def read(engine: Engine, now: float, *states: object) -> list[Action]:
     engine.timer(now)
-    return engine.peers_read(now, Tunnel.DATA, device_state(*states), WALL)  # type: ignore[arg-type]
+    return engine.peers_read(now, ReadPeers(Tunnel.DATA), device_state(*states), WALL)  # type: ignore[arg-type]
 
 
 def peers_in(actions: list[Action]) -> list[PeerConfig]:

@@ -47,7 +47,7 @@ class Peered:
         self.rx = self.tx = 500
         self.injected = 0  # probes that are to go out
         self.reading_s = 0.0
-        self.engine.peers_read(0.0, Tunnel.DATA, device_state(), WALL)
+        self.engine.peers_read(0.0, ReadPeers(Tunnel.DATA), device_state(), WALL)
         self.push(5, *locators)
         self.read(1.5)
 
@@ -77,10 +77,11 @@ class Peered:
         self.now = now
         actions = self.engine.timer(now)
         self.take(actions)
-        if ReadPeers(Tunnel.DATA) in actions:
-            state = device_state(self.state())
-            self.now += self.reading_s
-            self.take(self.engine.peers_read(self.now, Tunnel.DATA, state, WALL))
+        for asked in actions:
+            if isinstance(asked, ReadPeers) and asked.tunnel is Tunnel.DATA:
+                self.now += self.reading_s
+                state = device_state(self.state())
+                self.take(self.engine.peers_read(self.now, asked, state, WALL))
 
     def run(self, until: float, *, heard: bool, step: float = 0.1) -> None:
         """Send all the time; the peer is heard or not."""
