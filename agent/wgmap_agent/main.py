@@ -10,6 +10,7 @@ from typing import Any
 from wgmap import __version__, completion, config, log
 from wgmap.errors import ExitCode
 from wgmap.program import EPILOG, finish
+from wgmap.progress import Progress
 from wgmap_agent.config import AgentConfig, AgentSection
 from wgmap_agent.runner import keys, present, statussocket
 
@@ -73,7 +74,9 @@ def _down(options: argparse.Namespace) -> ExitCode:
     settings = config.load(options.config, AgentConfig)
     from wgmap_agent.runner import down  # noqa: PLC0415  # as above
 
-    asyncio.run(down.down(settings))
+    with Progress("wgmap-agent") as progress:
+        progress.say("stopping the agent, removing what it made")
+        asyncio.run(down.down(settings))
     return ExitCode.OK
 
 
@@ -109,7 +112,10 @@ def _rotate(options: argparse.Namespace) -> ExitCode:
 def _ask(
     options: argparse.Namespace, question: statussocket.Json, text: present.Presenter
 ) -> ExitCode:
-    answer = statussocket.request(getattr(options, "socket", DEFAULT_SOCKET), question)
+    socket = getattr(options, "socket", DEFAULT_SOCKET)
+    with Progress("wgmap-agent") as progress:
+        progress.say(f"waiting for the agent at {socket}")
+        answer = statussocket.request(socket, question)
     print(json.dumps(answer) if _wants_json(options) else text(answer))
     return ExitCode.OK if answer.get("found", True) else ExitCode.FAILED
 

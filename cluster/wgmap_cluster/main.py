@@ -9,6 +9,7 @@ from typing import Any
 from wgmap import __version__, completion
 from wgmap.errors import ExitCode
 from wgmap.program import EPILOG, finish
+from wgmap.progress import Progress
 from wgmap_cluster.supervisor import keys
 
 CONFIG = "its configuration (TOML)"
@@ -59,7 +60,9 @@ def _run(options: argparse.Namespace) -> ExitCode:
 def _reload(options: argparse.Namespace) -> ExitCode:
     from wgmap_cluster.supervisor.reload import reload  # noqa: PLC0415  # as above
 
-    reload(options.config)
+    with Progress("wgmap-server") as progress:
+        progress.say("waiting until the server has taken it over")
+        reload(options.config)
     return ExitCode.OK
 
 
@@ -75,7 +78,9 @@ def _keygen(options: argparse.Namespace) -> ExitCode:
 def _check_state(options: argparse.Namespace) -> ExitCode:
     from wgmap_cluster.supervisor.state import check  # noqa: PLC0415  # slow to import
 
-    report = check(options.dir)
+    with Progress("wgmap-server") as progress:
+        progress.say(f"reading {options.dir}")
+        report = check(options.dir)
     print(json.dumps(report.values) if _wants_json(options) else report.text)
     return ExitCode.OK if report.sound else ExitCode.FAILED
 

@@ -2,13 +2,17 @@
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from wgmap.progress import Progress
 from wgmap_chaos.lab import commands, topology
 from wgmap_chaos.lab.inventory import Inventory
 from wgmap_chaos.lab.relay import MAX_DELAY_MS, Quality
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     Groups = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  # argparse names it no better
@@ -97,16 +101,27 @@ def _show_lab(options: argparse.Namespace, made: Inventory, what: str) -> None:
 
 def _up(options: argparse.Namespace) -> None:
     quality = Quality(*_quality(options))
-    made = commands.up(_directory(options), options.servers, options.agents, quality)
+    where, servers, agents = _directory(options), options.servers, options.agents
+    made = _while("making the lab", lambda: commands.up(where, servers, agents, quality))
     _show_lab(options, made, "the lab is up")
 
 
 def _start_servers(options: argparse.Namespace) -> None:
-    _show_lab(options, commands.start_servers(_directory(options), options.names), "servers run")
+    where, names = _directory(options), options.names
+    made = _while("starting servers", lambda: commands.start_servers(where, names))
+    _show_lab(options, made, "servers run")
 
 
 def _start_agents(options: argparse.Namespace) -> None:
-    _show_lab(options, commands.start_agents(_directory(options), options.names), "agents run")
+    where, names = _directory(options), options.names
+    made = _while("starting agents", lambda: commands.start_agents(where, names))
+    _show_lab(options, made, "agents run")
+
+
+def _while(text: str, work: Callable[[], T]) -> T:
+    with Progress("wgmap-chaos") as progress:
+        progress.say(text)
+        return work()
 
 
 def _quality(options: argparse.Namespace) -> tuple[float, float, float, float]:
@@ -129,5 +144,5 @@ def _divert(options: argparse.Namespace) -> None:
 
 
 def _down(options: argparse.Namespace) -> None:
-    commands.down(_directory(options))
+    _while("ending the lab", lambda: commands.down(_directory(options)))
     _show(options, {}, "the lab is gone")

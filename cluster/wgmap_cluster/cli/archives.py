@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlencode
 
 from wgmap.errors import ConfigError, ExitCode
+from wgmap.progress import Progress
 from wgmap.wg import keyfile
 from wgmap.wg.keys import PrivateKey
 from wgmap_cluster.backup import form, sealing
-from wgmap_cluster.cli.bulk import Progress
 from wgmap_cluster.cli.client import Client
 from wgmap_cluster.cli.commands import Report
 from wgmap_cluster.fsm.rows import PeerRow, Table
@@ -75,7 +75,8 @@ def backup(client: Client, options: argparse.Namespace) -> Report:
     """Write a backup: whole and checked, or not at all."""
     query = "" if options.seal_to is None else "?" + urlencode({"seal_to": str(options.seal_to)})
     summary = Summary()
-    _write_whole(options.file, _checked(client.receive("/v1/backup" + query), summary))
+    pieces = client.receive("/v1/backup" + query)
+    _write_whole(options.file, _checked(pieces, summary, client.progress))
     value = {"file": str(options.file), **summary.value()}
     servers = ", ".join(each.server for each in summary.keys)
     warning = (
@@ -88,9 +89,10 @@ def backup(client: Client, options: argparse.Namespace) -> Report:
     return Report(value, text, warning=warning)
 
 
-def _checked(pieces: Iterable[bytes], summary: Summary) -> Iterator[bytes]:
+def _checked(pieces: Iterable[bytes], summary: Summary, progress: Progress) -> Iterator[bytes]:
     for piece in pieces:
         summary.feed(piece)
+        progress.tell(summary.size, None, "bytes")
         yield piece
     summary.reader.finish()
 
@@ -133,6 +135,7 @@ def restore(client: Client, options: argparse.Namespace) -> Report:
     """Put a backup into an empty cluster; with a key, take the servers' keys out of it."""
     summary = Summary()
     digest = hashlib.sha256()
+    client.progress.say(f"checking {options.file}")
     try:
         for piece in _pieces(options.file):
             summary.feed(piece)
@@ -145,7 +148,7 @@ def restore(client: Client, options: argparse.Namespace) -> Report:
     revoked = _names(options.revoke) if options.revoke is not None else []
     digest.update("\n".join(revoked).encode())
     first = json.dumps({"digest": digest.hexdigest(), "revoke": revoked}).encode() + b"\n"
-    body = _told(first, options.file, summary.size)
+    body = _told(first, options.file, summary.size, client.progress)
     view: RestoredView = client.send("/v1/restore", body, RESTORE_TIMEOUT_S)
     return Report(view, _restored(view), warning=_unknown(view))
 
@@ -159,14 +162,14 @@ def _pieces(path: Path) -> Iterator[bytes]:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
 
 
-def _told(first: bytes, path: Path, size: int) -> Iterator[bytes]:
-    progress = Progress(size, "bytes")
+def _told(first: bytes, path: Path, size: int, progress: Progress) -> Iterator[bytes]:
     done = 0
     yield first
     for piece in _pieces(path):
         yield piece
         done += len(piece)
-        progress.tell(done)
+        progress.tell(done, size, "bytes")
+    progress.say("waiting until all of it is in the log")
 
 
 def _names(path: Path) -> list[str]:

@@ -10,7 +10,6 @@ nothing. What is there already with the same values stays as it is, so a file ca
 import argparse
 import json
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +23,6 @@ from wgmap_cluster.raft.interface import MAX_COMMAND_BYTES
 
 MAX_LINE = 32 * 1024
 BATCH = 200  # peers
-QUIET_S = 1.0  # no word about progress before
 _ROOM = 1024  # of a command or body, for what is around the peers
 assert BATCH <= MAX_ENROLLED
 
@@ -41,14 +39,15 @@ class Line(NamedTuple):
 def peer_import(client: Client, options: argparse.Namespace) -> Report:
     """Enrol all peers of a file."""
     name = "the input" if options.file == Path("-") else str(options.file)
+    by_hand = options.file == Path("-") and sys.stdin.isatty()  # nothing is drawn into that
+    client.progress.say("" if by_hand else f"reading {name}")
     lines = list(read(_raw(options.file), name))
-    progress = Progress(len(lines), "peers")
     enrolled = unchanged = 0
     for batch in batches(lines):
+        client.progress.tell(enrolled + unchanged, len(lines), "peers")
         done = _send(client, batch, name, enrolled + unchanged)
         enrolled += done["enrolled"]
         unchanged += done["unchanged"]
-        progress.tell(enrolled + unchanged)
     text = f"{enrolled} peers enrolled, {unchanged} were there already"
     return Report({"enrolled": enrolled, "unchanged": unchanged}, text)
 
@@ -122,19 +121,3 @@ def _raw(path: Path) -> Iterator[bytes]:
                 yield from file
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
-
-
-class Progress:
-    """Tells on stderr how far it is, once it takes longer than a second."""
-
-    def __init__(self, total: int, what: str) -> None:
-        """Start at none of ``total``."""
-        self._total = total
-        self._what = what
-        self._next = time.monotonic() + QUIET_S
-
-    def tell(self, done: int) -> None:
-        """Write a line, at most one a second."""
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + QUIET_S
-            sys.stderr.write(f"wgmap: {done} of {self._total} {self._what}\n")

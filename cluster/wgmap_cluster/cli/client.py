@@ -17,6 +17,7 @@ from wgmap.errors import (
     UnavailableError,
     WgmapError,
 )
+from wgmap.progress import Progress
 
 TIMEOUT_S = 30.0
 REVOKE_TIMEOUT_S = 150.0  # twice the largest staleness bound, and some
@@ -46,12 +47,15 @@ class _Connection(http.client.HTTPConnection):
 class Client:
     """Asks one server."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, progress: Progress | None = None) -> None:
+        """``path``: its admin socket; ``progress``: where to say what is waited for."""
         self.path = path
+        self.progress = progress or Progress("wgmap")
+        self.progress.say(f"waiting for the server at {path}")
 
-    def get(self, path: str) -> Any:
+    def get(self, path: str, timeout_s: float = TIMEOUT_S) -> Any:
         """Return the JSON value at ``path``; raises WgmapError."""
-        return self._request("GET", path, None, TIMEOUT_S)
+        return self._request("GET", path, None, timeout_s)
 
     def post(
         self,

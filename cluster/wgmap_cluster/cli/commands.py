@@ -115,6 +115,7 @@ def peer_show(client: Client, options: argparse.Namespace) -> Report:
 def peer_revoke(client: Client, options: argparse.Namespace) -> Report:
     """Revoke a peer; UNCONFIRMED where a server has not applied it in time."""
     path = f"/v1/peers/{quote(options.name, safe='')}/revoke"
+    client.progress.say(f"waiting until every server answers without {options.name}")
     revoked: RevokedView = client.post(
         path, timeout_s=REVOKE_TIMEOUT_S, revision=options.if_revision
     )

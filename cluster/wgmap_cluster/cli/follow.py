@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 def events(client: Client, options: argparse.Namespace) -> Report:
     """Show the last events, or follow those that come; raises UnavailableError when cut off."""
     path = "/v1/events?follow=1" if options.follow else "/v1/events"
+    client.progress.say("waiting for what happens")
     for event in _events(client.receive(path)):
         if event["event"] == "dropped":
             raise UnavailableError(f"this client was too slow: {event['detail']}")
+        client.progress.over()  # from here on there is something to see
         line = json.dumps(event) if options.json else texts.event(event)
         sys.stdout.write(line + "\n")
         sys.stdout.flush()

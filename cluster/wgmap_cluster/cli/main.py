@@ -4,6 +4,7 @@ import json
 import sys
 
 from wgmap.program import finish
+from wgmap.progress import Progress
 from wgmap_cluster.cli.arguments import parse
 from wgmap_cluster.cli.client import Client
 
@@ -13,7 +14,8 @@ def main(argv: list[str] | None = None) -> int:
     command, options = parse(argv)
 
     def work() -> int:
-        report = command(Client(options.socket), options)
+        with Progress("wgmap") as progress:
+            report = command(Client(options.socket, progress), options)
         if report.warning:
             print(f"wgmap: {report.warning}", file=sys.stderr)
         if not report.silent:

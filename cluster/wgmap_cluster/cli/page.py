@@ -35,6 +35,7 @@ PASSED_BACK = (
 def page(client: Client, options: argparse.Namespace) -> Report:
     """Serve until interrupted."""
     client.get("/v1/status")  # a socket that nobody answers at is told before a browser opens
+    client.progress.over()
     proxy = Proxy(client.path, read_only=options.read_only)
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_serve(proxy, options.port))

@@ -60,7 +60,7 @@ def trace(client: Client, options: argparse.Namespace) -> Report:
             contacts = client.get(f"/v1/contacts?{urlencode({'peer': source, 'with': peer})}")
             steps += _told(contacts, source, peer)
     events = _events(client, peer) if peer else []
-    agent = _ask(Path(source), options.eid) if source is not None and not by_name else None
+    agent = _ask(client, Path(source), options.eid) if source is not None and not by_name else None
     stopped = any(step.ok is False for step in steps)
     found = not stopped and (agent is None or bool(agent["found"]))
     value = {
@@ -150,8 +150,9 @@ def _events(client: Client, peer: str) -> "list[Event]":
     return [event for event in events if event.get("subject") == peer][-EVENTS:]
 
 
-def _ask(path: Path, eid: str) -> Any:
+def _ask(client: Client, path: Path, eid: str) -> Any:
     """Ask the agent on this machine, as ``wgmap-agent trace`` does; raises WgmapError."""
+    client.progress.say(f"waiting for the agent at {path}")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as agent:
         agent.settimeout(ANSWER_S)
         try:

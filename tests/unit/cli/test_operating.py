@@ -11,7 +11,6 @@ import pytest
 from support import fsm
 from support.operators import WGMAP, Cluster, Ended, serving, wgmap
 from wgmap.wg.keys import PrivateKey, PublicKey
-from wgmap_cluster.cli.bulk import QUIET_S
 from wgmap_cluster.fsm.rows import Meta
 
 KEY = str(PublicKey(fsm.key(1)))
@@ -100,20 +99,6 @@ async def test_ten_thousand_peers_in_one_run_and_again(cluster: Cluster, tmp_pat
     assert cluster.log.index - before == 50, "commands"
     assert len(cluster.machine.state.peers) == 10_001
     assert await good(cluster, "peer", "import", file) == {"enrolled": 0, "unchanged": 10_000}
-
-
-async def test_import_says_how_far_it_is_once_it_takes_long(
-    cluster: Cluster, tmp_path: Path
-) -> None:
-    file = write(tmp_path / "peers.jsonl", lines(900))
-    cluster.log.gate.clear()
-    cluster.log.asked.clear()
-    running = asyncio.create_task(wgmap(cluster, "peer", "import", file))
-    await cluster.log.asked.wait()  # the program runs, and its first batch waits
-    asyncio.get_running_loop().call_later(QUIET_S + 0.1, cluster.log.gate.set)
-    ended = await running
-    assert ended.code == 0
-    assert "of 900 peers" in ended.err
 
 
 BAD_LINES: dict[str, tuple[object, int, str]] = {

@@ -18,7 +18,14 @@ COLOURS = {Verdict.OK: good, Verdict.WARN: doubtful, Verdict.FAIL: bad}
 
 def doctor(client: Client, options: argparse.Namespace) -> Report:
     """Look at this host, its server and the cluster; FAILED where something fails."""
-    findings = [*host.look(), *_server(options.config), *cluster.look(client)]
+    findings: list[Finding] = []
+    for what, look in (
+        ("this host", host.look),
+        ("the server on it", lambda: _server(options.config)),
+        ("the cluster", lambda: cluster.look(client)),
+    ):
+        client.progress.say(f"looking at {what}")
+        findings += look()
     worst = max((each.verdict for each in findings), default=Verdict.OK)
     value = [
         {
