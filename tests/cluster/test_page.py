@@ -224,6 +224,21 @@ def test_a_server_is_lost_and_found(window: Browser, tmp_path: Path) -> None:
         window.one('.timeline [data-event="reachable"]')
 
 
+def test_the_hour_is_asked_for_once_and_then_what_is_new(window: Browser, tmp_path: Path) -> None:
+    sizes = """
+        const all = performance.getEntriesByType("resource");
+        return all.filter((one) => one.name.includes("/v1/history?after=") && one.responseEnd)
+            .map((one) => one.decodedBodySize);
+    """
+    line = '[data-chart="lookups_per_s"] .line'
+    with opened(window, tmp_path, 5):
+        window.until(lambda: len(window.driver.execute_script(sizes)) > 1 or None, "two more looks")
+        assert max(window.driver.execute_script(sizes)) < 2000, "some samples, not 720"
+        drawn = window.one(line).get_attribute("d")
+        assert drawn is not None
+        assert drawn.count("L") > 100, "the hour is still there"
+
+
 def test_revoke_wants_the_name(window: Browser, tmp_path: Path) -> None:
     with opened(window, tmp_path, 50):
         go(window, "peers")

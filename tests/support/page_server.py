@@ -51,6 +51,7 @@ def past(minutes: int = 60) -> list[Sample]:
         slow = 0.0025 if rng.random() > 0.004 else 0.01
         samples.append(
             {
+                "number": number + 1,
                 "time": (now - timedelta(seconds=EVERY_S * (count - number))).isoformat(),
                 "lookups_per_s": round(load, 1),
                 "lookup_p50_s": 0.00025 if load < 1050 else 0.0005,

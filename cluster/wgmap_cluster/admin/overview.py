@@ -36,6 +36,7 @@ NAMED = {"type": "string", "maxLength": queries.MAX_NAME}
 PEER = Query("peer", "Of this peer.", NAMED)
 WITH = Query("with", "And of this one: between the two.", NAMED)
 CONTACTS = Query("limit", "Pairs at most (100).", number(0, MAX_CONTACTS))
+SAMPLE = Query("after", "Only samples behind the one with this number.", number(0, MAX_NUMBER))
 AUDITED = Query("limit", "Rows at most (100).", number(0, MAX_AUDIT))
 
 
@@ -75,7 +76,7 @@ class OverviewRoutes:
                 *("GET", "/v1/contacts", self.contacts, Role.READ, ContactsView),
                 query=(PEER, WITH, CONTACTS),
             ),
-            Route("GET", "/v1/history", self.history, Role.READ, list[Sample]),
+            Route("GET", "/v1/history", self.history, Role.READ, list[Sample], query=(SAMPLE,)),
             Route("GET", "/v1/instances", self.instances, Role.READ, list[InstanceView]),
             Route(
                 *("PATCH", "/v1/instances/{instance}", self.set_instance, Role.ADMIN),
@@ -156,9 +157,10 @@ class OverviewRoutes:
         return web.json_response(view)
 
     async def history(self, request: web.Request) -> web.Response:
-        """Show rates and latencies of this server's last hour."""
-        queries.known(request)
-        return web.json_response(self._operations.history.samples())
+        """Show rates and latencies of this server's last hour, or what came behind a sample."""
+        after = queries.known(request, "after").get("after")
+        number = None if after is None else bodies.parse_number(after, "after", MAX_NUMBER)
+        return web.json_response(self._operations.history.samples(number))
 
     async def instances(self, request: web.Request) -> web.Response:
         """List the virtual networks."""

@@ -23,6 +23,7 @@ MAX_SAMPLES = 720
 class Sample(TypedDict):
     """Some seconds of a server; latencies are upper bounds, null where nothing was timed."""
 
+    number: int  # rises, also over restarts of the process, until the host boots again
     time: str
     lookups_per_s: float
     lookup_p50_s: float | None
@@ -46,9 +47,15 @@ class History:
         self._before: dict[str, int] = {}
         self._at = now()
 
-    def samples(self) -> list[Sample]:
-        """Return what there is, oldest first."""
-        return list(self._samples)
+    def samples(self, after: int | None = None) -> list[Sample]:
+        """Return what there is, oldest first; or what came after the sample of a number.
+
+        All of it where that number is ahead: the host has booted since it was given.
+        """
+        newest = self._samples[-1]["number"] if self._samples else 0
+        if after is None or after > newest:
+            return list(self._samples)
+        return [one for one in self._samples if one["number"] > after]
 
     def prime(self, samples: Iterable[Sample]) -> None:
         """Go on from samples that somebody else took."""
@@ -71,6 +78,7 @@ class History:
         new = {name: n if n >= 0 else after[name] for name, n in new.items()}
         self._samples.append(
             {
+                "number": round(at * 1000),
                 "time": datetime.now(UTC).isoformat(timespec="seconds"),
                 "lookups_per_s": round(new.get("request.received", 0) / took_s, 2),
                 "lookup_p50_s": quantile(LOOKUP, new, 0.5),

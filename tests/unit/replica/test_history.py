@@ -1,5 +1,7 @@
 """The samples of a server's last hour: differences of counters, and what nothing is known of."""
 
+import pytest
+
 from wgmap.metrics.families import Histogram
 from wgmap_cluster.replica.history import MAX_SAMPLES, History
 from wgmap_cluster.replica.views import CountersView, no_counters
@@ -46,3 +48,17 @@ def test_it_keeps_an_hour() -> None:
     for _ in range(MAX_SAMPLES + 1):
         history.take()
     assert len(history.samples()) == MAX_SAMPLES
+
+
+def test_only_what_came_since_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([10.0, 15.0, 20.0, 25.0])
+    monkeypatch.setattr("wgmap_cluster.replica.history.now", lambda: next(times))
+    history = History(Counting())
+    assert history.samples(7) == []
+    for _ in range(3):
+        history.take()
+    numbers = [one["number"] for one in history.samples()]
+    assert numbers == [15_000, 20_000, 25_000]
+    assert [one["number"] for one in history.samples(15_000)] == numbers[1:]
+    assert history.samples(25_000) == []
+    assert history.samples(25_001) == history.samples(), "the host was booted"

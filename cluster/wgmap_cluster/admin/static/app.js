@@ -13,6 +13,7 @@ const STATUS_MS = 1000;
 const HISTORY_MS = 5000;
 const CALM_MS = 400; // so long after an event the list is asked for anew: they come in swarms
 const MOST = 1000; // events that are kept
+const HOUR_MS = 3_600_000; // of samples
 const CHANGES_ROWS = new Set(["enrolled", "changed", "revoked", "registered", "withdrawn", "expired", "snapshot", "restored"]);
 
 const view = document.getElementById("view");
@@ -72,16 +73,26 @@ function refresh() {
   }
 }
 
-async function keepAsking(path, everyMs, name) {
+async function keepAsking(ask, everyMs) {
   for (;;) {
-    try {
-      known[name] = await api.get(path);
-    } catch {
-      if (name === "status") known.status = null;
-    }
+    await ask();
     refresh();
     await new Promise((resolve) => setTimeout(resolve, everyMs));
   }
+}
+
+async function askStatus() {
+  known.status = await api.get("/v1/status").catch(() => null);
+}
+
+// What is there is kept; only what came since is asked for. Where that is all again, the host was booted.
+async function askHistory() {
+  const last = known.samples.at(-1);
+  const more = await api.get(`/v1/history${last ? `?after=${last.number}` : ""}`).catch(() => []);
+  if (!more.length) return;
+  const kept = last && more[0].number > last.number ? known.samples : [];
+  const from = Date.parse(more.at(-1).time) - HOUR_MS;
+  known.samples = [...kept, ...more].filter((one) => Date.parse(one.time) >= from);
 }
 
 let calm = null;
@@ -178,6 +189,6 @@ window.addEventListener("hashchange", () => { panel.close(); render(); view.focu
 panel.onContacts((name) => { location.hash = "contacts"; panel.close(); lists.contacts.around(name); });
 api.onSignIn(signIn);
 render();
-keepAsking("/v1/status", STATUS_MS, "status");
-keepAsking("/v1/history", HISTORY_MS, "samples");
+keepAsking(askStatus, STATUS_MS);
+keepAsking(askHistory, HISTORY_MS);
 follow();

@@ -37,7 +37,7 @@ function thinned(samples) {
   for (let from = 0; from < samples.length; from += run) {
     const piece = samples.slice(from, from + run);
     const point = { time: piece[0].time };
-    for (const name of Object.keys(piece[0]).filter((name) => name !== "time")) {
+    for (const name of Object.keys(piece[0]).filter((name) => !["time", "number"].includes(name))) {
       const values = piece.map((one) => one[name]).filter((value) => value !== null);
       const sum = values.reduce((total, value) => total + value, 0);
       point[name] = !values.length ? null : name.endsWith("per_s") ? sum / values.length : Math.max(...values);
@@ -54,7 +54,7 @@ function figure(chart, samples) {
     viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
     preserveAspectRatio: "none",
     role: "img",
-    "aria-label": `${chart.title}, now ${chart.unit(latest)}`,
+    "aria-label": `${chart.title}, now ${chart.unit(latest)}${chart.means ? `. ${chart.means}` : ""}`,
   });
   for (const y of [0, HEIGHT / 2, HEIGHT]) {
     picture.append(draw("line", { class: "grid", x1: 0, x2: WIDTH, y1: y, y2: y }));
