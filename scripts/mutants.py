@@ -85,6 +85,14 @@ MUTANTS = (
         "self._next_id = 0",
         test="test_defects.py::test_p5_an_answer_to_an_earlier_incarnation_is_not_taken_for_ours",
     ),
+    Mutant(
+        "question numbers reused",
+        "questions.py",
+        "self._last = self._node.rng.getrandbits(48) << 14",
+        "self._last = 0",
+        test="test_defects.py::"
+        "test_an_answer_to_a_question_of_an_earlier_incarnation_is_not_taken_for_ours",
+    ),
     # Before the sync only a leader's entries may leave.
     Mutant(
         "send before sync",

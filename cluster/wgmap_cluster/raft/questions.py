@@ -15,13 +15,15 @@ class Questions:
     def __init__(self, node: Library) -> None:
         self._node = node
         self._out: dict[int, tuple[str, Callable[[bytes], None]]] = {}
-        self._last = 0
+        self._last: int | None = None
         self.asked: Callable[[str, Ask], None] = lambda _name, _message: None
 
     def ask(self, name: str, data: bytes, told: Callable[[bytes], None]) -> int | None:
         """Ask a server; ``told`` gets its answer. Returns the question's number, None: too many."""
         if len(self._out) >= MAX_OUT or len(data) > MAX_DATA_BYTES:
             return None
+        if self._last is None:  # unique to this incarnation: an answer may be to the one before
+            self._last = self._node.rng.getrandbits(48) << 14
         self._last += 1
         self._out[self._last] = (name, told)
         self._node.send(name, Ask(self._last, data))

@@ -31,6 +31,15 @@ def test_five_servers_lose_nothing(first: int) -> None:
     assert sum(run.counts["applied"] for run in runs) > 500
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [3, 5])
+def test_answers_to_questions_beside_the_log_are_to_those_questions(count: int) -> None:
+    """Over restarts of who asks, too, and frames that come twice and late."""
+    runs = [simulate(seed, count, asking=True) for seed in range(1, 9)]
+    assert sum(run.counts["told"] for run in runs) > 150
+    assert sum(run.counts["applied"] for run in runs) > 1000
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_one_and_two_servers_lose_nothing(count: int) -> None:
     runs = [simulate(seed, count=count) for seed in range(1, 6)]

@@ -30,7 +30,12 @@ SETTINGS = Settings(
     install_timeout_s=3.0,
 )
 DEADLINE_S = 1.5
+ANSWER_S = 1.0  # a question is waited for so long
 WAL = Path("/") / WAL_NAME
+
+
+def _answer(name: str, question: bytes) -> bytes:
+    return name.encode() + b" answers " + question
 
 
 class Machine:
@@ -80,6 +85,8 @@ class Server:
     paused_until: float = 0.0
     busy_since: float = 0.0  # up and not paused since
     deadlines: dict[bytes, float] = field(default_factory=dict)
+    asked: list[tuple[float, int]] = field(default_factory=list)  # until when, number
+    to_answer: list[tuple[float, str, messages.Ask]] = field(default_factory=list)  # from when
 
     def durable(self) -> LogImage | None:
         """Return what its log is after a loss of power now, None if it has none."""
@@ -114,9 +121,13 @@ class _Wire:
 
 
 class World:
-    """A cluster of ``count`` servers; everything follows from ``seed``."""
+    """A cluster of ``count`` servers; everything follows from ``seed``.
 
-    def __init__(self, seed: int, count: int = 3) -> None:
+    With ``asking`` they ask one another questions beside the log, too.
+    """
+
+    def __init__(self, seed: int, count: int = 3, *, asking: bool = False) -> None:
+        self.asking = asking
         self.rng = Random(seed)
         self.time = 1000.0
         library.use_clock(lambda: self.time)
@@ -137,12 +148,14 @@ class World:
     def _start(self, server: Server) -> None:
         server.busy_since = self.time
         server.deadlines.clear()
+        server.asked.clear()
         try:
             server.node = RaftNode(
                 server.name, self.members, Path("/"), Machine(server.name, self.checks),
                 _Wire(self, server.name), disk=server.disk, settings=SETTINGS,
                 rng=Random(self.rng.random()), background=self._background,
             )  # fmt: skip
+            server.node.questions.asked = lambda name, ask: self._asked(server, name, ask)
         except PowerLossError:
             self._crash(server)
 
@@ -207,6 +220,7 @@ class World:
         self.checks.count("crashes")
         server.node = None
         self._proven.pop(server.name, None)
+        server.to_answer.clear()
         server.back_at = self.time + self.rng.choice((0.0, self.rng.uniform(0.05, 1.5)))
         server.disk.crash(self.rng)
         self.network.crash(server.name)
@@ -293,6 +307,8 @@ class World:
                 self.propose(self.rng.choice(active))
         if self.rng.random() < 0.15:
             self.read(self.rng.choice(active))
+        if self.asking and self.rng.random() < 0.2:
+            self.ask(self.rng.choice(active), self.rng.choice(list(self.servers)))
 
     def propose(self, server: Server) -> list[Proposal]:
         """Propose a command of its own kind; the list gets its outcome."""
@@ -317,6 +333,38 @@ class World:
         if node is not None:
             node.reads.add(self.time + 1.0, lambda at: self.checks.on_read(node, at, floor))
 
+    def ask(self, server: Server, other: str) -> None:
+        """Ask another server something of its own kind; the answer is to be to that."""
+        node = server.node
+        if node is None or other == server.name:
+            return
+        self.sequence += 1
+        question = b"%s asks %d" % (server.name.encode(), self.sequence)
+
+        def told(answer: bytes) -> None:
+            wanted = _answer(other, question)
+            self.checks.require(answer == wanted, f"{question!r} was answered {answer!r}")
+            self.checks.require(server.node is node, f"{question!r}: who asked is dead")
+            self.checks.count("told")
+
+        number = node.questions.ask(other, question, told)
+        if number is not None:
+            server.asked.append((self.time + ANSWER_S, number))
+
+    def _asked(self, server: Server, name: str, ask: messages.Ask) -> None:
+        """Answer a little later, for one has to look; who asked may have begun anew by then."""
+        server.to_answer.append((self.time + self.rng.choice((0.0, 0.1, 1.0)), name, ask))
+
+    def _ask_on(self, server: Server, node: RaftNode) -> None:
+        """Answer what is due, and wait no longer for what is not answered."""
+        due = [one for one in server.to_answer if one[0] <= self.time]
+        server.to_answer = [one for one in server.to_answer if one[0] > self.time]
+        for _, name, ask in due:
+            node.questions.answer(name, ask.id, _answer(server.name, ask.data))
+        for _, number in [one for one in server.asked if one[0] <= self.time]:
+            node.questions.forget(number)
+        server.asked = [one for one in server.asked if one[0] > self.time]
+
     # Time.
     def step(self, *, calm: bool = False) -> None:
         self.time += self.rng.uniform(0.002, 0.015)
@@ -338,6 +386,7 @@ class World:
             return
         self.network.deliver_to(server.name)
         node = server.node
+        self._ask_on(server, node)
         before, voters = (node.term, node.commit, node.applied), node.voters()
         try:
             for _ in range(3):
@@ -417,9 +466,9 @@ class World:
             self.checks.require(rows.get(index) == command, f"{server.name} lost {command!r}")
 
 
-def simulate(seed: int, count: int = 3, steps: int = 1200) -> Checks:
+def simulate(seed: int, count: int = 3, steps: int = 1200, *, asking: bool = False) -> Checks:
     """Run one seed; raises ViolationError, whose text begins with the seed."""
-    world = World(seed, count)
+    world = World(seed, count, asking=asking)
     try:
         world.run(steps)
     except (ViolationError, LogError, AssertionError) as error:

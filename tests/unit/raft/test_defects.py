@@ -11,7 +11,7 @@ from support.raftrig import Rig
 from support.simdisk import PowerLossError
 from wgmap_cluster.raft.disk import CorruptError
 from wgmap_cluster.raft.interface import LogError, Outcome
-from wgmap_cluster.raft.messages import AppendEntries, AppendReply, Proposed
+from wgmap_cluster.raft.messages import AppendEntries, AppendReply, Proposed, Told
 from wgmap_cluster.raft.node import SNAPSHOT_NAME, WAL_NAME, ApplyFailed
 from wgmap_cluster.raft.protocol import ContradictionError
 from wgmap_cluster.raft.settings import Settings
@@ -138,6 +138,23 @@ def test_p5_an_answer_to_an_earlier_incarnation_is_not_taken_for_ours() -> None:
     assert new == []
     rig.run(2.0)
     assert new[0].outcome is Outcome.UNKNOWN
+
+
+def test_an_answer_to_a_question_of_an_earlier_incarnation_is_not_taken_for_ours() -> None:
+    """The question's number is the log's own; who is asked may take a second to answer."""
+    rig = Rig()
+    old, new = list[bytes](), list[bytes]()
+    number = rig.nodes["b"].questions.ask("a", b"old", old.append)
+    assert number is not None
+    rig.crash("b")
+    asked = rig.nodes["b"].questions.ask("a", b"new", new.append)
+    assert asked is not None
+    rig.inject("a", "b", Told(number, b"to the old one"))
+    rig.run(0.1)
+    assert (old, new) == ([], [])
+    rig.inject("a", "b", Told(asked, b"to the new one"))
+    rig.run(0.1)
+    assert (old, new) == ([], [b"to the new one"])
 
 
 def test_p6_an_acknowledgement_of_an_old_term_does_not_count() -> None:
