@@ -84,7 +84,10 @@ async def test_a_flood_is_read_no_faster_than_the_rate() -> None:
 async def test_an_initiation_that_came_too_early_is_taken_when_it_is_delivered_again(
     backend: Backend, family: int
 ) -> None:
-    """The one that was dropped completes the handshake: nobody waits for the next, 5 s later."""
+    """The one that was dropped completes the handshake: nobody waits for the next, 5 s later.
+
+    The device comes up once it was heard: it could read it late, after it was told of the peer.
+    """
     near, far = (ipaddress.ip_address(pair[family // 6]) for pair in (LOCAL, REMOTE))
     keys = PrivateKey.generate(), PrivateKey.generate()
     with netbed("fc") as bed:
@@ -96,8 +99,8 @@ async def test_an_initiation_that_came_too_early_is_taken_when_it_is_delivered_a
             with space.entered():
                 device = await backend.open(bed.name(label))
             await device.configure(DeviceConfig(key, PORT))
-            space.ip("link", "set", device.name, "up")
             devices.append(device)
+        spaces[1].ip("link", "set", devices[1].name, "up")
         with spaces[0].entered():
             overheard, sender = Overheard(PORT), Sender()
         heard: list[Handshake] = []
@@ -107,6 +110,7 @@ async def test_an_initiation_that_came_too_early_is_taken_when_it_is_delivered_a
             await eventually(lambda: _is_settled(far, spaces[1]))
             await devices[1].configure(DeviceConfig(peers=(initiator,)))
             await eventually(lambda: len(heard) > 0)
+            spaces[0].ip("link", "set", devices[0].name, "up")
             known = PeerConfig(keys[1].public, Endpoint(far, PORT), ())
             await devices[0].configure(DeviceConfig(peers=(known,)))
             assert not await _stands(devices[1])
