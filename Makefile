@@ -97,7 +97,7 @@ bench-log: setup
 # First contacts beside preconfigured tunnels, 0 and 20 ms one way (9 minutes); and Nebula, where
 # it is installed.
 bench-first-contact: setup
-	@scripts/as-root .venv/bin/python bench/first_contact.py
+	@scripts/as-root .venv/bin/python bench/first_contact.py --out build/first-contact
 
 # Lookups with ten to a million mappings, beside servers in C (5 minutes).
 bench-scalability: setup
@@ -124,7 +124,7 @@ bench-committed: setup
 	mkdir -p build
 	@scripts/as-root .venv/bin/python bench/committed.py --out build
 
-# What lookups, registers and first contacts see of servers that die (10 minutes).
+# What lookups, registers and first contacts see of servers that die (6 minutes).
 bench-gaps: setup
 	mkdir -p build
 	@scripts/as-root .venv/bin/python bench/gaps.py --out build

@@ -16,20 +16,20 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import measured
+import results
 from agents import report
 from agents.caller import Caller, Contacts
 from agents.hand import ByHand, by_hand
-from contact.report import quantile, replace_between
 from crowd.members import EIDS, Member, members
 from crowd.place import Crowd, crowd, enrol
-from measured import Value
-from usage import Groups, Reading
+from measured import Notes
+from usage import Groups, Reading, running
 
 from wgmap.clock import now
 from wgmap_agent.runner import statussocket
@@ -50,8 +50,8 @@ PAUSE_S = 0.08  # between two contacts beside the scan, which so last about as l
 NOBODY = int(EIDS.network_address) - (SCANNED + 1000)
 
 
-@dataclass
-class Bench:
+@dataclass(kw_only=True)
+class Bench(Notes):
     """What is measured on, and what came of it."""
 
     directory: Path
@@ -59,7 +59,6 @@ class Bench:
     crowd: Crowd
     caller: Caller
     seconds: float
-    values: list[Value] = field(default_factory=list)
 
     @property
     def agent(self) -> AgentEntry:
@@ -70,13 +69,15 @@ class Bench:
         """Return the processes that are watched."""
         agent, servers = self.agent, self.lab.servers
         wireguard = agent.wireguard
-        own = {} if stopped else {"agent": _pids(agent.pids["agent"])}
+        own = {} if stopped else {"agent": running(agent.pids["agent"])}
         return own | {
-            "wireguard-go, data": _pids(wireguard[agent.data_interface]),
-            "wireguard-go, control": _pids(wireguard[agent.control_interface]),
-            "responders": _pids(*(one.pids["responder"] for one in servers)),
-            "replicas": _pids(*(one.pids["replica"] for one in servers)),
-            "servers' wireguard-go": _pids(*(p for one in servers for p in one.wireguard.values())),
+            "wireguard-go, data": running(wireguard[agent.data_interface]),
+            "wireguard-go, control": running(wireguard[agent.control_interface]),
+            "responders": running(*(one.pids["responder"] for one in servers)),
+            "replicas": running(*(one.pids["replica"] for one in servers)),
+            "servers' wireguard-go": running(
+                *(p for one in servers for p in one.wireguard.values())
+            ),
             "crowd": (self.crowd.pid,),
         }
 
@@ -84,12 +85,6 @@ class Bench:
         """Return what the agent says of itself."""
         answer: dict[str, Any] = statussocket.request(self.agent.socket, {"op": "status"})
         return answer
-
-    def note(
-        self, phase: str, peers: int, process: str, figure: str, value: float, **more: Any
-    ) -> None:
-        """Keep a figure."""
-        self.values.append(Value(phase, peers, process, figure, value, **more))
 
     # ------------------------------------------------------------------------------- phases
 
@@ -111,13 +106,11 @@ class Bench:
         self.note(phase, peers, "all", "lost", done.lost, window=window)
         self.note(phase, peers, "all", "rate", made / done.seconds, unit="1/s", window=window)
         for part in (0.5, 0.9, 0.99, 1.0):
-            took = quantile(done.took_ms, part) if done.took_ms else float("nan")
+            took = done.part_ms(part)
             self.note(phase, peers, "all", f"p{100 * part:g}", took, unit="ms", window=window)
         for name in groups:
             each = after.cpu_s(before, name) / max(1, made) * 1e6
             self.note(phase, peers, name, "cpu each", each, unit="us", window=window)
-        print(f"{phase}: {peers} peers, {window} out: {made} in {done.seconds:.1f} s, "
-              f"{done.lost} lost", file=sys.stderr, flush=True)  # fmt: skip
         return done
 
     def active(self, phase: str, whom: Sequence[IPv4Address], groups: Groups) -> None:
@@ -131,8 +124,6 @@ class Bench:
             share = 100 * after.share(before, name)
             self.note(phase, len(whom), name, "cpu", share, unit="%")
             self.note(phase, len(whom), name, "memory", after.of[name].rss_bytes / 1e6, unit="MB")
-        print(f"{phase}: {len(whom)} peers, {sent} packets, {sent - answered} unanswered",
-              file=sys.stderr, flush=True)  # fmt: skip
 
     def settle(self, whom: Sequence[IPv4Address]) -> None:
         """Exchange packets until the agent has nothing left to do about its peers."""
@@ -189,11 +180,6 @@ class Bench:
         self.note("restart", len(whom), "agent", "adopted", now() - began, unit="s")
 
 
-def _pids(*pids: int | None) -> tuple[int, ...]:
-    assert None not in pids, "everything runs"
-    return tuple(pid for pid in pids if pid is not None)
-
-
 def measure(bench: Bench, sizes: Sequence[int], windows: Sequence[int]) -> None:
     """Grow to each size, then contact some again, by hand too; scan; restart."""
     whom = members(0, max(sizes))
@@ -248,7 +234,9 @@ def ground(options: argparse.Namespace) -> Iterator[Bench]:
                 enrol(lab, whom)
                 them.join(0, len(whom))
                 caller = Caller(lab.agents[0].netns)
-                yield Bench(directory, lab, them, caller, options.seconds)
+                yield Bench(
+                    directory=directory, lab=lab, crowd=them, caller=caller, seconds=options.seconds
+                )
                 caller.close()
         finally:
             commands.down(directory)
@@ -256,28 +244,21 @@ def ground(options: argparse.Namespace) -> Iterator[Bench]:
 
 def main() -> int:
     """Measure, and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = results.parser(__doc__, "agent-scale")
     parser.add_argument("--peers", type=int, nargs="+", default=[1, 100, 1000, 5000])
     parser.add_argument("--windows", type=int, nargs="+", default=[1, 16, 64, 256])
     parser.add_argument("--servers", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=60.0, help="of each steady phase")
-    parser.add_argument("--out", type=Path, help="a folder for agent-scale.csv and .png")
-    parser.add_argument("--document", type=Path, help="put the tables into its section as well")
     options = parser.parse_args()
     began = time.monotonic()
     with ground(options) as bench:
         try:
             measure(bench, sorted(options.peers), options.windows)
         finally:
-            if options.out:
-                measured.write(options.out / "agent-scale.csv", bench.values)
+            results.keep(options, bench.values, measured.write)
     text = report.tables(bench.values)
-    print(text)
+    results.publish(options, text, bench.values, measured.write, report.draw)
     print(f"{time.monotonic() - began:.0f} s", file=sys.stderr)
-    if options.out:
-        report.draw(options.out / "agent-scale.png", bench.values)
-    if options.document:
-        replace_between(options.document, "agent-scale", text)
     return 0
 
 

@@ -7,25 +7,24 @@ says what the server knows already and costs no log entry: the same way without 
 Prints Markdown, and writes CSV and PNG.
 """
 
-import argparse
 import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import measured
-from contact.report import replace_between
+import results
 from crowd.members import members
 from crowd.place import Crowd, crowd, enrol
 from crowd.registers import Kind
 from matplotlib.figure import Figure
-from measured import Value, pick
-from usage import Groups, Reading
+from measured import Notes, Value, pick
+from usage import Groups, Reading, running
 
 from wgmap_chaos.lab import commands, inventory
 from wgmap_chaos.lab.inventory import Inventory, ServerEntry
@@ -39,14 +38,13 @@ TIMES = ("p50_ms", "p90_ms", "p99_ms", "max_ms")
 SPARE = 1.2  # members for each register that is out
 
 
-@dataclass
-class Bench:
+@dataclass(kw_only=True)
+class Bench(Notes):
     """What is measured on, and what came of it."""
 
     lab: Inventory
     crowd: Crowd
     seconds: float
-    values: list[Value] = field(default_factory=list)
 
     def asked(self, role: str) -> ServerEntry:
         """Return the server that has a role."""
@@ -59,9 +57,9 @@ class Bench:
         """Return the processes that are watched."""
         servers = self.lab.servers
         return {
-            "replicas": tuple(_pid(one.pids["replica"]) for one in servers),
-            "responders": tuple(_pid(one.pids["responder"]) for one in servers),
-            "wireguard-go": tuple(_pid(p) for one in servers for p in one.wireguard.values()),
+            "replicas": running(*(one.pids["replica"] for one in servers)),
+            "responders": running(*(one.pids["responder"] for one in servers)),
+            "wireguard-go": running(*(p for one in servers for p in one.wireguard.values())),
         }
 
     def run(self, role: str, window: int, kind: Kind) -> None:
@@ -74,7 +72,7 @@ class Bench:
 
         def note(figure: str, value: float, unit: str = "") -> None:
             peers = int(done["members"])
-            self.values.append(Value(phase, peers, role, figure, value, unit, window))
+            self.note(phase, peers, role, figure, value, unit, window=window)
 
         note("rate", done["count"] / done["seconds"], "1/s")
         for name in TIMES:
@@ -86,13 +84,6 @@ class Bench:
         for name in groups:
             each = after.cpu_s(before, name) / max(1, done["count"]) * 1e6
             note(f"{name} each", each, "us")
-        print(f"{phase}, {role}, {window} out: {done['count'] / done['seconds']:.0f}/s, "
-              f"p50 {done['p50_ms']:.1f} ms", file=sys.stderr, flush=True)  # fmt: skip
-
-
-def _pid(pid: int | None) -> int:
-    assert pid is not None, "everything runs"
-    return pid
 
 
 def _log_bytes(server: ServerEntry) -> int:
@@ -111,7 +102,7 @@ def ground(servers: int, peers: int, seconds: float) -> Iterator[Bench]:
                 favour([os.getpid(), them.pid, *of_lab(lab)])
                 enrol(lab, members(0, peers))
                 them.join(0, peers)
-                yield Bench(lab, them, seconds)
+                yield Bench(lab=lab, crowd=them, seconds=seconds)
         finally:
             commands.down(directory)
 
@@ -173,13 +164,11 @@ def draw(path: Path, values: Sequence[Value]) -> None:
 
 def main() -> int:
     """Measure, and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = results.parser(__doc__, "committed")
     parser.add_argument("--servers", type=int, nargs="+", default=[3, 5])
     parser.add_argument("--windows", type=int, nargs="+", default=[1, 4, 16, 64, 256, 1024])
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.5, help="of each turn")
-    parser.add_argument("--out", type=Path, help="a folder for committed.csv and .png")
-    parser.add_argument("--document", type=Path, help="put the table into its section as well")
     options = parser.parse_args()
     values: list[Value] = []
     for servers in options.servers:
@@ -192,13 +181,7 @@ def main() -> int:
                         bench.run(role, window, kind)
             values += bench.values
     values.sort(key=lambda one: (one.phase, ROLES.index(one.process), one.window))
-    text = table(values)
-    print(text)
-    if options.out:
-        measured.write(options.out / "committed.csv", values)
-        draw(options.out / "committed.png", values)
-    if options.document:
-        replace_between(options.document, "committed", text)
+    results.publish(options, table(values), values, measured.write, draw)
     return 0
 
 

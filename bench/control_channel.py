@@ -6,8 +6,6 @@ random order: the responder that runs there, and beside it a program that answer
 each lookup. Wants root. Prints Markdown, and writes CSV and PNG.
 """
 
-import argparse
-import csv
 import json
 import os
 import subprocess
@@ -17,8 +15,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from contact.report import quantile, replace_between
+import results
 from matplotlib.figure import Figure
+from results import quantile
 
 from wgmap_chaos.lab import inventory
 from wgmap_chaos.lab.inventory import Inventory
@@ -89,11 +88,12 @@ def table(rows: Rows) -> str:
 
 def write_csv(path: Path, rows: Rows) -> None:
     """Write one line a round."""
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["delay_ms", *WAYS])
-        for delay, rounds in rows.items():
-            writer.writerows([[delay, *(f"{one[way]:.3f}" for way in WAYS)] for one in rounds])
+    lines = (
+        [delay, *(f"{one[way]:.3f}" for way in WAYS)]
+        for delay, rounds in rows.items()
+        for one in rounds
+    )
+    results.write_rows(path, ["delay_ms", *WAYS], lines)
 
 
 def draw(path: Path, rows: Rows) -> None:
@@ -117,22 +117,14 @@ def draw(path: Path, rows: Rows) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = results.parser(__doc__, "control-channel")
     parser.add_argument("--lookups", type=int, default=150, help="of each way, at each delay")
     parser.add_argument("--delay", type=float, nargs="+", default=[0.0, 20.0], metavar="MS")
-    parser.add_argument("--out", type=Path, help="a folder for control-channel.csv and .png")
-    parser.add_argument("--document", type=Path, help="put the table into its section as well")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
         environment = compiled(Path(name))
         rows = {delay: measure(delay, options.lookups, environment) for delay in options.delay}
-    text = table(rows)
-    print(text)
-    if options.out:
-        write_csv(options.out / "control-channel.csv", rows)
-        draw(options.out / "control-channel.png", rows)
-    if options.document:
-        replace_between(options.document, "control-channel", text)
+    results.publish(options, table(rows), rows, write_csv, draw)
     return 0
 
 

@@ -7,9 +7,7 @@ counted, with the processor time of the agents: nothing of a flow that stands go
 Wants root and iperf3. Prints Markdown, and writes CSV.
 """
 
-import argparse
 import asyncio
-import csv
 import json
 import subprocess
 import sys
@@ -19,10 +17,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import results
 from contact.floor import Floor
 from contact.probe import Prober, prober
-from contact.report import quantile, replace_between
 from matplotlib.figure import Figure
+from results import quantile
 from usage import Usage
 
 from wgmap.addresses import IPAddress
@@ -164,13 +163,13 @@ def _echo(rows: Sequence[Row]) -> float:
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """Write one line a turn."""
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["family", "tunnel", "megabits", "echo_p50_ms", "segments", "captured"])
-        for row in rows:
-            echo = f"{quantile(row.echoes_ms, 0.5):.4f}"
-            values = [row.family, row.tunnel, f"{row.megabits:.1f}", echo]
-            writer.writerow([*values, row.segments, row.captured])
+
+    def line(row: Row) -> list[object]:
+        echo = f"{quantile(row.echoes_ms, 0.5):.4f}"
+        return [row.family, row.tunnel, f"{row.megabits:.1f}", echo, row.segments, row.captured]
+
+    head = ["family", "tunnel", "megabits", "echo_p50_ms", "segments", "captured"]
+    results.write_rows(path, head, map(line, rows))
 
 
 def draw(path: Path, rows: Sequence[Row]) -> None:
@@ -193,11 +192,9 @@ def draw(path: Path, rows: Sequence[Row]) -> None:
 
 def main() -> int:
     """Measure, and print a table; 1 where the agents saw packets of a flow that stands."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = results.parser(__doc__, "data-plane")
     parser.add_argument("--turns", type=int, default=7, help="of each tunnel and family")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each transfer")
-    parser.add_argument("--out", type=Path, help="a folder for data-plane.csv and .png")
-    parser.add_argument("--document", type=Path, help="put the table into its section as well")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="wgmap-bench-") as name:
         sizes = ["--servers", "3", "--agents", "2"]
@@ -207,13 +204,7 @@ def main() -> int:
             rows = asyncio.run(measure(lab, options.turns, options.seconds))
         finally:
             run("wgmap-chaos", "lab", "down", "--dir", name)
-    text = table(rows)
-    print(text)
-    if options.out:
-        write_csv(options.out / "data-plane.csv", rows)
-        draw(options.out / "data-plane.png", rows)
-    if options.document:
-        replace_between(options.document, "data-plane", text)
+    results.publish(options, table(rows), rows, write_csv, draw)
     return 1 if sum(row.captured for row in rows) else 0
 
 

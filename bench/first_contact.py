@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import results
 from contact import report, steps
 from contact.bound import Bound
 from contact.capture import Capture
@@ -183,22 +184,14 @@ async def _measure(options: argparse.Namespace) -> list[Row]:
 
 def main() -> int:
     """Measure and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = results.parser(__doc__, "first-contact-speed")
     parser.add_argument("--contacts", type=int, default=200, help="for each delay and family")
     parser.add_argument("--nebula", type=int, default=50, help="its contacts for each delay")
     parser.add_argument("--delay", type=float, nargs="+", default=[0.0, 20.0], metavar="MS")
     parser.add_argument("--family", type=int, nargs="+", default=[4, 6], choices=[4, 6])
-    parser.add_argument("--out", type=Path, default=Path("build/first-contact"))
-    parser.add_argument("--document", type=Path, help="put the tables into its section as well")
     options = parser.parse_args()
     rows = asyncio.run(_measure(options))
-    options.out.mkdir(parents=True, exist_ok=True)
-    report.write_csv(options.out / "first-contact-speed.csv", rows)
-    report.draw(options.out / "first-contact-speed.png", rows)
-    text = report.section(rows)
-    print(text)
-    if options.document:
-        report.replace_between(options.document, "speed", text)
+    results.publish(options, report.section(rows), rows, report.write_csv, report.draw)
     return 0
 
 

@@ -7,25 +7,23 @@ ms; an agent's host makes first contacts. A gap is the longest time without an a
 is the longest that one took. Wants root. Prints Markdown, and writes CSV and PNG.
 """
 
-import argparse
-import csv
-import itertools
 import os
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
 
+import results
 from agents.caller import Caller, Contacts
-from contact.report import quantile, replace_between
 from crowd.members import members
 from crowd.place import Crowd, crowd, enrol
 from matplotlib.figure import Figure
+from results import quantile
 
 from wgmap.clock import now
 from wgmap_chaos.failover.faults import all_killed
@@ -38,8 +36,8 @@ from wgmap_chaos.priority import favour, of_lab
 CASES = ("nobody", "the preferred one", "the leader", "a majority")
 KINDS = {"lookups": "lookups", "sure": "lookups with authority", "registers": "registers"}
 PERIOD_S = 0.02
-BEFORE_S, DEAD_S, AFTER_S = 2.0, 4.0, 8.0
-CONTACT_S = 0.05  # between two first contacts
+BEFORE_S, DEAD_S, AFTER_S = 1.5, 3.0, 5.0
+CONTACT_S = 0.1  # between two first contacts
 WATCHING = 4  # members that ask and register
 
 
@@ -57,7 +55,7 @@ class Case:
     def gap_ms(self, kind: str) -> float:
         """Return the longest time without an answer, from just before the death on."""
         times = [at for at in self.answers[kind] if at > self.died - 0.5]
-        longest = max((b - a for a, b in itertools.pairwise(times)), default=float("nan"))
+        longest = max((b - a for a, b in pairwise(times)), default=float("nan"))
         return longest * 1e3
 
     def after_back_ms(self, kind: str) -> float:
@@ -82,32 +80,25 @@ class Bench:
         eids = [one.eid for one in members(self._next, count)]
         self._next += count
         caller = Caller(self._ground.lab.agents[0].netns)
-        found: dict[str, Any] = {}
-        watching = threading.Thread(
-            target=lambda: found.update(self._crowd.watch(seconds, PERIOD_S))
-        )
-        calling = threading.Thread(
-            target=lambda: found.update(contacts=caller.paced(eids, CONTACT_S))
-        )
-        for thread in (watching, calling):
-            thread.start()
-        time.sleep(BEFORE_S)
-        died, back = self._befall(victims)
-        for thread in (watching, calling):
-            thread.join()
+        with ThreadPoolExecutor(2) as pool:
+            watching = pool.submit(self._crowd.watch, seconds, PERIOD_S)
+            calling = pool.submit(caller.paced, eids, CONTACT_S)
+            time.sleep(BEFORE_S)
+            died, back = self._befall(victims)
+            heard, contacts = watching.result(), calling.result()
         caller.close()
         favour([*of_lab(self._ground.lab)])
-        answers = {
-            kind: sorted(at for times in found[kind].values() for at in times) for kind in KINDS
-        }
-        return Case(case, delay_ms, died, back, answers, found["contacts"])
+        answers = {kind: sorted(chain.from_iterable(heard[kind].values())) for kind in KINDS}
+        return Case(case, delay_ms, died, back, answers, contacts)
 
     def _befall(self, victims: Sequence[ServerEntry]) -> tuple[float, float]:
         died = now()
+        if not victims:
+            return died, died
         with all_killed(self._ground.directory, victims):
             time.sleep(DEAD_S)
             started = now()
-        return died, started if victims else died
+        return died, started
 
     def _victims(self, case: str) -> list[ServerEntry]:
         lab = self._ground.lab
@@ -152,29 +143,35 @@ def table(found: Sequence[Case]) -> str:
         for kind in KINDS:
             gaps = [one.gap_ms(kind) for one in turns]
             cells += [f"{quantile(gaps, 0.5):.0f} ms", f"{max(gaps):.0f} ms"]
-        took = [one for turn in turns for one in turn.contacts.took_ms]
+        contacts = Contacts()
+        for turn in turns:
+            contacts.took_ms += turn.contacts.took_ms
+            contacts.lost += turn.contacts.lost
         back = quantile([one.after_back_ms("registers") for one in turns], 0.5)
         again = f"{back:.0f} ms" if case == "a majority" else "-"
-        lost = sum(turn.contacts.lost for turn in turns)
         lines.append(
             f"| {delay:g} ms | {case} | {len(turns)} | {' | '.join(cells)} | {again} "
-            f"| {quantile(took, 0.5):.1f} ms | {max(took):.0f} ms | {lost} of {len(took) + lost} |"
+            f"| {contacts.part_ms(0.5):.1f} ms | {contacts.part_ms(1.0):.0f} ms "
+            f"| {contacts.lost} of {len(contacts.took_ms) + contacts.lost} |"
         )
     return "\n".join(lines)
 
 
 def write_csv(path: Path, found: Sequence[Case]) -> None:
-    """Write one line a turn."""
-    names = [f"{kind}_gap_ms" for kind in KINDS]
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["delay_ms", "killed", *names, "registers_back_ms", "contacts",
-                         "contact_p50_ms", "contact_max_ms", "contacts_lost"])  # fmt: skip
-        for one in found:
-            took = one.contacts.took_ms
-            values = [one.gap_ms(kind) for kind in KINDS] + [one.after_back_ms("registers")]
-            values += [len(took), quantile(took, 0.5), max(took), one.contacts.lost]
-            writer.writerow([one.delay_ms, one.case, *(f"{value:.6g}" for value in values)])
+    """Write one line a case."""
+    gaps = (f"{kind}_gap_ms" for kind in KINDS)
+    head = ["delay_ms", "killed", *gaps, "registers_back_ms", "contacts", "contact_p50_ms",
+            "contact_max_ms", "contacts_lost"]  # fmt: skip
+
+    def line(one: Case) -> list[object]:
+        times = [one.gap_ms(kind) for kind in KINDS] + [one.after_back_ms("registers")]
+        contacts = one.contacts
+        times += [contacts.part_ms(0.5), contacts.part_ms(1.0)]
+        *gaps, back, p50, longest = (f"{value:.6g}" for value in times)
+        made = len(contacts.took_ms)
+        return [one.delay_ms, one.case, *gaps, back, made, p50, longest, contacts.lost]
+
+    results.write_rows(path, head, map(line, found))
 
 
 def draw(path: Path, found: Sequence[Case]) -> None:
@@ -198,25 +195,18 @@ def draw(path: Path, found: Sequence[Case]) -> None:
 
 def main() -> int:
     """Measure, and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = results.parser(__doc__, "gaps")
     parser.add_argument("--delay", type=float, nargs="+", default=[0.0, 20.0], metavar="MS")
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--out", type=Path, help="a folder for gaps.csv and .png")
-    parser.add_argument("--document", type=Path, help="put the table into its section as well")
     options = parser.parse_args()
     found: list[Case] = []
     for delay in options.delay:
         with ground(delay, len(CASES) * options.turns) as bench:
             for case in CASES * options.turns:
                 found.append(bench.run(case, delay))
+                results.keep(options, found, write_csv)
                 print(table(found[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
-    text = table(found)
-    print(text)
-    if options.out:
-        write_csv(options.out / "gaps.csv", found)
-        draw(options.out / "gaps.png", found)
-    if options.document:
-        replace_between(options.document, "gaps", text)
+    results.publish(options, table(found), found, write_csv, draw)
     return 0
 
 

@@ -7,7 +7,6 @@ time, so that what the machine does besides meets both; prints the medians as a 
 
 import argparse
 import asyncio
-import csv
 import json
 import os
 import signal
@@ -20,6 +19,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import results
 from matplotlib.figure import Figure
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -168,6 +168,7 @@ class Process:
 
 
 Row = tuple[str, str, str, int]  # kind, what, on, outstanding
+Rounds = list[dict[Row, dict[str, float]]]
 
 
 def bench(kind: str, seconds: float, base: Path) -> dict[Row, dict[str, float]]:
@@ -194,29 +195,35 @@ def bench(kind: str, seconds: float, base: Path) -> dict[Row, dict[str, float]]:
     return rows
 
 
-def show(rounds: list[dict[Row, dict[str, float]]]) -> None:
-    """Print the medians of all rounds, and between which rates they were."""
-    print("| log | what | on | outstanding | rate/s | (of) | p50 ms | p99 ms | processor us |")
-    print("|---|---|---|---|---|---|---|---|---|")
+def table(rounds: Rounds) -> str:
+    """Write the medians of all rounds, and between which rates they were."""
+    load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
+    lines = [
+        f"{len(rounds)} rounds; load average {load} on {os.cpu_count()} processors, ours included.",
+        "",
+        "| log | what | on | outstanding | rate/s | (of) | p50 ms | p99 ms | processor us |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
     for row in rounds[0]:
         rates = sorted(each[row]["rate"] for each in rounds)
         middle = {name: statistics.median(each[row][name] for each in rounds) for name in FIGURES}
         figures = f"{middle['rate']:,.0f} | {rates[0]:,.0f} to {rates[-1]:,.0f}"
         figures += f" | {middle['p50']:.2f} | {middle['p99']:.1f} | {middle['cpu']:.1f}"
-        print("|", " | ".join(map(str, row)), "|", figures, "|")
+        lines.append(f"| {' | '.join(map(str, row))} | {figures} |")
+    return "\n".join(lines)
 
 
-def write_csv(path: Path, rounds: list[dict[Row, dict[str, float]]]) -> None:
+def write_csv(path: Path, rounds: Rounds) -> None:
     """Write one line for each row of each round."""
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["log", "what", "on", "outstanding", *FIGURES])
-        for each in rounds:
-            for row, figures in each.items():
-                writer.writerow([*row, *(f"{figures[name]:.6g}" for name in FIGURES)])
+    lines = (
+        [*row, *(f"{figures[name]:.6g}" for name in FIGURES)]
+        for each in rounds
+        for row, figures in each.items()
+    )
+    results.write_rows(path, ["log", "what", "on", "outstanding", *FIGURES], lines)
 
 
-def draw(path: Path, rounds: list[dict[Row, dict[str, float]]]) -> None:
+def draw(path: Path, rounds: Rounds) -> None:
     """Write the median rates over what is outstanding as PNG."""
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     for axes, what in zip(figure.subplots(1, 2), ("write", "read"), strict=True):
@@ -239,30 +246,22 @@ def draw(path: Path, rounds: list[dict[Row, dict[str, float]]]) -> None:
 
 def main() -> None:
     """Run both kinds."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = results.parser(__doc__, "log")
     parser.add_argument("--seconds", type=float, default=1.0, help="for each row")
     parser.add_argument("--rounds", type=int, default=5, help="of which the medians are shown")
-    parser.add_argument("--out", type=Path, help="a folder for log.csv and .png")
     parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         kind, number, addresses, directory = options.serve
         asyncio.run(serve(kind, int(number), json.loads(addresses), Path(directory)))
         return
-    rounds: list[dict[Row, dict[str, float]]] = []
+    rounds: Rounds = []
     for _ in range(options.rounds):
         rounds.append({})
         for kind in ("hardened", "stock"):
             with tempfile.TemporaryDirectory(prefix="wgmap-bench-") as base:
                 rounds[-1] |= bench(kind, options.seconds, Path(base))
-    load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
-    print(
-        f"{len(rounds)} rounds; load average {load} on {os.cpu_count()} processors, ours included."
-    )
-    show(rounds)
-    if options.out:
-        write_csv(options.out / "log.csv", rounds)
-        draw(options.out / "log.png", rounds)
+    results.publish(options, table(rounds), rounds, write_csv, draw)
 
 
 if __name__ == "__main__":

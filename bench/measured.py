@@ -1,9 +1,12 @@
 """Figures of a measurement as a long table: one value a line, so that a model can read them."""
 
 import csv
+import sys
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
+
+from results import write_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,14 +22,35 @@ class Value:
     window: int = 0
 
 
+@dataclass
+class Notes:
+    """The figures of a measurement, as they come."""
+
+    values: list[Value] = field(default_factory=list)
+
+    def note(  # noqa: PLR0913  # the fields of a value
+        self,
+        phase: str,
+        peers: int,
+        process: str,
+        figure: str,
+        value: float,
+        unit: str = "",
+        *,
+        window: int = 0,
+    ) -> None:
+        """Keep a figure, and show it while the bench goes on (but what the crowd itself uses)."""
+        self.values.append(Value(phase, peers, process, figure, value, unit, window))
+        if process != "crowd":
+            of = f"{phase}: {peers} peers, window {window}: {process}"
+            print(f"{of}: {figure}: {value:.4g} {unit}", file=sys.stderr, flush=True)
+
+
 def write(path: Path, values: Iterable[Value]) -> None:
     """Write a CSV file."""
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([field.name for field in fields(Value)])
-        for one in values:
-            *rest, value, unit, window = astuple(one)
-            writer.writerow([*rest, f"{value:.6g}", unit, window])
+    rows = ((*rest, f"{value:.6g}", unit, window)
+            for *rest, value, unit, window in map(astuple, values))  # fmt: skip
+    write_rows(path, [one.name for one in fields(Value)], rows)
 
 
 def read(path: Path) -> list[Value]:

@@ -9,7 +9,6 @@ request out. Prints Markdown, and writes CSV and PNG.
 
 import argparse
 import asyncio
-import csv
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from contact.report import replace_between
+import results
 from lookups import rows, servers
 from lookups.servers import Run, Running
 from matplotlib.figure import Figure
@@ -161,13 +160,13 @@ def write_csv(path: Path, found: Sequence[Row]) -> None:
     """Write one line a run."""
     names = ("answered", "lost", "seconds", "cpu_s", "server_cpu_s",
              "p50_us", "p90_us", "p99_us", "max_us")  # fmt: skip
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["mappings", "keys", "server", "window", "rss_bytes", *names])
-        for row in found:
-            values = [round(getattr(row.run, name), 6) for name in names]
-            line = [row.mappings, int(row.keys), row.server, row.window, row.rss_bytes]
-            writer.writerow([*line, *values])
+
+    def line(row: Row) -> list[object]:
+        values = [round(getattr(row.run, name), 6) for name in names]
+        return [row.mappings, int(row.keys), row.server, row.window, row.rss_bytes, *values]
+
+    head = ["mappings", "keys", "server", "window", "rss_bytes", *names]
+    results.write_rows(path, head, map(line, found))
 
 
 def draw(path: Path, found: Sequence[Row]) -> None:
@@ -193,23 +192,15 @@ def draw(path: Path, found: Sequence[Row]) -> None:
 
 def main() -> int:
     """Measure, and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = results.parser(__doc__, "scalability")
     parser.add_argument("--mappings", type=int, nargs="+", default=[10, 1000, 100_000, 1_000_000])
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each run")
     parser.add_argument("--window", type=int, default=64, help="requests out at a time")
-    parser.add_argument("--out", type=Path, help="a folder for scalability.csv and .png")
-    parser.add_argument("--document", type=Path, help="put the table into its section as well")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         found = asyncio.run(measure(options, Path(name)))
-    text = table(found)
-    print(text)
-    if options.out:
-        write_csv(options.out / "scalability.csv", found)
-        draw(options.out / "scalability.png", found)
-    if options.document:
-        replace_between(options.document, "scalability", text)
+    results.publish(options, table(found), found, write_csv, draw)
     return 0
 
 

@@ -5,14 +5,12 @@ smaller runs says of the largest with what was measured there, and prints the ta
 docs/scale.md; writes CSV and PNG. Measures nothing, so it takes a second.
 """
 
-import argparse
-import csv
 import sys
 from collections.abc import Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
 
-from contact.report import replace_between
+import results
 from matplotlib.figure import Figure
 from measured import only, pick, read
 from model.costs import MICRO, PERCENT, Costs
@@ -118,14 +116,15 @@ def _checked(rows: Sequence[tuple[str, float, float]]) -> str:
 
 def write_csv(path: Path, costs: Costs) -> None:
     """Write one line a fleet."""
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["agents", "clusters", "servers", "responders", "first", *names()])
-        for agents in FLEETS:
-            found: Plan = plan(costs, Fleet(agents), MACHINE)
-            values = [f"{one:.6g}" for one in astuple(found.load)]
-            head = [f"{agents:.0f}", found.clusters, found.servers, found.responders, found.first]
-            writer.writerow([*head, *values])
+
+    def line(agents: float) -> list[object]:
+        found: Plan = plan(costs, Fleet(agents), MACHINE)
+        values = [f"{one:.6g}" for one in astuple(found.load)]
+        head = [f"{agents:.0f}", found.clusters, found.servers, found.responders, found.first]
+        return [*head, *values]
+
+    names_of = ["agents", "clusters", "servers", "responders", "first", *names()]
+    results.write_rows(path, names_of, map(line, FLEETS))
 
 
 def draw(path: Path, costs: Costs) -> None:
@@ -152,19 +151,11 @@ def draw(path: Path, costs: Costs) -> None:
 
 def main() -> int:
     """Compute, and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = results.parser(__doc__, "scale")
     parser.add_argument("--figures", type=Path, default=FOLDER, help="where the CSV files are")
-    parser.add_argument("--out", type=Path, help="a folder for scale.csv and .png")
-    parser.add_argument("--document", type=Path, help="put the tables into its section as well")
     options = parser.parse_args()
-    text = tables(options.figures)
-    print(text)
-    if options.out:
-        costs = Costs.read(options.figures, sizes=(FITTED[0], CHECKED))
-        write_csv(options.out / "scale.csv", costs)
-        draw(options.out / "scale.png", costs)
-    if options.document:
-        replace_between(options.document, "scale", text)
+    costs = Costs.read(options.figures, sizes=(FITTED[0], CHECKED))
+    results.publish(options, tables(options.figures), costs, write_csv, draw)
     return 0
 
 

@@ -7,7 +7,6 @@ it says. The kernel's WireGuard is measured as a ratio in the virtual machine of
 test-kernel`` (``--kernel``). Wants root. Prints Markdown, and writes CSV and PNG.
 """
 
-import argparse
 import json
 import os
 import signal
@@ -19,18 +18,18 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import measured
-from contact.report import replace_between
+import results
 from crowd.members import members
 from crowd.place import Crowd, crowd, enrol
 from crowd.registers import Kind
 from devices import report
-from measured import Value
-from usage import Groups, Reading, Usage
+from measured import Notes, Value
+from usage import Groups, Reading, Usage, running
 
 from wgmap.clock import now
 from wgmap_chaos.lab import commands, inventory
@@ -47,15 +46,14 @@ MOVING, MOVING_S = (1, 64), 5.0
 KINDS = ("probes", "answers", "registers", "registered", "keepalives", "pushes")
 
 
-@dataclass
-class Bench:
+@dataclass(kw_only=True)
+class Bench(Notes):
     """What is measured on, and what came of it."""
 
     directory: Path
     lab: Inventory
     crowd: Crowd
     seconds: float
-    values: list[Value] = field(default_factory=list)
 
     @property
     def server(self) -> ServerEntry:
@@ -70,20 +68,13 @@ class Bench:
     def groups(self) -> Groups:
         """Return the processes that are watched."""
         server = self.server
-        found = {role: _pids(server.pids[role]) for role in ("supervisor", "replica", "responder")}
+        found = {
+            role: running(server.pids[role]) for role in ("supervisor", "replica", "responder")
+        }
         return found | {
-            "wireguard-go": _pids(server.wireguard[server.control_interface]),
+            "wireguard-go": running(server.wireguard[server.control_interface]),
             "crowd": (self.crowd.pid,),
         }
-
-    def note(
-        self, phase: str, peers: int, process: str, figure: str, value: float, unit: str = ""
-    ) -> None:
-        """Keep a figure."""
-        self.values.append(Value(phase, peers, process, figure, value, unit))
-        if process != "crowd":
-            print(f"{phase}: {peers} peers: {process}: {figure}: {value:.4g} {unit}",
-                  file=sys.stderr, flush=True)  # fmt: skip
 
     # ------------------------------------------------------------------------------- phases
 
@@ -169,7 +160,7 @@ class Bench:
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
         else:
-            os.kill(_pids(self.server.pids["supervisor"])[0], signal.SIGTERM)
+            os.kill(running(self.server.pids["supervisor"])[0], signal.SIGTERM)
         Deadline(READY_S).wait(lambda: not any(map(alive, pids)), lambda: "the server ends")
 
     def _on_device(self, wanted: str) -> int:
@@ -201,11 +192,6 @@ def _ask_device(interface: str) -> str:
                 raise ConnectionResetError
             text += data
     return text.decode()
-
-
-def _pids(*pids: int | None) -> tuple[int, ...]:
-    assert None not in pids, "everything runs"
-    return tuple(pid for pid in pids if pid is not None)
 
 
 def measure(bench: Bench, sizes: Sequence[int]) -> None:
@@ -246,19 +232,17 @@ def ground(seconds: float) -> Iterator[Bench]:
             lab = inventory.read(directory / "lab.json")
             with crowd(directory, lab) as them:
                 favour([os.getpid(), them.pid, *of_lab(lab)])
-                yield Bench(directory, lab, them, seconds)
+                yield Bench(directory=directory, lab=lab, crowd=them, seconds=seconds)
         finally:
             commands.down(directory)
 
 
 def main() -> int:
     """Measure, and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = results.parser(__doc__, "server-scale")
     parser.add_argument("--peers", type=int, nargs="+", default=[10, 1000, 10_000])
     parser.add_argument("--seconds", type=float, default=60.0, help="of each steady phase")
     parser.add_argument("--kernel", action="store_true", help="the kernel's as well, as ratios")
-    parser.add_argument("--out", type=Path, help="a folder for server-scale.csv and .png")
-    parser.add_argument("--document", type=Path, help="put the tables into its section as well")
     options = parser.parse_args()
     sizes = sorted(options.peers)
     with ground(options.seconds) as bench:
@@ -266,13 +250,7 @@ def main() -> int:
     values = bench.values
     if options.kernel:
         values += in_machine([size for size in sizes if size >= 1000])
-    text = report.tables(values)
-    print(text)
-    if options.out:
-        measured.write(options.out / "server-scale.csv", values)
-        report.draw(options.out / "server-scale.png", values)
-    if options.document:
-        replace_between(options.document, "server-scale", text)
+    results.publish(options, report.tables(values), values, measured.write, report.draw)
     return 0
 
 

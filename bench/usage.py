@@ -28,6 +28,12 @@ class Usage:
 Groups = Mapping[str, tuple[int, ...]]  # a name -> the processes that are counted together
 
 
+def running(*pids: int | None) -> tuple[int, ...]:
+    """Return the processes of an inventory that are to be watched; AssertionError: one is gone."""
+    assert None not in pids, "everything runs"
+    return tuple(pid for pid in pids if pid is not None)
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """All that is watched, at one time."""

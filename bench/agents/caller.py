@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
+from results import quantile
+
 from wgmap.clock import now
 from wgmap_chaos.flow import socket_in
 
@@ -26,6 +28,10 @@ class Contacts:
     seconds: float = 0.0
     took_ms: list[float] = field(default_factory=list)
     lost: int = 0
+
+    def part_ms(self, part: float) -> float:
+        """Return the time within which that part of the answers came; NaN where none did."""
+        return quantile(self.took_ms, part) if self.took_ms else float("nan")
 
 
 class Caller:

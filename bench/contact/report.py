@@ -1,13 +1,12 @@
 """What was measured, as CSV, as a picture, and as a section of Markdown."""
 
-import csv
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from results import quantile, write_rows
 
 from contact.steps import ROUTE, STEPS
 
@@ -29,24 +28,17 @@ class Row:
     steps: dict[str, float] = field(default_factory=dict)
 
 
-def quantile(values: Sequence[float], part: float) -> float:
-    """Return the smallest value that at least ``part`` of them do not exceed."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, max(0, -int(-part * len(ordered) // 1) - 1))]
-
-
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """Write one line a contact; steps are in ms, empty where there are none."""
     names = [name for name, _ in (*STEPS, ROUTE)]
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["delay_ms", "family", "system", "took_ms", "load", "requests", *names])
-        for row in rows:
-            took = "" if row.took_ms is None else f"{row.took_ms:.3f}"
-            steps = [f"{row.steps[name]:.3f}" if name in row.steps else "" for name in names]
-            writer.writerow(
-                [row.delay_ms, row.family, row.system, took, row.load, row.requests, *steps]
-            )
+
+    def line(row: Row) -> list[object]:
+        took = "" if row.took_ms is None else f"{row.took_ms:.3f}"
+        steps = [f"{row.steps[name]:.3f}" if name in row.steps else "" for name in names]
+        return [row.delay_ms, row.family, row.system, took, row.load, row.requests, *steps]
+
+    head = ["delay_ms", "family", "system", "took_ms", "load", "requests", *names]
+    write_rows(path, head, map(line, rows))
 
 
 def draw(path: Path, rows: Sequence[Row]) -> None:
@@ -78,17 +70,6 @@ def section(rows: Sequence[Row]) -> str:
     delays = sorted({row.delay_ms for row in rows})
     parts = [_overview(rows, delays), *(_breakdown(rows, delay) for delay in delays)]
     return "\n".join(parts)
-
-
-def replace_between(path: Path, name: str, text: str) -> None:
-    """Put ``text`` between the comments ``<!-- NAME -->`` and ``<!-- /NAME -->`` of a file."""
-    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    old = path.read_text()
-    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    if not pattern.search(old):
-        msg = f"{path}: no {begin} and {end}"
-        raise ValueError(msg)
-    path.write_text(pattern.sub(lambda _: f"{begin}\n{text}\n{end}", old))
 
 
 def _took(rows: Sequence[Row], delay: float, family: int, system: str) -> list[float]:

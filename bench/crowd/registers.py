@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any
 
-from contact.report import quantile
+from results import quantile
 
 from crowd.host import Host
 from wgmap.clock import now
