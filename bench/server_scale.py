@@ -246,7 +246,12 @@ def main() -> int:
     options = parser.parse_args()
     sizes = sorted(options.peers)
     with ground(options.seconds) as bench:
-        measure(bench, sizes)
+        try:
+            measure(bench, sizes)
+        except KeyboardInterrupt:
+            print("broken off: this is what was measured until then", file=sys.stderr)
+        finally:
+            results.keep(options, bench.values, measured.write)
     values = bench.values
     if options.kernel:
         values += in_machine([size for size in sizes if size >= 1000])
