@@ -117,11 +117,23 @@ class Client:
         except TimeoutError as error:
             raise UnavailableError(f"{self.path}: no answer in {timeout_s:.0f} s") from error
         except OSError as error:
-            raise UnavailableError(f"{self.path}: {error.strerror or error}") from error
+            said = f"{self.path}: {error.strerror or error}{_hint(error)}"
+            raise UnavailableError(said) from error
         except http.client.HTTPException as error:
             raise UnavailableError(f"{self.path}: answer broken off ({error!r})") from error
         finally:
             connection.close()
+
+
+def _hint(error: OSError) -> str:
+    """Say what is likely to be wrong where the socket cannot be opened."""
+    match error:
+        case FileNotFoundError() | ConnectionRefusedError():
+            return " (no map server runs here? --socket PATH names another one's)"
+        case PermissionError():
+            return " (only its owner may open it, as a rule root)"
+        case _:
+            return ""
 
 
 def _if_match(revision: int | None) -> dict[str, str]:

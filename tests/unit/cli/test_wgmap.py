@@ -341,6 +341,7 @@ async def test_no_server_is_one_line_and_1(tmp_path: Path) -> None:
     for name in ("none.sock", "file", "x" * 200):
         ended = await wgmap(None, "status", "--socket", str(tmp_path / name))
         assert (ended.code, ended.out, ended.err.count("\n")) == (1, "", 1)
+        assert ("no map server runs here" in ended.err) == (len(name) < 200), "and what to do"
 
 
 async def test_no_quorum_ends_with_1(cluster: Cluster) -> None:
