@@ -107,7 +107,7 @@ def _headers(route: Route) -> list[Json]:
     if not route.if_match:
         return []
     schema = {"type": "string", "pattern": '^("[0-9]{1,18}"|\\*)$'}
-    said = "Only if it is at this revision (the ETag of GET)."
+    said = "Only if its ETag is still this one."
     return [{"name": "If-Match", "in": "header", "description": said, "schema": schema}]
 
 

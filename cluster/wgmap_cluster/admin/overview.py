@@ -2,7 +2,6 @@
 
 import ipaddress
 from http import HTTPStatus
-from typing import Any
 
 from aiohttp import web
 from pydantic import TypeAdapter
@@ -50,6 +49,7 @@ class OverviewRoutes:
     def routes(self) -> list[Route]:
         """Return the routes."""
         mapping = "/v1/mappings/{instance}/{address}/{length}"
+        instance = "/v1/instances/{instance}"
         missing = (HTTPStatus.NOT_FOUND,)
         return [
             Route("GET", "/v1/status", self.status, Role.READ, StatusView),
@@ -78,11 +78,12 @@ class OverviewRoutes:
             ),
             Route("GET", "/v1/history", self.history, Role.READ, list[Sample], query=(SAMPLE,)),
             Route("GET", "/v1/instances", self.instances, Role.READ, list[InstanceView]),
+            Route("GET", instance, self.show_instance, Role.READ, InstanceView),
             Route(
-                *("PATCH", "/v1/instances/{instance}", self.set_instance, Role.ADMIN),
-                answer=InstanceView,
+                *("PATCH", instance, self.set_instance, Role.ADMIN, InstanceView),
                 body=bodies.InstanceBody,
-                refusals=CHANGES,
+                refusals=(*CHANGES, HTTPStatus.PRECONDITION_FAILED),
+                if_match=True,
             ),
         ]
 
@@ -167,13 +168,24 @@ class OverviewRoutes:
         queries.known(request)
         return web.json_response(self._operations.instances())
 
+    async def show_instance(self, request: web.Request) -> web.Response:
+        """Show a virtual network; the tag of its values is the ETag."""
+        queries.known(request)
+        instance = bodies.parse_instance(request.match_info["instance"])
+        return _instance(self._operations.instance(instance))
+
     async def set_instance(self, request: web.Request) -> web.Response:
         """Set an instance's overlay or limit: what is absent stays."""
         queries.known(request)
         instance = bodies.parse_instance(request.match_info["instance"])
         body = bodies.parse(await request.read(), bodies.InstanceBody)
         who = (operator(request), wall_time())
-        view: Any = await self._operations.set_instance(
-            instance, body.overlay, body.max_mappings, who
+        if_tag = bodies.parse_revision(request.headers.get("If-Match"))
+        view = await self._operations.set_instance(
+            instance, body.overlay, body.max_mappings, who, if_tag
         )
-        return web.json_response(view)
+        return _instance(view)
+
+
+def _instance(view: InstanceView) -> web.Response:
+    return web.json_response(view, headers={"ETag": f'"{view["tag"]}"'})

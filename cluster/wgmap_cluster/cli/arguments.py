@@ -198,6 +198,12 @@ def _add_instance_commands(instance: Level) -> None:
         metavar="N",
         help="0: the default",
     )
+    change.add_argument(
+        *("--if-tag",),
+        type=value(number((1 << 63) - 1), "a tag"),
+        metavar="TAG",
+        help="only if that is the tag of its values (see: wgmap instance list --json)",
+    )
 
 
 def _add_record_commands(top: Level) -> None:

@@ -87,7 +87,7 @@ def instance_set(client: Client, options: argparse.Namespace) -> Report:
     overlay = [] if options.no_overlay else _texts(options.overlay)
     body = {"overlay": overlay, "max_mappings": options.max_mappings}
     given = {name: value for name, value in body.items() if value is not None}
-    view: InstanceView = client.patch(f"/v1/instances/{options.instance}", given)
+    view: InstanceView = client.patch(f"/v1/instances/{options.instance}", given, options.if_tag)
     return Report(view, texts.instances([view]))
 
 

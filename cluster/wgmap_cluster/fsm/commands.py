@@ -22,7 +22,7 @@ from wgmap_cluster.fsm.fields import Check, FieldError
 from wgmap_cluster.fsm.rows import LocatorRow, ServerRow
 from wgmap_cluster.raft.interface import MAX_COMMAND_BYTES
 
-VERSION = 3  # the newest that this server reads
+VERSION = 4  # the newest that this server reads
 MAX_PREFIXES = 64  # enrolled for one peer, and registered by one
 MAX_ENDPOINTS = 64
 MAX_LOCATORS = 8
@@ -283,17 +283,21 @@ class RemoveServer:
 
 @dataclass(frozen=True, slots=True)
 class SetInstance:
-    """Set an instance's overlay or limit; None leaves a field, empty or 0 means the default."""
+    """Set an instance's overlay or limit; None leaves a field, empty or 0 means the default.
+
+    With ``if_tag`` it takes effect on the values of that tag only (``instances.tag``).
+    """
 
     OP: ClassVar = Op.SET_INSTANCE
     CHECKS: ClassVar = (
         *(field.INSTANCE, _ORIGIN, field.optional(_PREFIXES)),
-        field.optional(field.integer(MAX_INSTANCE_MAPPINGS)),
+        *(field.optional(field.integer(MAX_INSTANCE_MAPPINGS)), field.optional(field.NONCE)),
     )
     instance: int
     origin: Origin
     overlay: tuple[bytes, ...] | None = None
     max_mappings: int | None = None
+    if_tag: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,7 +377,10 @@ _BY_OP: dict[int, type[Command]] = {
 
 # The version of commands that came later than version 1, and of last fields that came later.
 SINCE: dict[Op, int] = {Op.NOTE: 2}
-FIELDS_SINCE: dict[Op, dict[str, int]] = {Op.REVOKE: {"if_revision": 3}}
+FIELDS_SINCE: dict[Op, dict[str, int]] = {
+    Op.REVOKE: {"if_revision": 3},
+    Op.SET_INSTANCE: {"if_tag": 4},
+}
 
 
 def version_of(command: Command) -> int:

@@ -1,5 +1,9 @@
 """Decisions about instances: virtual networks with an address space of their own."""
 
+import hashlib
+
+import msgpack
+
 from wgmap.addresses import prefix_from_bytes
 from wgmap_cluster.fsm.audit import Entry, record
 from wgmap_cluster.fsm.commands import SetInstance
@@ -9,11 +13,20 @@ from wgmap_cluster.fsm.rows import Change, InstanceRow, Table
 from wgmap_cluster.fsm.state import State
 
 MAX_INSTANCES = 4096  # with values of their own
+_TAG_BYTES = 6  # what a JavaScript number holds whole
+
+
+def tag(row: InstanceRow) -> int:
+    """Return a number that stands for the values of an instance: other values have another one."""
+    digest = hashlib.sha256(msgpack.packb([row.overlay, row.max_mappings])).digest()
+    return int.from_bytes(digest[:_TAG_BYTES])
 
 
 def set_instance(state: State, command: SetInstance) -> Applied:
     """Set an instance's overlay and limit; one that has only defaults needs no row."""
     old = state.instances.get(command.instance, InstanceRow())
+    if command.if_tag not in (None, tag(old)):
+        raise RefusedError(Reason.CHANGED, f"instance {command.instance} is at tag {tag(old)}")
     row = old
     if command.overlay is not None:
         _check_overlay(state, command.overlay)

@@ -31,11 +31,11 @@ from wgmap_cluster.fsm.commands import (
     SetInstance,
 )
 from wgmap_cluster.fsm.digest import digest
+from wgmap_cluster.fsm.instances import tag
 from wgmap_cluster.fsm.limits import instance_limit, peer_limit
 from wgmap_cluster.fsm.machine import Machine
 from wgmap_cluster.fsm.results import Applied, Done, Reason, Refused
 from wgmap_cluster.fsm.rows import InstanceRow, MappingRow, Meta, PeerRow
-from wgmap_cluster.fsm.state import State
 from wgmap_cluster.raft.interface import (
     ClusterLog,
     LogStatus,
@@ -243,19 +243,30 @@ class Operations:
 
     def instances(self) -> list[InstanceView]:
         """Show the instances that have peers, mappings or values of their own."""
+        peers = self._peers_of_instances()
+        numbers = sorted({0, *peers, *self._machine.state.instances})
+        return [self._instance_view(number, peers[number]) for number in numbers]
+
+    def instance(self, number: int) -> InstanceView:
+        """Show one instance; each number is one."""
+        return self._instance_view(number, self._peers_of_instances()[number])
+
+    def _peers_of_instances(self) -> Counter[int]:
+        peers = self._machine.state.peers.values()
+        return Counter(row.instance for row in peers if not row.revoked)
+
+    def _instance_view(self, number: int, peers: int) -> InstanceView:
         state = self._machine.state
-        peers = Counter(row.instance for row in state.peers.values() if not row.revoked)
-        return [
-            {
-                "instance": number,
-                "overlay": [str(each) for each in state.overlay_of(number)],
-                "own_overlay": bool(state.instances.get(number, InstanceRow()).overlay),
-                "peers": peers[number],
-                "mappings": state.size(number),
-                "max_mappings": instance_limit(state, number),
-            }
-            for number in sorted({0, *peers, *state.instances})
-        ]
+        row = state.instances.get(number, InstanceRow())
+        return {
+            "instance": number,
+            "overlay": [str(each) for each in state.overlay_of(number)],
+            "own_overlay": bool(row.overlay),
+            "peers": peers,
+            "mappings": state.size(number),
+            "max_mappings": instance_limit(state, number),
+            "tag": tag(row),
+        }
 
     async def set_instance(
         self,
@@ -263,15 +274,17 @@ class Operations:
         overlay: tuple[IPNetwork, ...] | None,
         max_mappings: int | None,
         origin: tuple[str, str],
+        if_tag: int | None = None,
     ) -> InstanceView:
         """Set an instance's overlay (empty: the cluster's) and limit (0: the default).
 
-        ``origin``: the operator and its wall clock.
+        ``origin``: the operator and its wall clock. ChangedError where its values are not those of
+        the tag that is asked for.
         """
         prefixes = None if overlay is None else tuple(map(prefix_to_bytes, overlay))
-        await self._do(SetInstance(instance, Origin(self._name, *origin), prefixes, max_mappings))
-        found = (view for view in self.instances() if view["instance"] == instance)
-        return next(found, _empty_instance(instance, self._machine.state))
+        who = Origin(self._name, *origin)
+        await self._do(SetInstance(instance, who, prefixes, max_mappings, if_tag))
+        return self.instance(instance)
 
     # The cluster.
 
@@ -402,17 +415,6 @@ class Operations:
             if row is not None:
                 return prefix, row
         return None
-
-
-def _empty_instance(instance: int, state: State) -> InstanceView:
-    return {
-        "instance": instance,
-        "overlay": [str(each) for each in state.overlay_of(instance)],
-        "own_overlay": False,
-        "peers": 0,
-        "mappings": state.size(instance),
-        "max_mappings": instance_limit(state, instance),
-    }
 
 
 def _done(result: object) -> Done:

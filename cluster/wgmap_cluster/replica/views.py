@@ -138,6 +138,7 @@ class InstanceView(TypedDict):
     peers: int
     mappings: int
     max_mappings: int
+    tag: int  # of its values: other values have another one
 
 
 class AddedView(TypedDict):

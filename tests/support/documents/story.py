@@ -157,6 +157,13 @@ CHANGING = (
         "wgmap instance set 7 --overlay 172.16.0.0/12",
     ),
     Step("ms1", "wgmap instance set N --max-mappings", "wgmap instance set 7 --max-mappings 1000"),
+    Step("ms1", "", "TAG=$(wgmap instance list --json | jq '.[] | select(.instance == 7).tag')"),
+    Step(
+        *("ms1", "wgmap instance set N --if-tag TAG"),
+        "wgmap instance set 7 --max-mappings 2000 --if-tag $TAG",
+        shows="2000",
+    ),
+    Step("ms1", "", "wgmap instance set 7 --no-overlay --if-tag $TAG", code=1, shows="at tag"),
     Step(
         *("ms1", "wgmap token make monitoring --role read --file /etc/wgmap/tokens"),
         shows="monitoring.",

@@ -46,6 +46,24 @@ async def test_etag_and_if_match(http: Http) -> None:
         assert (await response.json())["changed"] is False
 
 
+async def test_an_instance_is_changed_where_its_values_are_those_that_were_seen(http: Http) -> None:
+    path = "/v1/instances/7"
+    async with http.get(path) as response:
+        first, view = response.headers["ETag"], await response.json()
+    assert first == f'"{view["tag"]}"'
+    for status in (200, 412):  # of two who saw the same
+        async with http.patch(
+            path, json={"max_mappings": status}, headers={"If-Match": first}
+        ) as response:
+            assert response.status == status
+    async with http.get("/v1/instances") as response:
+        (seven,) = [one for one in await response.json() if one["instance"] == 7]
+    assert seven["max_mappings"] == 200
+    assert f'"{seven["tag"]}"' != first
+    async with http.patch(path, json={"max_mappings": 0}, headers={"If-Match": "*"}) as response:
+        assert response.headers["ETag"] == first, "the same values"
+
+
 async def test_of_two_who_revoke_one_revision_the_one_that_was_changed_stays(http: Http) -> None:
     path, tag = "/v1/peers/a1/revoke", {"If-Match": '"1"'}
     async with http.patch("/v1/peers/a1", json={"limit": 7}) as response:

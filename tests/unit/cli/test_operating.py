@@ -204,7 +204,10 @@ async def test_instances_with_overlays_of_their_own(cluster: Cluster) -> None:
         *("--control-key", key),
     )
     assert 'overlay = ["172.16.0.0/12", "fd07::/16"]' in added.out
-    await good(cluster, "instance", "set", "7", "--no-overlay")
+    old = await wgmap(cluster, "instance", "set", "7", "--no-overlay", "--if-tag", "1")
+    check_refused(old, 1, "instance 7 is at tag")
+    tag = str((await good(cluster, "instance", "list"))[1]["tag"])
+    await good(cluster, "instance", "set", "7", "--no-overlay", "--if-tag", tag)
     assert (await good(cluster, "instance", "list"))[1]["overlay"] == ["10.66.0.0/16", "fd66::/64"]
     check_refused(await wgmap(cluster, "instance", "set", "7"), 2, "nothing to change")
     control = await wgmap(cluster, "instance", "set", "7", "--overlay", str(fsm.CONTROL))

@@ -21,6 +21,7 @@ from wgmap_cluster.fsm.commands import (
     SetPeer,
     decode,
 )
+from wgmap_cluster.fsm.instances import tag
 from wgmap_cluster.fsm.packing import pack_rows
 from wgmap_cluster.fsm.results import Reason, Refused, Registered
 from wgmap_cluster.fsm.rows import Change, InstanceRow, Meta, PeerRow, Table
@@ -218,7 +219,11 @@ def test_an_instance_has_its_overlay_or_the_clusters(driver: Driver) -> None:
     assert state.overlay_of(8) == state.overlay_of(0) == state.overlay
     assert not driver.done(SetInstance(7, ORIGIN)).changed
     assert driver.refused(SetInstance(7, ORIGIN, (CONTROL,))) is Reason.PREFIX_RESERVED
-    driver.done(SetInstance(7, ORIGIN, ()))
+    here = tag(state.instances[7])
+    assert driver.refused(SetInstance(7, ORIGIN, (), if_tag=here + 1)) is Reason.CHANGED
+    driver.done(SetInstance(7, ORIGIN, (), if_tag=here))
+    assert driver.refused(SetInstance(7, ORIGIN, max_mappings=1, if_tag=here)) is Reason.CHANGED
+    assert not driver.done(SetInstance(7, ORIGIN, (), if_tag=tag(InstanceRow()))).changed
     assert state.overlay_of(7) == state.overlay
 
 

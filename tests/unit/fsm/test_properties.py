@@ -44,10 +44,11 @@ from wgmap_cluster.fsm.commands import (
     decode,
     encode,
 )
+from wgmap_cluster.fsm.instances import tag
 from wgmap_cluster.fsm.machine import PIECE_BYTES, Machine
 from wgmap_cluster.fsm.packing import PackingError, pack_rows, unpack_rows
 from wgmap_cluster.fsm.results import Done, Refused, Registered, Taken
-from wgmap_cluster.fsm.rows import Change, MappingRow, Meta, PeerRow, Table
+from wgmap_cluster.fsm.rows import Change, InstanceRow, MappingRow, Meta, PeerRow, Table
 from wgmap_cluster.fsm.versions import is_newer, next_version
 from wgmap_cluster.raft.interface import MAX_COMMAND_BYTES, CannotApplyError
 
@@ -91,8 +92,9 @@ COMMANDS: st.SearchStrategy[Command] = st.one_of(
         *(st.lists(PEERS, max_size=3), SOME_PREFIXES),
     ),
     st.builds(
-        lambda n, p, most: SetInstance(n, ORIGIN, tuple(map(prefix, p)), most),
+        lambda n, p, most, seen: SetInstance(n, ORIGIN, tuple(map(prefix, p)), most, seen),
         *(st.integers(0, 1), SOME_PREFIXES, st.integers(0, 2)),
+        st.none() | st.just(tag(InstanceRow())),
     ),
     st.builds(lambda: RestoreBegin(b"d" * 32, prefix("fd77:676d:6170::/64"), ORIGIN)),
     st.builds(

@@ -50,6 +50,14 @@ def test_a_field_that_came_later_is_written_only_where_it_is_given() -> None:
     assert commands.decode(msgpack.packb(plain)) == replace(bound, if_revision=None)
 
 
+def test_an_instance_is_set_as_version_1_wrote_it_unless_on_condition() -> None:
+    plain = msgpack.unpackb(encode(commands.SetInstance(7, fsm.ORIGIN, max_mappings=5)))
+    assert plain == [1, Op.SET_INSTANCE, 7, list(fsm.ORIGIN), None, 5]
+    bound = commands.SetInstance(7, fsm.ORIGIN, max_mappings=5, if_tag=9)
+    assert msgpack.unpackb(encode(bound)) == [4, *plain[1:], 9]
+    assert commands.decode(encode(bound)) == bound
+
+
 def _status(name: str, reads: int | None) -> MemberStatus:
     note = b"" if reads is None else ServerNote(1, True, None, reads=reads).encode()
     return MemberStatus(name, connected=True, note=note, heard_s=0.1)
