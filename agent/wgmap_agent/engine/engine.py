@@ -254,7 +254,7 @@ class Engine:
             self._server_set.deadline(),
             self._servers.deadline(),
             self._readings.deadline(Tunnel.CONTROL, self._control.deadline()),
-            self._readings.deadline(Tunnel.DATA, self._watch.wanted()),
+            self._watch.deadline(),
         )
         return min((time for time in times if time is not None), default=None)
 

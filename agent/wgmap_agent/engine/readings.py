@@ -45,12 +45,8 @@ class Readings:
 
     def due(self, now: float, tunnel: Tunnel, wanted: float | None) -> list[Action]:
         """Ask for a reading of the whole device where one is wanted by now."""
-        return [self.ask(now, tunnel)] if self.is_due(now, tunnel, wanted) else []
-
-    def is_due(self, now: float, tunnel: Tunnel, wanted: float | None) -> bool:
-        """Say whether a reading that is wanted at that time is to be asked for."""
         at = self.deadline(tunnel, wanted)
-        return at is not None and at <= now
+        return [self.ask(now, tunnel)] if at is not None and at <= now else []
 
     def ask(
         self, now: float, tunnel: Tunnel, keys: frozenset[PublicKey] | None = None
@@ -60,6 +56,11 @@ class Readings:
         reading.number += 1
         reading.asked_at = now
         return ReadPeers(tunnel, keys)
+
+    def not_before(self, tunnel: Tunnel) -> float | None:
+        """Return before when none is asked for; None: one is under way."""
+        reading = self._readings[tunnel]
+        return reading.not_before if reading.asked_at is None else None
 
     def deadline(self, tunnel: Tunnel, wanted: float | None) -> float | None:
         """Return when ``due`` asks for a reading that is wanted at that time."""

@@ -38,26 +38,44 @@ class Watch:
 
     # --------------------------------------------------------------------------------- readings
 
-    def wanted(self) -> float | None:
-        """Return when the device must be read next."""
-        times = [self._watch_at] if self._watch_at is not None else []
-        data = self._plane.data
+    def deadline(self) -> float | None:
+        """Return when ``due`` asks for a reading."""
+        readings = self._plane.readings
+        earliest = readings.not_before(Tunnel.DATA)
+        wanted = None if earliest is None else self._wanted(earliest)
+        return readings.deadline(Tunnel.DATA, wanted)
+
+    def _wanted(self, earliest: float) -> float | None:
+        """Return when the device is to be read next, or any time until ``earliest`` if it is then.
+
+        Every event asks for it, and many hundreds of peers may be awaited.
+        """
         # The readings' own pause (``poll_s``) is between those that are wanted at any time.
-        if self._plane.successors.all():
-            times.append(float("-inf"))
-        for key, peer in list(data.unsettled.items()):
-            if data.peers.get(key) is not peer or _is_settled(peer):
-                del data.unsettled[key]
-                continue
-            if peer.check_at is not None:
-                times.append(peer.check_at)
-            if peer.recovery is not None:
-                times.append(peer.recovery.next_at)
-            elif peer.phase is Phase.UP and peer.activity.unanswered_since is not None:
-                times.append(self._plane.moves.suspect_at(peer.activity))
-            if peer.way_back.trial is not None:
-                times.append(float("-inf"))
-        return min(times, default=None)
+        next_at = float("-inf") if self._plane.successors.all() else self._watch_at
+        next_at = float("inf") if next_at is None else next_at
+        settled: list[PublicKey] = []
+        known = self._plane.data.peers
+        for key, peer in self._plane.data.unsettled.items():
+            if next_at <= earliest:
+                break
+            if known.get(key) is not peer or _is_settled(peer):
+                settled.append(key)
+            elif (at := self._check_at(peer)) < next_at:
+                next_at = at
+        for key in settled:
+            del self._plane.data.unsettled[key]
+        return next_at if next_at < float("inf") else None
+
+    def _check_at(self, peer: Peer) -> float:
+        """Return when a peer in doubt is to be looked at."""
+        at = float("inf") if peer.check_at is None else peer.check_at
+        if peer.way_back.trial is not None:
+            return float("-inf")
+        if peer.recovery is not None:
+            return min(at, peer.recovery.next_at)
+        if peer.phase is Phase.UP:
+            return min(at, self._plane.moves.suspect_at(peer.activity))
+        return at
 
     def want(self, now: float) -> None:
         """Have the device read now."""
@@ -65,15 +83,16 @@ class Watch:
 
     def due(self, now: float) -> list[Action]:
         """Ask for a reading where one is wanted by now; of all peers only where their time came."""
-        readings = self._plane.readings
-        if not readings.is_due(now, Tunnel.DATA, self.wanted()):
+        readings, at = self._plane.readings, self.deadline()
+        if at is None or at > now:
             return []
         whole = not self._adopted or (self._watch_at is not None and self._watch_at <= now)
         return [readings.ask(now, Tunnel.DATA, None if whole else self._in_doubt())]
 
     def _in_doubt(self) -> frozenset[PublicKey]:
         successors = (one.offer.key for one in self._plane.successors.all())
-        return frozenset((*self._plane.data.unsettled, *successors))
+        unsettled = (k for k, one in self._plane.data.unsettled.items() if not _is_settled(one))
+        return frozenset((*unsettled, *successors))
 
     def read_some(
         self, now: float, keys: frozenset[PublicKey], state: DeviceState, wall: float

@@ -139,7 +139,7 @@ def test_a_session_that_only_the_pushed_side_has_is_given_up_in_the_end() -> Non
     stood.read(4.0, sent=5000)
     now = 4.0
     while not stood.engine.counters["peer.kicked"]:
-        wanted = stood.engine._watch.wanted()
+        wanted = stood.engine._watch.deadline()
         assert wanted is not None
         now = max(wanted, now + 0.05)
         actions = stood.read(now, sent=500)
@@ -154,7 +154,7 @@ def test_a_one_way_flow_whose_probes_are_answered_asks_nobody() -> None:
     now = 4.0
     for _ in range(50):
         stood.read(now, sent=50_000)
-        deadline = stood.engine._watch.wanted()
+        deadline = stood.engine._watch.deadline()
         assert deadline is not None
         now = max(deadline, now + 0.05)
         probed = stood.engine.counters["peer.probed"]
