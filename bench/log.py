@@ -26,7 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 CASES = (("leader", 1), ("leader", 64), ("leader", 1024), ("follower", 1), ("follower", 64))
-FIGURES = ("rate", "p50", "p99", "cpu")
+FIGURES = ("rate", "p50", "p99", "cpu", "lost")
+LOST_S = 5.0  # a call without an end for so long; the stock library may never end one
 
 
 async def measure(
@@ -46,13 +47,24 @@ async def measure(
             if await one():
                 taken.append(time.monotonic() - begun)
 
-    await asyncio.gather(*(worker() for _ in range(outstanding)))
+    workers = [asyncio.create_task(worker()) for _ in range(outstanding)]
+    lost = float(await _cancelled(workers, seconds + LOST_S))
     taken.sort()
     if not taken:
-        return {"rate": 0.0, "p50": 0.0, "p99": 0.0, "cpu": 0.0}
+        return {"rate": 0.0, "p50": 0.0, "p99": 0.0, "cpu": 0.0, "lost": lost}
     p50, p99 = taken[len(taken) // 2], taken[int(len(taken) * 0.99)]
     cpu = (time.process_time() - processor) / len(taken) * 1e6
-    return {"rate": len(taken) / seconds, "p50": p50 * 1000, "p99": p99 * 1000, "cpu": cpu}
+    rate = len(taken) / seconds
+    return {"rate": rate, "p50": p50 * 1000, "p99": p99 * 1000, "cpu": cpu, "lost": lost}
+
+
+async def _cancelled(workers: list[asyncio.Task[None]], after_s: float) -> int:
+    """Wait for workers, at most so long; return how many had to be cancelled."""
+    done, waiting = await asyncio.wait(workers, timeout=after_s)
+    for worker in waiting:
+        worker.cancel()
+    await asyncio.gather(*done)  # raises what one of them raised
+    return len(waiting)
 
 
 class Hardened:
@@ -201,14 +213,15 @@ def table(rounds: Rounds) -> str:
     lines = [
         f"{len(rounds)} rounds; load average {load} on {os.cpu_count()} processors, ours included.",
         "",
-        "| log | what | on | outstanding | rate/s | (of) | p50 ms | p99 ms | processor us |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| log | what | on | outstanding | rate/s | (of) | p50 ms | p99 ms | processor us | lost |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rounds[0]:
         rates = sorted(each[row]["rate"] for each in rounds)
         middle = {name: statistics.median(each[row][name] for each in rounds) for name in FIGURES}
         figures = f"{middle['rate']:,.0f} | {rates[0]:,.0f} to {rates[-1]:,.0f}"
         figures += f" | {middle['p50']:.2f} | {middle['p99']:.1f} | {middle['cpu']:.1f}"
+        figures += f" | {sum(each[row]['lost'] for each in rounds):.0f}"
         lines.append(f"| {' | '.join(map(str, row))} | {figures} |")
     return "\n".join(lines)
 
