@@ -40,8 +40,8 @@ test: check docs .venv-rollout/.stamp
 	@scripts/browser.sh
 	$(PYTEST) --durations=15
 
-# Coverage-guided, the codec and the reader of WireGuard's answers, each for FUZZ_SECONDS. The
-# fuzzer itself is installed only here. Finds stay in .fuzz/.
+# Coverage-guided, the codec and the reader of WireGuard's answers, then the admin API by its
+# description, each for FUZZ_SECONDS. The fuzzer itself is installed only here. Finds stay in .fuzz/.
 fuzz: setup
 	.venv/bin/python -m pip install --quiet 'atheris>=3'
 	mkdir -p .fuzz/corpus .fuzz/uapi
@@ -49,6 +49,7 @@ fuzz: setup
 		-max_len=2048 -artifact_prefix=.fuzz/ .fuzz/corpus tests/fuzz/corpus
 	PYTHONPATH=tests .venv/bin/python tests/fuzz/fuzz_uapi.py -max_total_time=$(FUZZ_SECONDS) \
 		-max_len=2048 -artifact_prefix=.fuzz/ .fuzz/uapi tests/fuzz/uapi
+	WGMAP_API_SECONDS=$(FUZZ_SECONDS) WGMAP_API_SEED=$$(date +%s) $(PYTEST) tests/cluster/test_api.py
 
 # The kernel's WireGuard, in an emulated machine with the distribution's kernel (5 minutes).
 test-kernel: setup
