@@ -24,7 +24,7 @@ class Progress:
     def __init__(self, name: str, stream: TextIO | None = None) -> None:
         """``name``: the program's; ``stream``: in place of the standard error."""
         self._name = name
-        self._stream = sys.stderr if stream is None else stream
+        self._stream: TextIO | None = sys.stderr if stream is None else stream  # None: it is shut
         self._look: Callable[[], str] = lambda: "waiting"
         self._began = time.monotonic()
         self._ended = Event()
@@ -32,8 +32,9 @@ class Progress:
 
     def __enter__(self) -> Self:
         """Begin, where there is a terminal."""
-        if self._stream.isatty() and os.environ.get("TERM") != "dumb":
-            self._thread = Thread(target=self._draw, name="progress", daemon=True)
+        stream = self._stream
+        if stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb":
+            self._thread = Thread(target=self._draw, args=(stream,), name="progress", daemon=True)
             self._thread.start()
         return self
 
@@ -66,31 +67,32 @@ class Progress:
             self._thread.join()
             self._thread = None
 
-    def _draw(self) -> None:
+    def _draw(self, stream: TextIO) -> None:
         drawn = False
         wait = QUIET_S
         while not self._ended.wait(wait):
             wait, text = AGAIN_S, self._look()
             if text or drawn:
-                self._write(_CLEAR + (self._line(text) if text else ""))
+                self._write(stream, _CLEAR + (self._line(stream, text) if text else ""))
             drawn = bool(text)
         if drawn:
-            self._write(_CLEAR)
+            self._write(stream, _CLEAR)
 
-    def _line(self, text: str) -> str:
+    def _line(self, stream: TextIO, text: str) -> str:
         took = time.monotonic() - self._began
         line = f"{self._name}: {text} ({took:.0f} s)"
-        return line[: self._columns() - 1]  # a longer one could not be taken away
+        return line[: _columns(stream) - 1]  # a longer one could not be taken away
 
-    def _write(self, text: str) -> None:
+    def _write(self, stream: TextIO, text: str) -> None:
         try:
-            self._stream.write(text)
-            self._stream.flush()
+            stream.write(text)
+            stream.flush()
         except (OSError, ValueError):  # the terminal is gone; the command goes on
             self._ended.set()
 
-    def _columns(self) -> int:
-        try:
-            return os.get_terminal_size(self._stream.fileno()).columns or _WIDTH
-        except OSError:
-            return _WIDTH
+
+def _columns(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _WIDTH
+    except OSError:
+        return _WIDTH

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from support import fsm
-from support.operators import Cluster, serving, wgmap
+from support.operators import WGMAP, Cluster, serving, wgmap
 from support.terminal import CLEAR, terminal
 from wgmap.progress import QUIET_S
 from wgmap.wg.keys import PublicKey
@@ -184,6 +185,16 @@ async def test_elsewhere_nothing_is_drawn(cluster: Cluster, tmp_path: Path, wher
             assert (await shown.ends())[0] == 0
             assert shown.text == ""
     await waiting
+
+
+async def test_with_its_standard_error_shut_a_command_works(cluster: Cluster) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *("sh", "-c", 'exec "$0" "$@" 2>&-', str(WGMAP), "peer", "list", "--json"),
+        env={**os.environ, "WGMAP_SOCKET": str(cluster.socket)},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await process.communicate()
+    assert (process.returncode, len(json.loads(out))) == (0, 1)
 
 
 async def test_how_far_a_server_is_that_is_added(cluster: Cluster, tmp_path: Path) -> None:
