@@ -20,7 +20,7 @@ from wgmap_cluster.responder.limits import Limit
 from wgmap_cluster.responder.mappings import Peer, Place
 from wgmap_cluster.responder.misses import Misses
 from wgmap_cluster.responder.news import News
-from wgmap_cluster.responder.pushes import Push, Pushes
+from wgmap_cluster.responder.pushes import Effort, Push, Pushes
 from wgmap_cluster.responder.subscriptions import Subscriptions
 from wgmap_cluster.responder.withdrawals import Withdrawals
 
@@ -28,6 +28,10 @@ INTRODUCTION_ATTEMPTS = 8  # about 6 s: the requester asks again by then
 CHANGE_ATTEMPTS = 12  # about 18 s: whoever was away longer revalidates
 REVOCATION_ATTEMPTS = 20  # about 42 s
 NEWS_ATTEMPTS = 6  # about 1.5 s: the agent asks again
+_INTRODUCTION = Effort(INTRODUCTION_ATTEMPTS, awaited=True)
+_CHANGE = Effort(CHANGE_ATTEMPTS)
+_REVOCATION = Effort(REVOCATION_ATTEMPTS)
+_NEWS = Effort(NEWS_ATTEMPTS)
 NEWS = "*"  # the subject that is no peer: what an agent missed
 SERVERS_TTL_MIN = 60
 MAX_OUT = 16_384  # pushes out at a time; introductions get three quarters of it
@@ -57,7 +61,7 @@ class PushSettings:
 class _Broadcast:
     subject: str
     agents: Iterator[str]
-    attempts: int
+    effort: Effort
     mark: Mark | None = None
 
 
@@ -109,9 +113,7 @@ class Announcer:
         if len(self._pushes) >= MAX_OUT * 3 // 4:
             self._counters["push.table_full"] += 1
             return []
-        actions = self._push(requester.name, owner, now, INTRODUCTION_ATTEMPTS)
-        self._pushes.waits((requester.name, owner.name), now)
-        return actions
+        return self._push(requester.name, owner, now, _INTRODUCTION)
 
     def missed(self, agent: str, instance: int, address: bytes, now: float) -> None:
         """Note that an agent was told that nothing is known of an address."""
@@ -133,7 +135,7 @@ class Announcer:
             return []
         records, news = self._news.since(Mark.decode(mark), agent.kind.instance)
         address = agent.address
-        datagram = self._pushes.start(pair, address, records, now, NEWS_ATTEMPTS, news)
+        datagram = self._pushes.start(pair, address, records, now, _NEWS, news)
         self._counters["push.table_full" if datagram is None else "push.news"] += 1
         return [] if datagram is None else [Send((address, LISP_PORT), datagram)]
 
@@ -194,7 +196,7 @@ class Announcer:
         # In front of everything, and whatever the queue holds: an operator waits for it.
         since = self._follower.tables.revoked_before(number)
         mark = self._news.mark(number, since)
-        self._broadcasts.appendleft(_Broadcast(row.peer, everybody, REVOCATION_ATTEMPTS, mark))
+        self._broadcasts.appendleft(_Broadcast(row.peer, everybody, _REVOCATION, mark))
 
     def _tell_of_change(self, subject: str, now: float) -> None:
         """Tell the holders of a subject, or a little later where that is too often or too much."""
@@ -206,14 +208,14 @@ class Announcer:
             self._later[subject] = now + self._changes_of_each.every
         else:
             self._later.pop(subject, None)
-            self._broadcasts.append(_Broadcast(subject, iter(agents), CHANGE_ATTEMPTS))
+            self._broadcasts.append(_Broadcast(subject, iter(agents), _CHANGE))
 
     def _tell_few(self, subject: str, agents: list[str]) -> None:
         """Tell agents that do not hold the subject yet; they would ask where this is left out."""
         if agents and self._is_full():
             self._counters["push.broadcast_dropped"] += 1
         elif agents:
-            self._broadcasts.append(_Broadcast(subject, iter(agents), CHANGE_ATTEMPTS))
+            self._broadcasts.append(_Broadcast(subject, iter(agents), _CHANGE))
 
     def _is_full(self) -> bool:
         return len(self._broadcasts) >= MAX_BROADCASTS
@@ -270,7 +272,7 @@ class Announcer:
                 peer = self._follower.tables.peer(agent)
                 if peer is not None:
                     actions += self._push(
-                        broadcast.subject, peer, now, broadcast.attempts, broadcast.mark
+                        broadcast.subject, peer, now, broadcast.effort, broadcast.mark
                     )
                 budget -= 1
         return actions
@@ -278,7 +280,7 @@ class Announcer:
     # ----------------------------------------------------------------------------- pushing
 
     def _push(
-        self, subject: str, agent: Peer, now: float, attempts: int, mark: Mark | None = None
+        self, subject: str, agent: Peer, now: float, effort: Effort, mark: Mark | None = None
     ) -> list[Action]:
         if not agent.kind.enrolled or agent.kind.revoked:
             return []
@@ -289,7 +291,7 @@ class Announcer:
         if not records.count and mark is None:
             return []
         pair = subject, agent.name
-        datagram = self._pushes.start(pair, address, records, now, attempts, mark)
+        datagram = self._pushes.start(pair, address, records, now, effort, mark)
         if datagram is None:
             self._counters["push.table_full"] += 1
             return []

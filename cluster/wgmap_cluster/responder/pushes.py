@@ -3,6 +3,7 @@
 import heapq
 import random
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from wgmap.lisp.codec import acknowledgement, map_notify_header
 from wgmap.lisp.mark import Mark
@@ -13,6 +14,13 @@ LAST_REPEAT_S = 3.0  # RFC 9301, section 5.7
 UNHEARD = 4096  # pairs whose push was given up, the last ones
 _NONCE = slice(4, 12)
 _I = 0x02  # in the first byte of a Map-Notify
+
+
+class Effort(NamedTuple):
+    """How often a push is sent at most, and whether its subject asked and waits for it."""
+
+    attempts: int
+    awaited: bool = False
 
 
 @dataclass(slots=True)
@@ -64,16 +72,18 @@ class Pushes:
         address: str,
         records: Encoded,
         now: float,
-        attempts: int,
+        effort: Effort,
         mark: Mark | None = None,
     ) -> bytes | None:
         """Return the first datagram of a push of ``pair`` (subject, agent); None if refused.
 
         Who waited for the one before waits for this one.
         """
-        old, since = self._by_pair.get(pair), None
+        since = now if effort.awaited else None
+        old = self._by_pair.get(pair)
         if old is not None:
-            since = self._drop(old).since
+            waited = self._drop(old).since
+            since = since if waited is None else waited
         elif len(self._by_nonce) >= self.most:
             return None
         nonce = self.rng.getrandbits(64)
@@ -81,19 +91,11 @@ class Pushes:
             nonce = self.rng.getrandbits(64)
         datagram = map_notify_header(nonce, records.count, identified=mark is not None)
         datagram += records.data + (mark.encode() if mark is not None else b"")
-        self._by_nonce[nonce] = Push(*pair, address, datagram, attempts - 1, since)
+        self._by_nonce[nonce] = Push(*pair, address, datagram, effort.attempts - 1, since)
         self._by_pair[pair] = nonce
         self._unheard.pop(pair, None)
         heapq.heappush(self._due, (now + FIRST_REPEAT_S, nonce))
         return datagram
-
-    def waits(self, pair: tuple[str, str], now: float) -> None:
-        """Note that the subject asked, and waits for the push of ``pair``, if it is out."""
-        nonce = self._by_pair.get(pair)
-        if nonce is None:
-            return
-        push = self._by_nonce[nonce]
-        push.since = now if push.since is None else push.since
 
     def acknowledged(self, nonce: int, address: str) -> Push | None:
         """Take in a Map-Notify-Ack; None where nothing is out to that address with its nonce."""
