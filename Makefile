@@ -1,7 +1,7 @@
 # Two commands do everything: `make demo` and `make test`. The others are for people who work on it.
 .PHONY: all setup docs audit demo test test-promises test-kernel test-matrix check fuzz format clean mutants bench-log chaos chaos-mutants chaos-log \
         bench-moves bench-first-contact bench-failover bench-storms bench-registers sim-agent \
-        bench-control-channel bench-scalability bench-data-plane bench-committed bench-gaps \
+        bench-control-channel bench-scalability bench-data-plane bench-committed bench-gaps bench-looks \
         bench-agent-scale bench-server-scale bench-scale-model \
         wheelhouse package lint-rollout test-rollout
 
@@ -129,6 +129,11 @@ bench-committed: setup
 bench-gaps: setup
 	mkdir -p build
 	@scripts/as-root .venv/bin/python bench/gaps.py --out build
+
+# What a look at a device of up to 10,000 peers takes, and who has moved waits for it (a minute).
+bench-looks: setup
+	mkdir -p build
+	@scripts/as-root unshare --net .venv/bin/python bench/looks.py --out build
 
 # One agent with up to 5,000 active data peers, and a scan (10 minutes): docs/evaluation/scale.md.
 bench-agent-scale: setup
