@@ -30,4 +30,4 @@ def test_answers_break_nothing(path: Path) -> None:
 
 def test_some_of_the_answers_are_accepted() -> None:
     accepted = {path.name for path in ANSWERS if accept(path.read_bytes()) is not None}
-    assert accepted == {"one-peer", "two-peers-with-zone", "empty"}
+    assert accepted == {"one-peer", "two-peers-with-zone", "empty", "key-in-capitals"}

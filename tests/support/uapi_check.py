@@ -24,7 +24,7 @@ def check_answer(answer: bytes) -> None:
         return
     look = uapi.parse_look("wg0", answer)
     for key, peer in state.peers.items():
-        if f"public_key={key.hex()}\n".encode() in answer:  # as they are written
+        if f"\npublic_key={key.hex()}\n".encode() in b"\n" + answer:  # as they are written
             assert look.peer(key) == peer
     changes = tuple(
         PeerConfig(one.key, one.endpoint, one.allowed_ips, one.keepalive_s)
