@@ -115,7 +115,7 @@ MUTANTS = (
     Mutant(
         "drop pushes",
         "pushes",
-        ("kill a follower",),
+        ("an agent moves",),  # whoever asked is told in the calm: no server may be hurt
         "cluster/wgmap_cluster/responder/announcer.py",
         "        agents = self._subscriptions.of(subject, now)\n        if not agents:",
         "        agents: list[str] = []\n        if not agents:",
@@ -133,9 +133,18 @@ MUTANTS = (
         "a refresh asks nobody",
         "linearizability",
         ("cut the leader off", "cut a server off"),
+        "cluster/wgmap_cluster/responder/requests.py",
+        "            if asked.refresh:\n",
+        "            if asked.refresh and not asked:\n",
+    ),
+    Mutant(
+        "a leader confirms no read",
+        "linearizability",
+        ("stop a replica", "stop the leader"),  # cut off it steps down before another one leads
         "cluster/wgmap_cluster/raft/reads.py",
         "elif self._leading.confirmed(batch.term, batch.number):",
         "elif batch.number:",
+        minutes=1.5,
     ),
     Mutant(
         "time is the wall clock's",
