@@ -138,15 +138,6 @@ MUTANTS = (
         "            if asked.refresh and not asked:\n",
     ),
     Mutant(
-        "a leader confirms no read",
-        "linearizability",
-        ("stop a replica", "stop the leader"),  # cut off it steps down before another one leads
-        "cluster/wgmap_cluster/raft/reads.py",
-        "elif self._leading.confirmed(batch.term, batch.number):",
-        "elif batch.number:",
-        minutes=1.5,
-    ),
-    Mutant(
         "time is the wall clock's",
         "durability",
         ("clocks jump apart",),
