@@ -21,6 +21,7 @@ SYNCS = "fsync,fdatasync"
 WRITES = "write,writev,pwrite64"
 _BATCH = b"WGB1"  # how a batch of the log begins (wgmap_cluster.raft.wal)
 TRACED_S = (0.5, 2.0)  # before the power goes
+LETS_GO_S = 5.0
 _RESULT = re.compile(r"\) += (-?\d+)")
 _TRACED = "TracerPid:\t"
 
@@ -43,10 +44,22 @@ async def traced(pid: int, out: Path, *arguments: str) -> AsyncIterator[None]:
         await until_true(lambda: _has_tracer(pid) or not removal.alive(pid), "strace")
         yield
     finally:
-        with suppress(ProcessLookupError):
-            strace.send_signal(signal.SIGTERM)
-        await strace.wait()
+        await _end(strace)
     await until_true(lambda: not _has_tracer(pid), "strace lets go")
+
+
+async def _end(strace: asyncio.subprocess.Process) -> None:
+    """Have strace let go, or end it: the kernel lets go for it then.
+
+    strace 6.1 waits for ever where what it traced is killed while it lets go: it wants to hear of
+    the process, whose end is told only after those of its threads, for which it does not ask.
+    """
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            strace.send_signal(number)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(strace.wait(), LETS_GO_S)
+            return
 
 
 def _has_tracer(pid: int) -> bool:
