@@ -17,6 +17,7 @@ POLL_S = 0.5
 PING_S = 1.0
 AT_ONCE = 20
 TRIES = 10
+SURE_S = 30.0  # for a server to be sure of all EIDs: one that never is would take minutes
 
 
 async def settle(
@@ -133,10 +134,13 @@ async def _numbers(
 ) -> dict[str, int]:
     """Ask one server's responder for every EID, until it is sure."""
     gate = asyncio.Semaphore(AT_ONCE)
+    end = now() + SURE_S
 
     async def ask(eid: IPAddress) -> Call | None:
         for _ in range(TRIES):
             async with gate:
+                if now() > end:
+                    return None
                 call = await light.ask(eid, Op.LOOKUP, only=server)
             record(call)
             if call.authoritative:
