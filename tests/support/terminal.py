@@ -76,8 +76,9 @@ async def terminal(
     master, slave = os.openpty()
     termios.tcsetwinsize(slave, (24, columns))
     try:
+        # Whoever runs the tests in the background may have them ignore Ctrl-C, which is inherited.
         process = await asyncio.create_subprocess_exec(
-            PROGRAMS / program,
+            *("env", "--default-signal=INT", PROGRAMS / program),
             *arguments,
             env={**os.environ, "TERM": "xterm", **(environment or {})},
             stdin=asyncio.subprocess.DEVNULL,
