@@ -163,11 +163,7 @@ class Engine:
         return self._intake.response(now, source)
 
     def peers_read(
-        self,
-        now: float,
-        asked: ReadPeers,
-        state: DeviceState,
-        wall: float,
+        self, now: float, asked: ReadPeers, state: DeviceState, wall: float
     ) -> list[Action]:
         """Take in what was ``asked``; ``wall``: seconds since 1970, for handshake ages.
 

@@ -32,9 +32,7 @@ POLL_S = 0.005
 INLINE_BYTES = 128 * 1024
 INLINE_LOOK_BYTES = 1 << 20
 RECEIVE_BYTES = 64 * 1024
-MORE_BYTES = (
-    256 * 1024
-)  # of a long answer: what a unix socket holds at once, in one turn of the loop
+MORE_BYTES = 256 * 1024  # of a long answer in one turn of the loop: what a unix socket holds
 PROMPT_BYTES = 4096  # a change of this size is waited for, for at most
 PROMPT_MS = 2
 LOG_TAIL_BYTES = 400
