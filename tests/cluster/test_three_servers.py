@@ -40,16 +40,22 @@ class Trio:
             log = self.logs[member.name] = RaftLog(member.name, members, directory, machine)
             self.operations[member.name] = _operations(member.name, machine, log)
             await log.start()
-        await eventually(lambda: self.leader() != "")
-        proposal = await self.logs[self.leader()].propose(encode(fsm.bootstrap()), 5.0)
+        proposal = await self.logs[await self.leader()].propose(encode(fsm.bootstrap()), 5.0)
         assert proposal.outcome is Outcome.APPLIED
 
-    def leader(self) -> str:
-        leaders = {log.status().leader for log in self.logs.values()}
-        return leaders.pop() or "" if len(leaders) == 1 else ""
+    async def leader(self) -> str:
+        """Wait until the running servers agree who leads: a busy machine makes them elect again."""
 
-    def follower(self) -> str:
-        return next(name for name in self.logs if name != self.leader())
+        def agreed() -> str:
+            leaders = {log.status().leader for log in self.logs.values()}
+            return leaders.pop() or "" if len(leaders) == 1 else ""
+
+        await eventually(lambda: agreed() in self.logs)
+        return agreed()
+
+    async def follower(self) -> str:
+        leader = await self.leader()
+        return next(name for name in self.logs if name != leader)
 
     async def stop(self, *names: str) -> None:
         for name in names or list(self.logs):
@@ -116,22 +122,22 @@ async def body(
 
 
 async def test_a_backup_from_a_follower_has_what_the_leader_acknowledged(trio: Trio) -> None:
-    await imported(trio, trio.leader(), 300)
-    backup = list(await trio.operations[trio.follower()].archive.backup(("ann", "now"), None))
+    await imported(trio, await trio.leader(), 300)
+    backup = list(await trio.operations[await trio.follower()].archive.backup(("ann", "now"), None))
     assert sum(piece.count(b"\xa4p299") for piece in backup) > 0
 
 
 async def test_no_backup_without_a_quorum(trio: Trio) -> None:
-    last = trio.follower()
+    last = await trio.follower()
     await trio.stop(*(name for name in list(trio.logs) if name != last))
     with pytest.raises(UnavailableError, match="quorum"):
         await trio.operations[last].archive.backup(("ann", "now"), None)
 
 
 async def test_a_restore_survives_the_death_of_the_leader(trio: Trio, other: Trio) -> None:
-    await imported(trio, trio.follower(), 2000)
-    backup = list(await trio.operations[trio.follower()].archive.backup(("ann", "now"), None))
-    via, doomed = other.follower(), other.leader()
+    await imported(trio, await trio.follower(), 2000)
+    backup = list(await trio.operations[await trio.follower()].archive.backup(("ann", "now"), None))
+    via, doomed = await other.follower(), await other.leader()
     half = asyncio.Event()
     archive = other.operations[via].archive
     restoring = asyncio.create_task(
@@ -143,16 +149,16 @@ async def test_a_restore_survives_the_death_of_the_leader(trio: Trio, other: Tri
     assert (view["peers"], view["revoked"]) == (1999, ["p7"])
     await other.agree()
     state = other.machines[via].state
-    assert state.peers.keys() == trio.machines[trio.leader()].state.peers.keys()
+    assert state.peers.keys() == trio.machines[await trio.leader()].state.peers.keys()
     assert state.peers["p7"].revoked
-    rows = other.operations[other.leader()].audit(None, 1)
+    rows = other.operations[await other.leader()].audit(None, 1)
     assert [(row["action"], row["server"]) for row in rows] == [("restore", via)]
 
 
 async def test_two_who_restore_the_same_at_once(trio: Trio, other: Trio) -> None:
-    await imported(trio, trio.leader(), 1000)
-    backup = list(await trio.operations[trio.leader()].archive.backup(("ann", "now"), None))
-    names = [other.leader(), other.follower()]
+    await imported(trio, await trio.leader(), 1000)
+    backup = list(await trio.operations[await trio.leader()].archive.backup(("ann", "now"), None))
+    names = [await other.leader(), await other.follower()]
     views = await asyncio.gather(
         *(other.operations[n].archive.restore(b"d" * 32, (), body(backup), WHO) for n in names)
     )
@@ -163,7 +169,7 @@ async def test_two_who_restore_the_same_at_once(trio: Trio, other: Trio) -> None
 
 
 async def test_changes_on_condition_from_two_servers(trio: Trio) -> None:
-    await imported(trio, trio.leader(), 1)
+    await imported(trio, await trio.leader(), 1)
 
     async def change(name: str, limit: int) -> bool:
         try:
