@@ -5,15 +5,17 @@ sends. So what cures the flow is the agent's own refresh, sent after a probe wit
 """
 
 import asyncio
+import functools
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import pytest
 
 from support.lab import Lab, wait_until
 from support.reconfigure import restart
+from wgmap.addresses import Endpoint, IPAddress
 from wgmap_chaos.contacts.faults import DATA_PORT
 from wgmap_chaos.flow import OneWayFlow
 from wgmap_chaos.lab import removal
@@ -105,10 +107,18 @@ async def test_a_one_way_flow_is_probed_and_nobody_is_asked(
     assert len(flow.record.echoed) >= len(flow.record.sent) - 5
 
 
-async def moved_unheard(lab: Lab, source: AgentEntry, target: AgentEntry) -> dict[str, int]:
-    """Move the target away from a deaf source until its flow arrives again, and home again.
+def sends_to(lab: Lab, source: AgentEntry, places: Sequence[IPAddress]) -> bool:
+    """Say whether an agent's peers, of which the test makes one, have one of these addresses."""
+    peers = lab.agent_status(source)["peers"]
+    return any(Endpoint.parse(peer["endpoint"]).address in places for peer in peers)
 
-    Returns by how much the source's counters grew until it arrived.
+
+async def moved_unheard(lab: Lab, source: AgentEntry, target: AgentEntry) -> dict[str, int]:
+    """Move the target away from a deaf source until it is found, and home again.
+
+    The flow must arrive again only when the source hears: the target, which looks for the source
+    too and has no answer, may give the session up meanwhile, and a handshake needs both ways.
+    Returns by how much the source's counters grew until it knew where the target is.
     """
     mover = Mover(target)
     try:
@@ -116,8 +126,10 @@ async def moved_unheard(lab: Lab, source: AgentEntry, target: AgentEntry) -> dic
             with deaf(source):
                 before = counters(lab, source)
                 await mover.move()
-                await arrives_again(flow)
+                found = functools.partial(sends_to, lab, source, mover.addresses)
+                await asyncio.to_thread(wait_until, found, "it is found", NOTICED_S)
                 after = counters(lab, source)
+            await arrives_again(flow)
         return {name: count - before.get(name, 0) for name, count in after.items()}
     finally:
         await mover.home()
