@@ -1,10 +1,9 @@
-"""Load of real agents: data flows that go on all the time, and first contacts."""
+"""Load of real agents: keys that rotate, and first contacts."""
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
@@ -12,65 +11,13 @@ from wgmap.clock import now
 from wgmap.errors import ConflictError, WgmapError
 from wgmap_agent.runner.keys import NEXT_KEY
 from wgmap_agent.runner.statussocket import request
-from wgmap_chaos import flow
 from wgmap_chaos.contacts.contact import first_answer_ms, forget
 from wgmap_chaos.faults.site import Site
 from wgmap_chaos.history import records
+from wgmap_chaos.load.flows import pairs
 
-GAP_S = 0.5  # shorter silences are not noted
-FLOW_PORT = 7007
 ROTATION_S = 60.0  # where a peer is dead the agent waits for it for ten minutes
 POLL_S = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Two agents with a flow; ``family``: which of the target's EIDs."""
-
-    source: str
-    target: str
-    family: int
-
-    @property
-    def name(self) -> str:
-        """The flow's name."""
-        return f"{self.source}>{self.target} IPv{'46'[self.family]}"
-
-
-def pairs(agents: list[str]) -> list[Pair]:
-    """Return who has flows: each agent and the next, two families in turns."""
-    return [Pair(a, b, number % 2) for number, (a, b) in enumerate(itertools.pairwise(agents))][:4]
-
-
-@asynccontextmanager
-async def flows(
-    site: Site, rate: float, record: Callable[[records.Record], None]
-) -> AsyncIterator[None]:
-    """Let packets flow while the block runs, over tunnels that stand before it does."""
-    running: list[tuple[Pair, flow.Flow, float]] = []
-    async with AsyncExitStack() as stack:
-        for number, pair in enumerate(pairs(site.agents)):
-            source, target = site.agent(pair.source), site.agent(pair.target)
-            await asyncio.to_thread(first_answer_ms, source, target)
-            one = flow.Flow(
-                source.netns, target.netns, target.eids[pair.family],
-                rate=rate, port=FLOW_PORT + number, linger_s=3.0,
-            )  # fmt: skip
-            running.append((pair, await stack.enter_async_context(one), now()))
-        yield
-    for pair, one, begun in running:
-        record(_recorded(pair, one.record, begun))
-
-
-def _recorded(pair: Pair, heard: flow.FlowRecord, begun: float) -> records.Flow:
-    lost = tuple(at for number, at in enumerate(heard.sent) if number not in heard.returned)
-    arrivals = sorted(heard.returned.values())
-    gaps = tuple((a, b) for a, b in itertools.pairwise(arrivals) if b - a > GAP_S)
-    return records.Flow(
-        name=pair.name, source=pair.source, target=pair.target, begun=begun,
-        ended=heard.sent[-1] if heard.sent else begun, interval_s=heard.interval_s,
-        sent=len(heard.sent), lost=lost, gaps=gaps,
-    )  # fmt: skip
 
 
 class Rotations:

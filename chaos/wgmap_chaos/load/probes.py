@@ -5,32 +5,26 @@ its process is busy. Here each kind of call is begun at fixed intervals, one wai
 never, and a call that was begun late is told (``Late``). Two clients ask about some that registered
 once, many others register in turns, so that nobody has to be told of anything.
 
-The process is given a plan (one JSON line), prints who is to be enrolled (one JSON line), and then
-is given the map servers (a line each time that they change). It ends at the end of its input.
+The process prints who is to be enrolled, and is told the map servers each time that they change.
 """
 
 import asyncio
 import itertools
 import json
-import os
-import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv6Address
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from wgmap.addresses import IPAddress
 from wgmap.clock import now
 from wgmap.wg.keys import PublicKey
-from wgmap_chaos import priority
 from wgmap_chaos.history.file import Recorder
 from wgmap_chaos.history.records import Call, Late, Op, Record
 from wgmap_chaos.lab.errors import LabError
-from wgmap_chaos.load import place
+from wgmap_chaos.load import part, place
 from wgmap_chaos.load.fleet import FIRST_EID, FIRST_PLACE
 from wgmap_chaos.load.light import Identity, Light
 from wgmap_chaos.load.tunnel import ServerPlace
@@ -39,12 +33,10 @@ ASKERS, ASKED, REGISTRARS = 2, 8, 40
 OFFSET = 1 << 14  # of their EIDs to those of the other light clients
 HEDGE_S = 0.05  # as impatient as an agent, roughly
 LATE_S = 0.02  # less is not told
-START_S, END_S = 30.0, 30.0
 WARM_TRIES = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What the process is to do."""
 
     netns: str
@@ -56,45 +48,25 @@ class Plan:
 class Probes:
     """The process, as a run sees it."""
 
-    def __init__(self, process: asyncio.subprocess.Process, path: Path) -> None:
+    def __init__(self, running: part.Part, path: Path) -> None:
         """Use ``start``."""
-        self._process, self.path = process, path
+        self._part, self.path = running, path
 
     @classmethod
     async def start(cls, plan: Plan) -> tuple["Probes", list[dict[str, object]]]:
         """Start it; return it and whom to enrol. Raises LabError."""
-        pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", __name__), stdin=pipe, stdout=pipe,
-            start_new_session=True,  # what is raised is the whole session, if the kernel so groups
-        )  # fmt: skip
-        probes = cls(process, Path(plan.out))
-        probes._say([plan.netns, plan.out, plan.rate, plan.seed])
-        assert process.stdout is not None, "a pipe"
-        with suppress(TimeoutError, ValueError):
-            async with asyncio.timeout(START_S):
-                return probes, json.loads(await process.stdout.readline())
-        raise LabError("the probes do not start")
+        running, peers = await part.Part.start(__name__, plan)
+        return cls(running, Path(plan.out)), peers
 
     def know(self, servers: Iterable[ServerPlace]) -> None:
         """Tell it who the map servers are; it works from the first time on."""
-        self._say([[one.name, *one.endpoint, str(one.key), str(one.control)] for one in servers])
+        self._part.say(
+            [[one.name, *one.endpoint, str(one.key), str(one.control)] for one in servers]
+        )
 
     async def end(self) -> None:
         """End it; its history is complete then. Raises LabError."""
-        assert self._process.stdin is not None, "a pipe"
-        self._process.stdin.close()
-        try:
-            code = await asyncio.wait_for(self._process.wait(), END_S)
-        except TimeoutError:
-            self._process.kill()
-            code = await self._process.wait()
-        if code:
-            raise LabError(f"the probes ended with {code}")
-
-    def _say(self, what: object) -> None:
-        assert self._process.stdin is not None, "a pipe"
-        self._process.stdin.write(json.dumps(what).encode() + b"\n")
+        await self._part.end()
 
 
 # ------------------------------------------------------------------------------- in the process
@@ -139,9 +111,9 @@ class Metronome:
 
 async def work(plan: Plan, record: Callable[[Record], None]) -> None:
     """Do all that the process does."""
-    lines = await _input()
+    lines = await part.told()
     everybody = identities()
-    print(json.dumps([place.enrolment(one) for one in everybody]), flush=True)
+    part.answer([place.enrolment(one) for one in everybody])
     if not (line := await lines.readline()):
         return  # the run broke off before it began
     servers = _servers(line)
@@ -182,13 +154,6 @@ async def _warm(asked: Sequence[Light], record: Callable[[Record], None]) -> Non
             raise LabError(f"{light.identity.name} cannot register")
 
 
-async def _input() -> asyncio.StreamReader:
-    reader = asyncio.StreamReader(limit=1 << 20)
-    loop = asyncio.get_running_loop()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    return reader
-
-
 def _servers(line: bytes) -> list[ServerPlace]:
     told: list[Any] = json.loads(line)
     return [
@@ -199,8 +164,7 @@ def _servers(line: bytes) -> list[ServerPlace]:
 
 def main() -> None:
     """Run the process."""
-    priority.favour([os.getpid()])
-    plan = Plan(*json.loads(sys.stdin.readline()))  # nothing comes after it before we answer
+    plan = Plan(*part.begin())
     with Recorder(Path(plan.out)) as recorder:
         asyncio.run(work(plan, recorder.add))
 

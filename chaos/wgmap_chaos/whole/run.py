@@ -20,7 +20,7 @@ from wgmap_chaos.lab import commands, interruption, topology
 from wgmap_chaos.lab.errors import LabError
 from wgmap_chaos.lab.interruption import interruptible
 from wgmap_chaos.lab.relay import Quality
-from wgmap_chaos.load import agents, place, probes
+from wgmap_chaos.load import agents, flows, place, probes
 from wgmap_chaos.load.fleet import Fleet, Rates, identity
 from wgmap_chaos.load.light import Light
 from wgmap_chaos.load.operators import Operators
@@ -112,7 +112,9 @@ class _Chaos:
         watch = asyncio.create_task(Watch(self._site, self._record).run())
         try:
             await self._enrol()
-            async with agents.flows(self._site, self._scenario.load.flow, self._record):
+            path = self._recorder.path.with_name("flows.jsonl")
+            rate = self._scenario.load.flow
+            async with flows.flows(self._site, rate, path, self._record):
                 async with self._probing(), self._load():
                     await asyncio.sleep(self._scenario.run.warm_s)
                     await self._befalling().run(self._scenario.run.minutes * 60)
