@@ -3,8 +3,10 @@
 WireGuard drops an initiation of a key that it does not know, without a word, and the other side
 sends the next one 5 s later. That happens where the initiation overtakes the push that tells us
 of its sender: the map server is as near to the sender as we are, or our own machine is busy. So
-what came is kept for a moment, and given to WireGuard again once it knows the sender. Nothing can
-go wrong with that: one that it had taken already is an old one to it.
+what came is kept for a moment, and given to WireGuard again once it knows the sender. One that it
+had taken already is an old one to it; but not one that it is just about to take: with several
+threads it may take that twice, answer it twice, and forget the session of its first answer, which
+is the one that the sender uses. So one that came while the peer was being set waits for a moment.
 
 And it is known when our own initiation was answered, long before the device is read: the tunnel
 stands, so packets need us no more.

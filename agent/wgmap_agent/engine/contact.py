@@ -23,10 +23,19 @@ class FirstContact:
         self._counters = counters
         self._flows: dict[IPAddress, Flow] = {}  # in the order of their start
         self._outlets: dict[PublicKey, Outlet] = {}  # of peers with flows
+        # Flows of which only copies are left, and until when: they make room for others.
+        self._left: dict[IPAddress, float] = {}
         self.holding = Holding(settings, counters)
 
     def __len__(self) -> int:
-        return len(self._flows)
+        """Count the destinations that something waits for."""
+        return len(self._flows) - len(self._left)
+
+    @property
+    def held(self) -> int:
+        """Count the packets that wait, without copies of what all went out."""
+        kept = sum(len(self.holding.packets(destination)) for destination in self._left)
+        return self.holding.total - kept
 
     def get(self, destination: IPAddress) -> Flow | None:
         """Return the flow to a destination."""
@@ -49,6 +58,8 @@ class FirstContact:
     def open(self, now: float, destination: IPAddress) -> Flow | None:
         """Make a flow; None where there are too many."""
         if len(self._flows) >= self._settings.max_flows:
+            self._make_room(now)
+        if len(self._flows) >= self._settings.max_flows:
             self._counters.add("flow.refused_too_many")
             return None
         self._flows[destination] = flow = Flow(destination, now)
@@ -70,6 +81,10 @@ class FirstContact:
         handshake and drops the oldest of them, which are the ones that must not be lost.
         """
         step = flow.on(event)
+        if step is Step.SEND:
+            return _inject((packet,))
+        while self.holding.is_full and self._left:
+            self._make_room(now)
         held = self.holding.hold(flow.destination, packet)
         outlet = None if flow.key is None else self._outlets[flow.key]
         if outlet is None or step is not Step.HOLD_AND_SEND:
@@ -86,6 +101,10 @@ class FirstContact:
         """Let something happen to a flow; returns what becomes of its packets."""
         step = flow.on(event)
         actions = self._do(now, flow, step, refusal)
+        if flow.state is not State.LEFT:
+            self._left.pop(flow.destination, None)
+        elif flow.destination not in self._left:
+            self._left[flow.destination] = now + self._settings.kept_s
         if flow.state is State.GONE:
             self.holding.take(flow.destination)
             self._flows.pop(flow.destination, None)
@@ -109,6 +128,14 @@ class FirstContact:
         if (outlet := self._outlets.get(key)) is not None:
             outlet.open(now)
 
+    def proved(self, now: float, key: PublicKey) -> list[Action]:
+        """Let the copies go for a peer that has shown that it has the session."""
+        outlet = self._outlets.get(key)
+        if outlet is None:
+            return []
+        outlet.proved = True
+        return self._settle(now, outlet)
+
     def is_out(self, key: PublicKey) -> bool:
         """Say whether all that is held for a peer was handed over, or no more can be held."""
         outlet = self._outlets.get(key)
@@ -127,6 +154,8 @@ class FirstContact:
     def expire(self, now: float) -> list[Action]:
         """Give up what is held for too long."""
         actions: list[Action] = []
+        while self._left and next(iter(self._left.values())) <= now:
+            self._make_room(now)
         for flow in self.all():
             if flow.started + self._settings.hold_s > now:
                 break  # in the order of their start
@@ -140,7 +169,8 @@ class FirstContact:
         if first is None:
             return None
         times = [one.next_at for one in self._outlets.values() if one.next_at is not None]
-        return min([first.started + self._settings.hold_s, *times])
+        left = next(iter(self._left.values()), float("inf"))
+        return min([first.started + self._settings.hold_s, left, *times])
 
     def _do(self, now: float, flow: Flow, step: Step, refusal: Refusal) -> list[Action]:
         packets = self.holding.packets(flow.destination)
@@ -165,11 +195,18 @@ class FirstContact:
         return _inject(outlet.take(now))
 
     def _settle(self, now: float, outlet: Outlet) -> list[Action]:
-        """End the flows of a peer that stands once all of theirs is out."""
+        """End the flows of a peer that stands once all of theirs is out, and came there."""
         if len(outlet):
             return []
+        events = (Event.OUT, Event.PROVED) if outlet.proved else (Event.OUT,)
         flows = tuple(outlet.flows.values())
-        return [action for flow in flows for action in self.on(now, flow, Event.OUT)]
+        return [action for flow in flows for one in events for action in self.on(now, flow, one)]
+
+    def _make_room(self, now: float) -> None:
+        """Let go of the copies that were kept the longest, if there are any."""
+        destination = next(iter(self._left), None)
+        if destination is not None:
+            self.on(now, self._flows[destination], Event.GAVE_UP)
 
     def _unassign(self, flow: Flow) -> None:
         outlet = None if flow.key is None else self._outlets.get(flow.key)

@@ -75,7 +75,7 @@ class DataPlane:
 
     def begin(self, now: float, peer: Peer) -> None:
         """Set when the handshake of a peer that was just installed is judged first."""
-        peer.answered = False
+        peer.answered, peer.ours, peer.anew_at = False, False, None
         self.arrivals.expect(peer.endpoint, peer.key)
         waiting = peer.phase is Phase.PASSIVE and peer.role is Role.BOTH_SECOND
         self.handshakes.begin(now, self.servers.rtt(), peer, waiting=waiting)

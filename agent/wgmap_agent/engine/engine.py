@@ -212,6 +212,7 @@ class Engine:
     def timer(self, now: float) -> list[Action]:
         """Do what is due."""
         actions = self._later.due(now)
+        actions += self._intake.settled(now)
         actions += self._retries.due(now, self._registration.saved())
         if self._move_at is not None and self._move_at <= now:
             self._moves.allows(now)
@@ -240,6 +241,7 @@ class Engine:
         """Return when ``timer`` must be called next; it may lie in the past."""
         times = (
             self._later.deadline(),
+            self._intake.deadline(),
             self._retries.deadline(),
             self._move_at,
             self._registration.deadline(),
@@ -300,7 +302,7 @@ class Engine:
         counters = {
             **self.counters.all(),
             "now.flows": len(self._plane.contact),
-            "now.held_packets": self._plane.contact.holding.total,
+            "now.held_packets": self._plane.contact.held,
             "now.requests": len(self._requests),
             "now.cached_peers": len(self._cache),
             "now.unconfirmed_peers": self._plane.data.unconfirmed(),

@@ -11,13 +11,16 @@ r"""First contact with a destination: the states of a flow and its transitions, 
               | NOT_FOUND,        | STANDS              v
               | GAVE_UP: refuse   '---------------> PASSING --. PACKET: send
               v                                       |    <--'
-            (gone)                                    v OUT: forget
+            (gone)                                    v OUT
+                                                    LEFT ----> KICKED: SENDING
+                                                      v PROVED, GAVE_UP: forget
                                                     (gone)
 
 A flow that is gone has nothing held. WAITING is the higher key where both sides pulled each
 other at once: any packet that reaches the data device starts a handshake, and two initiations
 that cross destroy each other. What is sent goes out in portions (``outlet``); copies are kept until
-the tunnel stands, because a kick drops what the device has.
+the tunnel stands, because a kick drops what the device has, and in LEFT until the other side has
+shown that it has the session: a response says that it had it once (``watch``).
 """
 
 from dataclasses import dataclass
@@ -35,6 +38,7 @@ class State(Enum):
     WAITING = auto()  # the peer is installed; it is its turn to initiate
     SENDING = auto()  # packets are handed to WireGuard, copies kept until the handshake stands
     PASSING = auto()  # it stands; what is left of them goes out
+    LEFT = auto()  # all went out; copies are kept until the other side is known to have the session
     GONE = auto()
 
 
@@ -51,6 +55,7 @@ class Event(Enum):
     KICKED = auto()  # the peer was removed and added: what it had staged is lost
     STANDS = auto()  # the handshake is complete
     OUT = auto()  # all was handed over
+    PROVED = auto()  # and the other side has shown that it has the session
     NOT_FOUND = auto()  # a negative answer
     GAVE_UP = auto()  # no answer, or the time that packets are held is over
     PEER_GONE = auto()  # the mapping was withdrawn or its peer removed
@@ -62,6 +67,7 @@ class Step(Enum):
     HOLD = auto()  # keep the packet that came
     HOLD_AND_ASK = auto()  # keep it and send a Map-Request
     HOLD_AND_SEND = auto()  # keep a copy, hand it to WireGuard
+    SEND = auto()  # hand it to WireGuard
     SEND_COPIES = auto()  # hand all to WireGuard, keep copies
     SEND_REST = auto()  # hand over what was not yet
     FORGET = auto()  # they were delivered
@@ -93,9 +99,15 @@ TRANSITIONS: dict[tuple[State, Event], tuple[State, Step]] = {
     (State.SENDING, Event.GAVE_UP): (State.GONE, Step.DROP),
     (State.PASSING, Event.PACKET): (State.PASSING, Step.HOLD_AND_SEND),
     (State.PASSING, Event.KICKED): (State.SENDING, Step.SEND_COPIES),
-    (State.PASSING, Event.OUT): (State.GONE, Step.FORGET),
+    (State.PASSING, Event.OUT): (State.LEFT, Step.NOTHING),
     (State.PASSING, Event.PEER_GONE): (State.GONE, Step.REFUSE),
     (State.PASSING, Event.GAVE_UP): (State.GONE, Step.DROP),
+    (State.LEFT, Event.PACKET): (State.LEFT, Step.SEND),
+    (State.LEFT, Event.PROVED): (State.GONE, Step.FORGET),
+    (State.LEFT, Event.KICKED): (State.SENDING, Step.SEND_COPIES),
+    (State.LEFT, Event.HELD_BACK): (State.WAITING, Step.NOTHING),
+    (State.LEFT, Event.PEER_GONE): (State.GONE, Step.FORGET),
+    (State.LEFT, Event.GAVE_UP): (State.GONE, Step.FORGET),
 }
 
 

@@ -18,13 +18,18 @@ class Holding:
         self._packets: dict[IPAddress, list[bytes]] = {}
         self.total = 0
 
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for any packet."""
+        return self.total >= self._settings.held_packets
+
     def hold(self, destination: IPAddress, packet: bytes) -> bool:
         """Keep a packet; False where it was dropped for want of room."""
         queue = self._packets.get(destination, [])
         if len(queue) >= self._settings.held_per_destination:
             self._counters.add("held.dropped_destination_full")
             return False
-        if self.total >= self._settings.held_packets:
+        if self.is_full:
             self._counters.add("held.dropped_all_full")
             return False
         queue.append(packet)

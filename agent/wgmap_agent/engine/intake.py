@@ -13,7 +13,7 @@ from wgmap.wg.device import PeerConfig
 from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine.data_peers import Installed
 from wgmap_agent.engine.data_plane import DataPlane
-from wgmap_agent.engine.flows import Event, Flow
+from wgmap_agent.engine.flows import Event, Flow, State
 from wgmap_agent.engine.mappings import PeerOffer, Reading, is_inside
 from wgmap_agent.engine.peers import Peer, Phase, Role
 from wgmap_agent.engine.requests import Answer
@@ -26,6 +26,7 @@ class Intake:
 
     def __init__(self, plane: DataPlane) -> None:
         self._plane = plane
+        self._settling: dict[PublicKey, float] = {}  # peers whose initiation may be in WireGuard
 
     # --------------------------------------------------------------------------------- answers
 
@@ -197,6 +198,7 @@ class Intake:
         key = self._plane.arrivals.awaited(source)
         peer = None if key is None else self._plane.data.peers.get(key)
         if peer is not None:
+            self._begins_anew(now, at, peer)
             return self._missed(now, peer)
         if not self._plane.servers.all_silent(now):
             return []
@@ -215,14 +217,30 @@ class Intake:
             return []
         if self._plane.arrivals.since(peer.tried_at, source):
             return []
+        peer.ours = True
+        return self._answers(now, peer)
+
+    def _answers(self, now: float, peer: Peer) -> list[Action]:
+        """Let packets go their way to a peer whose handshake is under way on both sides."""
         peer.answered = True
         self._plane.contact.answered(now, peer.key)
         return self._plane.let_pass(peer)
 
+    def _begins_anew(self, now: float, at: float, peer: Peer) -> None:
+        """Note that a peer initiates though its response came: it may have lost that session.
+
+        What was sent in it is sent again if the new one stands. Nobody else does this for 2 min.
+        """
+        if peer.ours and self._plane.contact.of(peer.key):
+            peer.anew_at = at
+            peer.check_at = now + self._plane.handshakes.poll(self._plane.servers.rtt())
+            self._plane.data.unsettle(peer)
+
     def _missed(self, now: float, peer: Peer) -> list[Action]:
         """Let the device have the initiation of a new peer that may have come before the peer.
 
-        Once it has answered that it may initiate no more, so packets to the peer go into it.
+        At once where it came before we knew of the peer. While the peer was being set it may have
+        come in time: it is given again when WireGuard has surely done with it.
         """
         came = self._plane.arrivals.last(now, peer.endpoint)
         if came is None or peer.phase is not Phase.PASSIVE:
@@ -230,13 +248,37 @@ class Intake:
         at, packet = came
         if at < peer.since:
             self._plane.counters.add("peer.came_early")
-        peer.answered = True
+        elif now < at + self._plane.settings.settle_s:
+            self._settling[peer.key] = at + self._plane.settings.settle_s
+            return [] if self._plane.contact.of(peer.key) else self._answers(now, peer)
+        return self._again(now, peer, at, packet)
+
+    def settled(self, now: float) -> list[Action]:
+        """Go on with the peers whose initiation came while they were being set."""
+        actions: list[Action] = []
+        for key in [key for key, at in self._settling.items() if at <= now]:
+            del self._settling[key]
+            peer = self._plane.data.peers.get(key)
+            came = None if peer is None else self._plane.arrivals.last(now, peer.endpoint)
+            if peer is not None and came is not None and peer.phase is Phase.PASSIVE:
+                actions += self._again(now, peer, *came)
+        return actions
+
+    def deadline(self) -> float | None:
+        """Return when ``settled`` has something to do."""
+        return min(self._settling.values(), default=None)
+
+    def _again(self, now: float, peer: Peer, at: float, packet: bytes) -> list[Action]:
+        """Give an initiation to the device again, where it may not have known the peer.
+
+        Once it has answered that it may initiate no more, so packets to the peer go into it.
+        """
         again: list[Action] = (
             [Redeliver(packet, at)] if at < peer.since + self._plane.settings.race_s else []
         )
+        peer.answered = True
         held = self._plane.contact.all_of(now, peer.key, Event.RELEASED)
-        self._plane.contact.answered(now, peer.key)
-        passing = self._plane.let_pass(peer)
+        passing = self._answers(now, peer)
         # The answer to the first packet needs the route; but what we hold goes before what follows
         # the route, and behind the initiation.
         return [*again, *held, *passing] if held else [*passing, *again]
@@ -244,7 +286,8 @@ class Intake:
     # -------------------------------------------------------------------------- shared by the above
 
     def _flows_of(self, offer: PeerOffer) -> tuple[Flow, ...]:
-        return self._plane.contact.within(one.prefix for one in offer.prefixes)
+        flows = self._plane.contact.within(one.prefix for one in offer.prefixes)
+        return tuple(flow for flow in flows if flow.state is not State.LEFT)
 
     def _found(self, now: float, installed: Installed, offer: PeerOffer) -> list[Action]:
         """Let the flows go on that waited for this mapping, and end their questions."""

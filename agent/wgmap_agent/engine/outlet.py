@@ -22,6 +22,7 @@ class Outlet:
     flows: dict[IPAddress, Flow] = field(default_factory=dict)
     opened: bool = False  # the handshake was answered: one portion may follow another
     overflowed: bool = False  # and since then there was no room for a packet
+    proved: bool = False  # the other side has shown that it has the session
     next_at: float | None = None  # when the next portion goes
     _waiting: deque[tuple[IPAddress, bytes]] = field(default_factory=deque)
     _left: int = 0
@@ -46,6 +47,7 @@ class Outlet:
     def close(self) -> None:
         """Begin anew: the handshake does, and what was handed over is lost."""
         self.opened, self.overflowed, self.next_at = False, False, None
+        self.proved = False
         self._left = self.settings.portion
 
     def open(self, now: float) -> None:

@@ -68,6 +68,8 @@ class Peer:
     held_back: bool = False  # it may not know us yet, or is to initiate: we must not
     rx_mark: int = 0  # what had come from it when we initiated
     answered: bool = False  # a response came to our initiation, or its own initiation came
+    ours: bool = False  # the former: it has not shown yet that it has the session
+    anew_at: float | None = None  # when it initiated after that: it may have lost the session
     graced: bool = False  # something came from it: it got more time
     keepalive: bool = False  # set by us to start a handshake: cleared once it stands
     changed_in: int = 0  # the reading of the device that came after its last change

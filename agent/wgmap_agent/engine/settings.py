@@ -18,6 +18,10 @@ class Settings:
     portion: int = 16
     portion_pause_s: float = 0.01  # a busy machine keeps a receiver waiting for several
     max_flows: int = 1024  # destinations in first contact; more are refused, not held
+    # Copies of what was sent are kept until something came back in the session that took it, or for
+    # so long. A side that lost the session has kicked by then: 0.8 s and eight round trips later,
+    # or, where it had initiated before, as much again as it had waited. They make room for others.
+    kept_s: float = 5.0
     hold_s: float = 15.0  # longer than every retry below: whatever is still held then is dropped
 
     # Requests. The first timeout is the RTT estimator's; the floor lies over a server's p99.
@@ -75,6 +79,9 @@ class Settings:
     fallback_jitter_s: float = 0.05
     # An initiation that came so long after its peer was decided on found it in the device.
     race_s: float = 0.02
+    # One that came while its peer was being set may be in WireGuard's hands: if it gets it a second
+    # time at that moment, it may take it twice.
+    settle_s: float = 0.003
     # Beside kick_rtts: a tunnel that does not stand by then is kicked. Well after the fallback, or
     # the two would cross; and peers may be further away than the servers that the RTT is from.
     kick_s: float = 0.25

@@ -22,6 +22,7 @@ from wgmap_agent.engine.types import (
 )
 from wgmap_agent.engine.ways import Ways
 
+RESPONSE_BYTES = 92  # WireGuard's protocol paper, section 5.4.3
 KICK_AFTER_TRIES = 3  # questions and pokes before a session is taken for dead
 KICK_AFTER_ALL = 5  # and by the side that leaves the kick to the other, which may know no session
 
@@ -148,7 +149,7 @@ class Watch:
         peer.activity.observe(now, state)
         actions = self._check_allowed(peer, state)
         if peer.phase is Phase.UP:
-            return actions + self._watch(now, peer)
+            return actions + self._prove(now, peer, state) + self._watch(now, peer)
         return actions + self._handshake(now, peer, state)
 
     def _repair(self, now: float, peer: Peer) -> list[Action]:
@@ -174,7 +175,7 @@ class Watch:
         plane = self._plane
         step = plane.handshakes.judge(now, plane.servers.rtt(), peer, state)
         if step is Step.STANDS:
-            return self._stands(now, peer)
+            return self._stands(now, peer, state)
         if step is Step.START:
             plane.counters.add("peer.fallback")
             return plane.start(now, peer)
@@ -185,7 +186,7 @@ class Watch:
             return plane.remove(now, peer.key)
         return []
 
-    def _stands(self, now: float, peer: Peer) -> list[Action]:
+    def _stands(self, now: float, peer: Peer, state: PeerState) -> list[Action]:
         plane = self._plane
         plane.counters.add("peer.stands")
         peer.phase, peer.kicks = Phase.UP, 0
@@ -196,7 +197,31 @@ class Watch:
         passed = [*plane.contact.all_of(now, peer.key, Event.STANDS), *plane.let_pass(peer, waited)]
         if waited:
             passed.append(Stamp(waited, ContactStep.STANDS, peer.stood_at))
-        return passed + self._clear_keepalive(peer)
+        return [*passed, *self._prove(now, peer, state), *self._clear_keepalive(peer)]
+
+    def _prove(self, now: float, peer: Peer, state: PeerState) -> list[Action]:
+        """Let the copies of what was sent go, or send it again where the session was replaced.
+
+        To the initiator a session stands with the response, and the other side may lose it after
+        that. Anything else that comes shows that it did not. When it initiates by itself instead,
+        and that handshake is complete, it did.
+        """
+        plane = self._plane
+        peer.check_at = None
+        if not plane.contact.of(peer.key):
+            peer.anew_at = None
+        elif peer.anew_at is None:
+            if not peer.ours or state.rx_bytes - peer.rx_mark > RESPONSE_BYTES:
+                return plane.contact.proved(now, peer.key)
+        elif peer.stood_at is not None and peer.stood_at > peer.anew_at:
+            peer.anew_at = None
+            plane.counters.add("peer.sent_again")
+            events = (Event.KICKED, Event.STANDS)
+            again = [one for event in events for one in plane.contact.all_of(now, peer.key, event)]
+            return again + plane.contact.proved(now, peer.key)
+        else:
+            peer.check_at = now + plane.handshakes.poll(plane.servers.rtt())
+        return []
 
     def _clear_keepalive(self, peer: Peer) -> list[Action]:
         if not peer.keepalive:
@@ -321,4 +346,5 @@ class Watch:
 
 def _is_settled(peer: Peer) -> bool:
     in_doubt = peer.recovery is not None or peer.activity.unanswered_since is not None
-    return peer.phase is Phase.UP and not in_doubt and peer.way_back.trial is None
+    in_doubt = in_doubt or peer.way_back.trial is not None or peer.check_at is not None
+    return peer.phase is Phase.UP and not in_doubt

@@ -45,6 +45,7 @@ COUNTERS = (
     Counted("peer.probed", "Probes inside silent tunnels."),
     Counted("peer.removed_unknown", "Peers of the data interface that nobody knows, removed."),
     Counted("peer.revoked", "Data peers dropped because they were revoked."),
+    Counted("peer.sent_again", "Peers that lost a new session: what was held was sent again."),
     Counted("peer.stands", "Handshakes of data peers that were seen complete."),
     Counted("peer.succeeded", "Peers that went over from one key to the next without a gap."),
     Counted("peer.successor_failed", "Successions of keys that did not come to pass."),

@@ -209,6 +209,63 @@ def test_nothing_of_a_steady_flow_is_lost(delay: float, fault: str, both: bool) 
 
 
 @pytest.mark.parametrize("delay", DELAYS)
+@pytest.mark.parametrize("late", [0.1, 0.3, 0.6, 1.0, 1.5])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_an_answer_that_comes_late_loses_nothing(delay: float, late: float, reverse: bool) -> None:
+    """The other side was told in time, and has begun to initiate by itself."""
+    lab = lab_with(delay, (Fault("ctl.data.reply", drop=False, late=late, count=100),))
+    first, second = reversed(lab.hosts) if reverse else lab.hosts
+    first.ping(second.eid)
+    assert lab.first_answer(first) <= bound(delay) + late, lab.story()
+    lab.world.run(15)
+    lab.check_quiet()
+
+
+@pytest.mark.parametrize("delay", DELAYS)
+@pytest.mark.parametrize("late", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_held_packets_outlive_a_session_that_the_other_side_forgot(
+    delay: float, late: float, reverse: bool
+) -> None:
+    """It took the initiation twice: it answered, and has another session than we do.
+
+    It notices that nothing comes in that, and kicks; what we had sent goes again, once.
+    """
+    reply = Fault("ctl.data.reply", drop=False, late=late, count=100)
+    lab = lab_with(delay, (reply, Fault("data.init", drop=False, twice=True)))
+    first, second = reversed(lab.hosts) if reverse else lab.hosts
+    if late:  # the first initiation is the other's, and nobody knows it
+        lab.world.faults[1] = Fault("data.init", source=first.name, drop=False, twice=True)
+    for _ in range(3):
+        first.ping(second.eid)
+    lab.world.run(15)
+    assert list(first.app.answered) == list(first.app.sent), lab.story()
+    if not late:  # else initiations may have crossed before that, and there was no such session
+        assert counted(first, "peer.sent_again") == counted(second, "peer.kicked") == 1
+    lab.check_quiet()
+
+
+@pytest.mark.parametrize("delay", DELAYS)
+def test_what_was_answered_is_not_sent_again(delay: float) -> None:
+    """Though the other side begins anew right after that."""
+    lab = lab_with(delay)
+    first, second = lab.hosts
+    first.ping(second.eid)
+    lab.first_answer(first)
+    lab.world.run(2.5)
+    second.reboot()
+    lab.world.run(0.5)
+    second.ping(first.eid)
+    lab.first_answer(second)
+    assert counted(first, "peer.sent_again") == 0
+
+
+def counted(host: Host, name: str) -> int:
+    assert host.engine is not None
+    return host.engine.counters.all().get(name, 0)
+
+
+@pytest.mark.parametrize("delay", DELAYS)
 def test_a_hundred_at_once_do_not_overflow_a_receiver(delay: float) -> None:
     """They leave in portions, in order, and those that come meanwhile behind them."""
     lab = lab_with(delay)
@@ -365,6 +422,29 @@ NAIVE = {
     "nobody kicks": Settings(kick_s=1e9, kick_cap_s=1e9, fallback_s=1e9),
     "both initiate": Settings(fallback_s=0.0, fallback_jitter_s=0.0, kick_s=1e9, kick_cap_s=1e9),
 }
+
+
+@pytest.mark.parametrize("delay", DELAYS)
+def test_without_copies_what_went_into_a_forgotten_session_is_lost(delay: float) -> None:
+    lab = lab_with(
+        delay,
+        (Fault("data.init", drop=False, twice=True),),
+        settings=Settings(kept_s=0.0),
+    )
+    first, second = lab.hosts
+    first.ping(second.eid)
+    lab.world.run(15)
+    assert not first.app.answered
+
+
+def test_an_initiation_that_is_given_again_at_once_is_taken_twice() -> None:
+    """It comes while its peer is being set, and WireGuard has it in its hands."""
+    for settle_s, repaired in ((0.0, 1), (Settings().settle_s, 0)):
+        lab = lab_with(0.0, settings=Settings(settle_s=settle_s))
+        first, second = lab.hosts
+        first.ping(second.eid)
+        lab.world.run(2)
+        assert counted(second, "peer.kicked") == repaired, lab.story()
 
 
 @pytest.mark.parametrize("kind", NAIVE)

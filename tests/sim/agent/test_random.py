@@ -178,6 +178,45 @@ def reaches(lab: Lab, number: int, to: int) -> None:
     lab.world.run(10)
 
 
+@settings(max_examples=EXAMPLES, derandomize=True, deadline=None, database=None)
+@given(
+    delay=st.sampled_from((0.0, 0.002, 0.02, 0.08)),
+    late=st.floats(0.0, 1.5),
+    jitter=st.sampled_from((0.0, 0.005, 0.03)),
+    every=st.sampled_from((0.0, 0.001, 0.03, 0.1)),
+    count=st.sampled_from((1, 3, 20)),
+    twice=st.booleans(),
+    reverse=st.booleans(),
+    seed=st.integers(0, 1 << 16),
+)
+def test_whenever_the_answer_comes_no_packet_is_lost(  # what can happen
+    *,
+    delay: float,
+    late: float,
+    jitter: float,
+    every: float,
+    count: int,
+    twice: bool,
+    reverse: bool,
+    seed: int,
+) -> None:
+    """The other side was told in time. ``twice``: the first initiation comes twice at once.
+
+    Then it may be answered with two sessions, and only what was held is promised.
+    """
+    lab = Lab(seed=seed, delay=delay)
+    lab.start()
+    lab.world.jitter = jitter
+    lab.world.faults.append(Fault("ctl.data.reply", drop=False, late=late, count=1000))
+    first, second = reversed(lab.hosts) if reverse else lab.hosts
+    if twice:
+        lab.world.faults.append(Fault("data.init", source=first.name, drop=False, twice=True))
+    first.ping_every(0.0 if twice else every, second.eid, count)
+    lab.world.run(20)
+    assert first.app.answered.keys() == first.app.sent.keys(), lab.story()
+    lab.check_quiet()
+
+
 @pytest.mark.parametrize("delay", [0.0, 0.002, 0.02, 0.08])
 def test_five_percent_loss_never_shows_the_stall(delay: float) -> None:
     """The application tries again every 100 ms; its packets are lost like any others."""

@@ -166,3 +166,28 @@ def test_a_full_socket_buffer_drops_what_comes_last() -> None:
         a.send(b, str(number).encode())
     world.run(1)
     assert [data for data, _ in b.received] == [str(n).encode() for n in range(90)]
+
+
+def test_an_initiation_that_comes_twice_at_once_is_taken_twice() -> None:
+    world, a, b = pair(0.02)
+    world.faults.append(Fault("data.init", drop=False, twice=True))
+    b.add(a)
+    a.add(b)
+    a.send(b)
+    world.run(4)
+    assert sum("data.response" in line and "drops" not in line for line in world.log) == 2
+    assert a.device.read().peers[b.key].last_handshake is not None
+    assert b.device.read().peers[a.key].last_handshake is None
+    assert not b.received
+
+
+def test_an_initiation_that_comes_again_later_is_an_old_one() -> None:
+    world, a, b = pair(0.02)
+    seen: list[bytes] = []
+    b.device.overhear = lambda _kind, _source, one: seen.append(one)
+    b.add(a)
+    a.add(b)
+    a.send(b)
+    world.run(0.03)
+    b.device.redeliver(seen[0])
+    assert first_reply(world, a) == pytest.approx(0.08)

@@ -37,6 +37,7 @@ from wgmap_agent.engine.types import (
 
 DATA_PORT, CONTROL_PORT = 51820, 51822
 READ_S = 0.001  # what a reading of a device takes
+SET_S = 0.0005  # so much later the agent knows that the device has what was set
 LAN, FLEET = ipaddress.IPv4Address("192.0.2.10"), ipaddress.IPv4Address("198.18.0.0")
 SMALL = 80  # so many agents have their addresses beside the servers'
 ECHO, ANSWER = b"\x08", b"\x00"
@@ -99,6 +100,7 @@ class Host:
         self.check: Callable[[Host], None] = lambda _: None  # after every step of the engine
         self._run = 0  # number of the present engine
         self._timer_at: float | None = None
+        self._configured_at = float("-inf")
         self._bind()
 
     # ------------------------------------------------------------------------------- the machine
@@ -247,6 +249,8 @@ class Host:
             case ConfigurePeers(tunnel, changes):
                 self._note(action)
                 self._device(tunnel).configure(changes)
+                if tunnel is Tunnel.DATA:
+                    self._configured_at = self.world.now + SET_S
             case AddRoutes(prefixes):
                 self._note(action)
                 self.routes |= set(prefixes)
@@ -255,8 +259,9 @@ class Host:
             case Inject(injected):
                 for packet in injected:
                     self._inject(packet)
-            case Redeliver(again, _):
-                self.data.redeliver(again)
+            case Redeliver(again, at):
+                if at <= self._configured_at:
+                    self.data.redeliver(again)
             case Refuse():
                 self.app.refused += 1
             case ReadPeers():

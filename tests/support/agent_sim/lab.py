@@ -174,5 +174,5 @@ class Lab:
             assert host.engine is not None
             plane = host.engine._plane
             assert len(plane.contact) == 0, self.story()
-            assert plane.contact.holding.total == 0
+            assert plane.contact.holding.total == 0  # copies are gone as well
             assert all(peer.keepalive == 0 for peer in host.data.peers.values()), self.story()

@@ -46,6 +46,7 @@ class Fault:
     count: int = 1
     drop: bool = True
     late: float = 0.0
+    twice: bool = False  # it arrives two times at once
     seen: int = field(default=0, init=False)
 
     def matches(self, kind: str, source: str | None, destination: str | None) -> bool:
@@ -98,17 +99,20 @@ class World:
         destination = None if bound is None else bound[0]
         way = self.delays.get(frozenset((name, destination or "")), self.delay)
         delay = way + self.jitter * self.rng.random()
+        copies = 1
         for fault in self.faults:
             if fault.matches(datagram.kind, name, destination):
                 if fault.drop:
                     self.note(f"{name}->{destination} {datagram.kind} LOST")
                     return
                 delay += fault.late
+                copies += fault.twice
         if self.loss and self.rng.random() < self.loss:
             self.note(f"{name}->{destination} {datagram.kind} lost")
             return
         self.note(f"{name}->{destination} {datagram.kind}")
-        self.after(delay, lambda: self._arrive(datagram))
+        for _ in range(copies):
+            self.after(delay, lambda: self._arrive(datagram))
 
     def note(self, text: str) -> None:
         """Write a line into the log that a failing test shows."""

@@ -92,14 +92,70 @@ def opened(contact: FirstContact, *packets: bytes) -> Flow:
     return flow
 
 
-def test_copies_are_sent_again_after_a_kick_and_forgotten_when_it_stands() -> None:
+def test_copies_are_sent_again_after_a_kick_and_forgotten_when_the_session_is_proved() -> None:
     contact = FirstContact(Settings(), Counters())
     flow = opened(contact, b"1", b"2")
     assert contact.on(0.0, flow, Event.FOUND) == [Inject((b"1", b"2"))]
     assert contact.packet(0.0, flow, b"3", Event.PACKET) == [Inject((b"3",))]
     assert contact.all_of(0.0, LOW_KEY, Event.KICKED) == [Inject((b"1", b"2", b"3"))]
     assert contact.all_of(0.0, LOW_KEY, Event.STANDS) == []
-    assert len(contact) == contact.holding.total == 0
+    assert len(contact) == contact.held == 0  # nothing waits any more
+    assert contact.holding.total == 3
+    assert contact.proved(0.0, LOW_KEY) == []
+    assert contact.get(A) is None
+    assert contact.holding.total == 0
+
+
+def test_copies_are_sent_again_in_a_session_that_replaces_a_new_one() -> None:
+    contact = FirstContact(Settings(), Counters())
+    flow = opened(contact, b"1", b"2")
+    contact.on(0.0, flow, Event.FOUND)
+    contact.all_of(0.0, LOW_KEY, Event.STANDS)
+    assert contact.packet(0.0, flow, b"late", Event.PACKET) == [Inject((b"late",))]
+    assert contact.all_of(0.0, LOW_KEY, Event.KICKED) == [Inject((b"1", b"2"))]
+    assert contact.all_of(0.0, LOW_KEY, Event.STANDS) == []
+    assert contact.proved(0.0, LOW_KEY) == []
+    assert contact.get(A) is None
+
+
+@pytest.mark.parametrize("event", [Event.PEER_GONE, Event.GAVE_UP])
+def test_nobody_is_refused_whose_packets_all_went_out(event: Event) -> None:
+    contact = FirstContact(Settings(), Counters())
+    flow = opened(contact, b"1")
+    contact.on(0.0, flow, Event.FOUND)
+    contact.all_of(0.0, LOW_KEY, Event.STANDS)
+    assert contact.all_of(0.0, LOW_KEY, event) == []
+    assert contact.get(A) is None
+    assert contact.holding.total == 0
+
+
+def test_copies_are_kept_for_a_while() -> None:
+    contact = FirstContact(Settings(kept_s=5.0, hold_s=15.0), Counters())
+    flow = opened(contact, b"1")
+    contact.on(0.0, flow, Event.FOUND)
+    contact.all_of(1.0, LOW_KEY, Event.STANDS)
+    assert contact.deadline() == 6.0
+    assert contact.expire(5.9) == []
+    assert contact.holding.total == 1
+    assert contact.expire(6.0) == []
+    assert contact.holding.total == 0
+    assert contact.deadline() is None
+
+
+@pytest.mark.parametrize("bound", [Settings(max_flows=1), Settings(held_packets=1)])
+def test_copies_make_room_for_others(bound: Settings) -> None:
+    counters = Counters()
+    contact = FirstContact(bound, counters)
+    flow = opened(contact, b"1")
+    contact.on(0.0, flow, Event.FOUND)
+    contact.all_of(0.0, LOW_KEY, Event.STANDS)
+    other = contact.open(0.0, B)
+    assert other is not None
+    contact.packet(0.0, other, b"2", Event.PACKET)
+    assert contact.get(A) is None
+    assert contact.held == 1
+    assert "flow.refused_too_many" not in counters.all()
+    assert "held.dropped_all_full" not in counters.all()
 
 
 def test_the_higher_key_holds_until_it_stands_or_is_released() -> None:
