@@ -33,6 +33,8 @@ def check(contacts: Contacts, delay_ms: float, late_ms: float, fault: Fault) -> 
             made = contacts.make(fault)
     assert made.effective, made
     assert made.worst_ms <= limit_ms(delay_ms, late_ms, fault), made
+    if not fault.loss_percent:
+        assert made.lost == 0, made  # what was held first is answered first
 
 
 @pytest.mark.parametrize("delay_ms", DELAYS_MS)

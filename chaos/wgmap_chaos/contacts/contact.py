@@ -5,11 +5,12 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from wgmap_agent.runner.statussocket import request
 from wgmap_chaos.contacts.faults import Fault, Pair
@@ -24,11 +25,16 @@ GIVE_UP_S = 12.0
 PING_EVERY_S = 0.1
 SETTLE_S = 0.05  # beside four delays: what a contact has led to is over
 TAKEN_S = 2.0  # within this a fault must have taken what it is for
+REPAIRS = (
+    *("peer.kicked", "peer.fallback", "peer.sent_again"),
+    *("request.repeated", "peer.came_early"),
+)
 _REPLY = re.compile(rb"icmp_seq=(\d+) .*time=([\d.]+) ms")
 
 
 def limit_ms(delay_ms: float, late_ms: float, fault: Fault) -> float:
     """Return what a first reply may take: two losses in one contact may double it."""
+    late_ms += fault.answers_late_ms
     return LIMIT_S * (2 if fault.loss_percent else 1) * 1e3 + 8 * delay_ms + late_ms
 
 
@@ -39,6 +45,7 @@ class Contact:
     reply_ms: tuple[float | None, ...]  # of each side that sent; None: nothing came back
     effective: bool  # whether the fault took all that it is for
     counters: tuple[dict[str, int], dict[str, int]]  # what changed at puller and target
+    lost: int  # packets that were sent before the first one that was answered
 
     @property
     def worst_ms(self) -> float:
@@ -50,7 +57,7 @@ class Contact:
         found = [
             f"{who} {name.partition('.')[2]} {counters[name]}"
             for who, counters in zip(("puller", "target"), self.counters, strict=True)
-            for name in ("peer.kicked", "peer.fallback", "request.repeated", "peer.came_early")
+            for name in REPAIRS
             if counters.get(name)
         ]
         return ", ".join(found)
@@ -81,10 +88,10 @@ class Contacts:
         self._part(puller, target)
         before = [_counters(one) for one in (puller, target)]
         pair = Pair(self.lab, puller, target)
-        with losing(*fault.losses(pair)) as losses:
+        with losing(*fault.losses(pair)) as losses, self._late_answers(fault, puller):
             sides = [(puller, target), (target, puller)] if fault.both else [(puller, target)]
             with ThreadPoolExecutor(len(sides)) as pool:
-                replies = tuple(pool.map(lambda side: first_answer_ms(*side), sides))
+                answers = tuple(pool.map(lambda side: first_answer(*side), sides))
             effective = _becomes_true(losses.any if fault.either else losses.complete)
         after = [_counters(one) for one in (puller, target)]
         changes = [
@@ -95,7 +102,24 @@ class Contacts:
             }
             for old, new in zip(before, after, strict=True)
         ]
-        return Contact(replies, effective, (changes[0], changes[1]))
+        if fault.answers_late_ms and "request.repeated" not in changes[0]:
+            effective = False  # it had its answer in time
+        found = [one for one in answers if one is not None]
+        replies = tuple(None if one is None else one.after_ms for one in answers)
+        lost = sum(one.number - 1 for one in found)
+        return Contact(replies, effective, (changes[0], changes[1]), lost)
+
+    @contextmanager
+    def _late_answers(self, fault: Fault, puller: AgentEntry) -> Iterator[None]:
+        """Let what servers send to the puller come late meanwhile; raises LabError."""
+        ways = self.lab.servers if fault.answers_late_ms else ()
+        try:
+            for server in ways:
+                commands.divert(self.directory, server.name, puller.name, fault.answers_late_ms)
+            yield
+        finally:
+            for server in ways:
+                commands.divert(self.directory, server.name, puller.name, 0.0)
 
     # ------------------------------------------------------------------------ restarts
 
@@ -142,11 +166,24 @@ def forget(one: AgentEntry, other: AgentEntry) -> None:
         request(agent.socket, {"op": "forget", "eid": str(peer.eids[0])})
 
 
+class Reply(NamedTuple):
+    """The first packet that was answered: its number, from 1, and how long after the first one."""
+
+    number: int
+    after_ms: float
+
+
 def first_answer_ms(source: AgentEntry, target: AgentEntry) -> float | None:
     """Send packets like an application that tries again; return when the first reply came (ms).
 
     None where none came within GIVE_UP_S.
     """
+    reply = first_answer(source, target)
+    return None if reply is None else reply.after_ms
+
+
+def first_answer(source: AgentEntry, target: AgentEntry) -> Reply | None:
+    """As ``first_answer_ms``, with the number of the packet that was answered."""
     count = int(GIVE_UP_S / PING_EVERY_S)
     argv = ["ip", "netns", "exec", source.netns, "ping", "-n", "-i", str(PING_EVERY_S)]
     argv += ["-c", str(count), "-W", "1", str(target.eids[0])]
@@ -155,7 +192,8 @@ def first_answer_ms(source: AgentEntry, target: AgentEntry) -> float | None:
         try:
             for line in process.stdout:
                 if reply := _REPLY.search(line):
-                    return (int(reply[1]) - 1) * PING_EVERY_S * 1e3 + float(reply[2])
+                    number = int(reply[1])
+                    return Reply(number, (number - 1) * PING_EVERY_S * 1e3 + float(reply[2]))
         finally:
             process.kill()
     return None

@@ -40,6 +40,7 @@ class Fault:
     either: bool = False  # one of the losses is enough: which side sends it is the agents' choice
     both: bool = False  # the target contacts the puller at the same moment
     loss_percent: float = 0.0
+    answers_late_ms: float = 0.0  # the puller's, while the target is told in time
 
 
 def _lisp(kind: int) -> str:
@@ -110,5 +111,9 @@ FAULTS: Mapping[str, Fault] = {
     "both pull, the first initiation of each is lost": Fault(
         lambda pair: _initiation(pair.target) + _initiation(pair.puller), both=True, either=True
     ),
+    # As where a leader is replaced: the target begins to initiate by itself meanwhile.
+    "the answers come 300 ms late": Fault(answers_late_ms=300),
+    "the answers come 600 ms late": Fault(answers_late_ms=600),
+    "the answers come 1000 ms late": Fault(answers_late_ms=1000),
     "5 % of all packets are lost": Fault(loss_percent=5),
 }

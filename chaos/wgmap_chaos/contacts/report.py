@@ -19,11 +19,12 @@ class Cell:
     limit_ms: float
     ineffective: int  # contacts that do not count: the fault had not taken what it is for
     repairs: str  # of the slowest
+    lost: int = 0  # packets that were sent before the first one that was answered
 
     @property
     def held(self) -> bool:
-        """Whether every contact that counts kept within the limit."""
-        return bool(self.replies_ms) and max(self.replies_ms) <= self.limit_ms
+        """Whether every contact that counts kept within the limit and lost nothing."""
+        return bool(self.replies_ms) and max(self.replies_ms) <= self.limit_ms and not self.lost
 
 
 def section(cells: Sequence[Cell], conditions: str) -> str:
@@ -64,12 +65,12 @@ def _conclusion(cells: Sequence[Cell]) -> Iterable[str]:
         f"{len(replies)} first replies, the worst after {max(replies, default=0):.0f} ms; "
         f"{len(failed)} of {len(cells)} cells beyond their limit (in bold) or without effect; "
         f"{sum(cell.ineffective for cell in cells)} contacts did not count, because the fault "
-        "had not taken what it is for."
+        f"had not taken what it is for; {sum(cell.lost for cell in cells)} held packets lost."
     )
     for cell in failed:
         yield (
             f"- beyond: {cell.fault}, delay {cell.delay_ms:g} ms, late {cell.late_ms:g} ms: "
-            f"{_text(cell)}; {cell.repairs or 'no repair'}"
+            f"{_text(cell)}; {cell.repairs or 'no repair'}; {cell.lost} held packets lost"
         )
 
 
