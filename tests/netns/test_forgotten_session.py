@@ -1,0 +1,54 @@
+"""The other side forgets a new session right after its response: what was held arrives even so.
+
+To the initiator the session stands. WireGuard does this by itself where it gets an initiation
+twice at one moment (tests/sim/agent/test_wireguard_model.py); here it is done by hand.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from support.lab import Lab, wait_until
+from wgmap_chaos.lab.inventory import AgentEntry
+
+pytestmark = [pytest.mark.netns, pytest.mark.slow]
+
+FAR_MS = 80  # one way: so long after its response comes the first packet, twice
+TRIES = 5  # on a busy machine that is too short
+
+
+def counters(lab: Lab, *names: str) -> list[int]:
+    """Return what both agents have counted of these, in all, a name each."""
+    both = [lab.agent_status(agent)["counters"] for agent in lab.file.agents[:2]]
+    return [sum(one.get(name, 0) for one in both) for name in names]
+
+
+def forgets(lab: Lab, agent: AgentEntry) -> bool:
+    """Take the session away from an agent that has answered; False: it has not yet."""
+    shown = lab.run(agent.netns, "wg", "show", agent.data_interface, "dump").splitlines()[1:]
+    if not shown:
+        return False
+    key, _, endpoint, allowed, handshake, received, *_ = shown[0].split("\t")
+    if int(received) == 0:
+        return False
+    if handshake == "0":
+        anew = ("peer", key, "remove", "peer", key, "endpoint", endpoint, "allowed-ips", allowed)
+        lab.run(agent.netns, "wg", "set", agent.data_interface, *anew)
+    return True
+
+
+def test_what_was_held_is_sent_again_in_the_next_session(lab: Lab) -> None:
+    one, other = lab.file.agents[:2]
+    with lab.underlay(delay_ms=FAR_MS), ThreadPoolExecutor(1) as pool:
+        for _ in range(TRIES):
+            lab.forget(one, other)
+            before = counters(lab, "peer.fallback", "peer.sent_again")
+            reply = pool.submit(lab.ping, one, other)
+            wait_until(lambda: forgets(lab, other), "it has answered")
+            took = reply.result()
+            begun, again = counters(lab, "peer.fallback", "peer.sent_again")
+            if begun > before[0]:  # the target found nothing that had come, and initiated
+                assert took is not None, "the one packet that was sent is lost"
+                assert again == before[1] + 1
+                return
+    pytest.fail("the first packet was always sooner")
