@@ -114,12 +114,9 @@ async def test_an_initiation_that_came_too_early_is_taken_when_it_is_delivered_a
             known = PeerConfig(keys[1].public, Endpoint(far, PORT), ())
             await devices[0].configure(DeviceConfig(peers=(known,)))
             assert not await _stands(devices[1])
-            began = clock.now()
             assert sender.send((summed(heard[0].packet),)).sent == 1
-            for device in reversed(devices):
-                while not await _stands(device):
-                    assert clock.now() - began < 3 * PATIENCE
-                    await asyncio.sleep(0.01)
+            for device in devices:
+                await _until_it_stands(device)
             [peer] = (await devices[0].read()).peers.values()
             assert peer.endpoint == Endpoint(far, PORT)
             # The second time it is an old one. (At once with the first it could be taken twice.)
@@ -138,6 +135,13 @@ async def test_an_initiation_that_came_too_early_is_taken_when_it_is_delivered_a
 def _is_settled(address: IPAddress, space: Namespace) -> bool:
     shown = space.ip("-6", "addr", "show", "tentative")
     return str(address) not in shown
+
+
+async def _until_it_stands(device: Device) -> None:
+    began = clock.now()
+    while not await _stands(device):
+        assert clock.now() - began < 3 * PATIENCE
+        await asyncio.sleep(0.01)
 
 
 async def _stands(device: Device) -> bool:
