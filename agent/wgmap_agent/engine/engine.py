@@ -12,11 +12,7 @@ from typing import assert_never
 from wgmap.addresses import Endpoint, IPAddress
 from wgmap.lisp import codec
 from wgmap.lisp.mark import OF_REGISTER, Mark, marked
-from wgmap.lisp.messages import (
-    CodecError,
-    MapNotify,
-    MapReply,
-)
+from wgmap.lisp.messages import CodecError, MapNotify, MapReply
 from wgmap.wg.device import DeviceState
 from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine.cache import Cache
@@ -37,6 +33,7 @@ from wgmap_agent.engine.retries import Retries
 from wgmap_agent.engine.server_set import ServerSet
 from wgmap_agent.engine.servers import Servers
 from wgmap_agent.engine.settings import Settings
+from wgmap_agent.engine.successors import Successors
 from wgmap_agent.engine.traces import ServerTrace, Traces
 from wgmap_agent.engine.types import (
     Action,
@@ -189,12 +186,18 @@ class Engine:
 
     def rotate(self, now: float, key: PublicKey, port: int) -> list[Action]:
         """Register another data key, at another port; peers are told once it is acknowledged."""
+        self.successors.rotating = key
         if self._registration.key == key:
             return []  # an agent that was started anew meanwhile
         self._plane.reader.use_key(key)
         self._registration.use_key(key, port)
         self._announced = key
         return self._registration.change(now, self._underlay)
+
+    @property
+    def successors(self) -> Successors:
+        """The new keys of peers that rotate, which a rotation of our own has regard to."""
+        return self._plane.successors
 
     def stop(self, now: float) -> list[Action]:
         """End: what is to be saved is returned, nothing else is disturbed."""

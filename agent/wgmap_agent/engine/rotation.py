@@ -18,6 +18,11 @@ INITIATION_BYTES = 148
 LEAST_DATA_BYTES = 80  # an echo request without content, padded: 48, and 32 around it
 # A peer that shows nothing (its probe was lost) has gone over by then: it looks every 20 ms.
 SETTLE_S = 0.5
+# One that rotates as well shows it with each look; a busy machine may take its time.
+SETTLE_BOTH_S = 3.0
+# The old device stays so long after the last peer: what is in queues comes in over it, and
+LINGER_S = 0.5
+LINGER_BOTH_S = SETTLE_BOTH_S + 1.0  # one that rotates as well may not know yet that it can go over
 BUSY_S = 10.0  # after the registration, while peers are being told
 HURRY_S = 1.0
 POLLS_S = (0.02, 0.1, 1.0)  # a peer is going over now; peers are being told; later
@@ -38,7 +43,8 @@ class Rotation:
         """``grace_s``: after so long without the last peer having gone over it is over."""
         self._grace_s = grace_s
         self._registered_at: float | None = None
-        self._stood: dict[PublicKey, float] = {}
+        self._stood: dict[PublicKey, tuple[float, int]] = {}  # since when, bytes received by then
+        self._both = False
         self._hurry_until = float("-inf")
 
     def hurry(self, now: float) -> None:
@@ -46,21 +52,37 @@ class Rotation:
         self._hurry_until = now + HURRY_S
 
     def judge(
-        self, now: float, new: DeviceState, waiting: frozenset[PublicKey], *, registered: bool
+        self,
+        now: float,
+        new: DeviceState,
+        waiting: frozenset[PublicKey],
+        heirs: frozenset[PublicKey] = frozenset(),
+        *,
+        registered: bool,
     ) -> Verdict:
-        """Judge the peers that are on the old device still, by what the new one says of them."""
+        """Judge the peers that are on the old device still, by what the new one says of them.
+
+        ``heirs``: those of them that rotate as well.
+        """
         if registered and self._registered_at is None:
             self._registered_at = now
+        self._both = self._both or bool(heirs)
         self._stood = {key: at for key, at in self._stood.items() if key in waiting}
         ready = tuple(
             key
             for key in waiting
-            if (state := new.peers.get(key)) is not None and self._is_over(now, state)
+            if (state := new.peers.get(key)) is not None
+            and self._is_over(now, state, both=key in heirs)
         )
         since = self._registered_at
         nobody = len(ready) == len(waiting)
         over = since is not None and (nobody or now - since >= self._grace_s)
         return Verdict(ready, over)
+
+    @property
+    def linger_s(self) -> float:
+        """How long (seconds) the old device stays when all peers have gone over."""
+        return LINGER_BOTH_S if self._both else LINGER_S
 
     def poll_s(self, now: float) -> float:
         """Return after how long (seconds) to look again."""
@@ -70,9 +92,12 @@ class Rotation:
         since = self._registered_at
         return told if since is not None and now - since < BUSY_S else later / 4
 
-    def _is_over(self, now: float, state: PeerState) -> bool:
+    def _is_over(self, now: float, state: PeerState, *, both: bool) -> bool:
         if state.last_handshake is None:
             return False
-        stood = self._stood.setdefault(state.key, now)
-        shown = state.rx_bytes >= INITIATION_BYTES + KEEPALIVE_BYTES + LEAST_DATA_BYTES
-        return shown or now - stood >= SETTLE_S
+        stood, received = self._stood.setdefault(state.key, (now, state.rx_bytes))
+        # Where both initiate, handshakes alone may come to more than the least.
+        least = INITIATION_BYTES + KEEPALIVE_BYTES + LEAST_DATA_BYTES
+        shown = state.rx_bytes - received >= LEAST_DATA_BYTES
+        shown = shown or (not both and state.rx_bytes >= least)
+        return shown or now - stood >= (SETTLE_BOTH_S if both else SETTLE_S)

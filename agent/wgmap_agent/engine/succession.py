@@ -40,7 +40,7 @@ class Succession:
     def _stands(self, now: float, key: PublicKey) -> list[Action]:
         """Give a peer's prefixes to its new key, in one request with the end of the old one."""
         plane = self._plane
-        successor = plane.successors.drop(key)
+        successor = plane.successors.takes_over(now, key)
         actions = [] if successor is None else self._take_over(now, successor)
         peer = plane.data.peers.get(key)
         if peer is None:  # a newer mapping says otherwise

@@ -4,6 +4,9 @@ It has two devices meanwhile, on two ports. We initiate with the new key and go 
 when the handshake stands the prefixes go to the new key in one request. (A key that changed at the
 *same* port is another matter: the old one is dead, its owner knows nobody, and what is sent to it
 is held.) Until then the new key is on the device without any prefix.
+
+Where we rotate as well both sides hear of a new key and could initiate: two initiations that cross
+destroy each other. So the one with the higher new key leaves it to the other for a while.
 """
 
 from dataclasses import dataclass
@@ -16,6 +19,8 @@ from wgmap_agent.engine.mappings import PeerOffer
 from wgmap_agent.engine.peers import Peer, Phase
 from wgmap_agent.engine.settings import Settings
 
+PATIENCE = 1.5  # of the time after which one tries again: so long the other one is waited for
+QUIET_S = 1.0  # after a new key took over; by then its owner has gone over
 MAX_SUCCESSORS = 1024  # more: their old keys are dropped at once, and packets are held
 
 
@@ -37,6 +42,8 @@ class Successors:
         self._settings = settings
         self._data = data
         self._known: dict[PublicKey, Successor] = {}
+        self._last_over = float("-inf")
+        self.rotating: PublicKey | None = None  # our own new key while there are two
 
     def __contains__(self, key: object) -> bool:
         return key in self._known
@@ -57,7 +64,23 @@ class Successors:
         if old is None or len(self._known) >= MAX_SUCCESSORS:
             return None
         self._known[offer.key] = Successor(old.key, offer, records, now, now)
-        return (self._config(offer),)
+        return (self._config(offer, initiate=not self._waits_for(offer.key)),)
+
+    def rotated(self) -> None:
+        """Take in that we have one data device again."""
+        self.rotating = None
+
+    def is_quiet(self, now: float) -> bool:
+        """Say whether a rotation of our own would disturb none of a peer.
+
+        It does where the peer has sent to us with its new key and not seen yet that we take it.
+        """
+        return not self._known and now - self._last_over >= QUIET_S
+
+    def takes_over(self, now: float, key: PublicKey) -> Successor | None:
+        """As ``drop``, for one that stands."""
+        self._last_over = now
+        return self.drop(key)
 
     def drop(self, key: PublicKey) -> Successor | None:
         """Forget one; it is on the device still."""
@@ -72,7 +95,9 @@ class Successors:
 
     def again(self, now: float, one: Successor, state: PeerState | None) -> tuple[PeerConfig, ...]:
         """Initiate again where nothing came back: after 5 s WireGuard itself would do so."""
-        if state is not None and now - one.tried_at < self._settings.succession_kick_s:
+        pause = self._settings.succession_kick_s
+        pause *= PATIENCE if self._waits_for(one.offer.key) else 1.0
+        if state is not None and now - one.tried_at < pause:
             return ()
         one.tried_at = now
         return (PeerConfig(one.offer.key, remove=True), self._config(one.offer))
@@ -89,5 +114,9 @@ class Successors:
         moved = old.endpoint is None or old.endpoint.port != offer.endpoint.port
         return old if moved else None
 
-    def _config(self, offer: PeerOffer) -> PeerConfig:
-        return PeerConfig(offer.key, offer.endpoint, (), self._settings.keepalive_s)
+    def _waits_for(self, key: PublicKey) -> bool:
+        return self.rotating is not None and key < self.rotating
+
+    def _config(self, offer: PeerOffer, *, initiate: bool = True) -> PeerConfig:
+        keepalive_s = self._settings.keepalive_s if initiate else None
+        return PeerConfig(offer.key, offer.endpoint, (), keepalive_s)

@@ -4,6 +4,12 @@ Every peer has a *place*, the device that its routes go over. A peer that is on 
 the new one as well, with the same prefixes, so that it can start a handshake there and what it
 sends there is taken; routes follow later, peer by peer. What the engine decides goes to a peer's
 place; what it must be able to do on the other device (endpoint, prefixes, removal) goes there too.
+
+A peer that rotates while we do is an *heir*: its new key is on the new device alone and has the
+prefixes there, while its old key keeps them on the old device. So both ends take packets over both
+tunnels, and its routes stay where they are until it shows that it does. Who has gone over is left
+*behind* on the old device, until that goes: what is on its way, or in the other side's queues,
+still comes in there.
 """
 
 import asyncio
@@ -13,7 +19,7 @@ from dataclasses import dataclass, replace
 from wgmap.addresses import IPNetwork
 from wgmap.wg.device import Device, DeviceConfig, DeviceState, Look, PeerConfig, PeerState
 from wgmap.wg.keys import PublicKey
-from wgmap_agent.engine.packets import read
+from wgmap_agent.engine.packets import echo_request, host_in, read
 from wgmap_agent.engine.settings import Settings
 from wgmap_agent.engine.table import Claim, Table
 from wgmap_agent.runner.injector import Injected, Injector
@@ -30,12 +36,21 @@ class Half:
 
 
 @dataclass(frozen=True, slots=True)
+class Ahead:
+    """How far a rotation is."""
+
+    state: DeviceState  # of the new half
+    waiting: frozenset[PublicKey]  # peers whose routes go over the old half
+    heirs: frozenset[PublicKey]  # of these, those that rotate as well
+
+
+@dataclass(frozen=True, slots=True)
 class _Looks:
     """Looks at both halves."""
 
     old: Look
     new: Look
-    moved: frozenset[PublicKey]
+    moved: frozenset[PublicKey]  # their place is the new half
 
     def peer(self, key: PublicKey) -> PeerState | None:
         found = None if key in self.moved else self.old.peer(key)
@@ -53,6 +68,9 @@ class Pair:
         self._current = half  # the old one during a rotation
         self._next: Half | None = None
         self._moved: set[PublicKey] = set()  # peers whose place is the new half
+        self._heirs: set[PublicKey] = set()  # of these, those whose routes go over the old one
+        # What of a moved peer is on the old half still: itself, or the key it is the heir of.
+        self._behind: dict[PublicKey, PublicKey] = {}
         self._owned = _empty()  # what belongs to whom, kept up during a rotation
         self._to_next = False  # new peers are made there
         self._turn = asyncio.Lock()
@@ -100,7 +118,8 @@ class Pair:
             if self._next is None:
                 return state
             new = await self._next.device.read()
-        peers = {key: one for key, one in state.peers.items() if key not in self._moved}
+        hidden = self._hidden()
+        peers = {key: one for key, one in state.peers.items() if key not in hidden}
         peers |= {key: one for key, one in new.peers.items() if key not in peers}
         return replace(state, peers=peers)
 
@@ -110,7 +129,7 @@ class Pair:
             look = await self._current.device.look()
             if self._next is None:
                 return look
-            return _Looks(look, await self._next.device.look(), frozenset(self._moved))
+            return _Looks(look, await self._next.device.look(), self._hidden())
 
     async def add(self, prefixes: Sequence[IPNetwork]) -> None:
         """Route prefixes over the place of their peer; raises NetworkError."""
@@ -158,59 +177,91 @@ class Pair:
             present = await half.device.read()
             routed = set(await half.routes.present())
             self._owned, self._to_next = _empty(), False
-            self._moved = set()
             for one in (*present.peers.values(), *state.peers.values()):
                 self._own(one.key, one.allowed_ips)
-            for one in present.peers.values():
-                stays = one.key in state.peers and not routed & set(one.allowed_ips)
-                if not stays:
-                    self._moved.add(one.key)
+            over = _superseded(state, present)
+            self._moved = {
+                one.key
+                for one in present.peers.values()
+                if one.key not in state.peers or routed & set(one.allowed_ips)
+            }
+            self._heirs.clear()
+            self._behind.clear()
+            for key in over:
+                self._owned.drop_key(key)
+            for key in self._moved:
+                self._own(key, present.peers[key].allowed_ips)
+            # The next key of a peer that has just begun to rotate goes on here: so both do.
+            successors = {
+                one.key
+                for one in state.peers.values()
+                if not one.allowed_ips and one.key not in present.peers
+            }
+            self._moved |= successors
             mirrored = tuple(
                 PeerConfig(one.key, one.endpoint, one.allowed_ips)
                 for one in state.peers.values()
-                if one.key not in self._moved
+                if one.key not in self._moved and one.key not in over
             )
-            if mirrored:
-                await half.device.configure(DeviceConfig(peers=mirrored))
+            begun = (state.peers[key] for key in successors)
+            again = tuple(PeerConfig(one.key, one.endpoint, (), one.keepalive_s) for one in begun)
+            if mirrored or again:
+                await half.device.configure(DeviceConfig(peers=mirrored + again))
             self._next = half
             await half.routes.add([p for key in self._moved for p in self._owned.prefixes(key)])
-            gone = tuple(PeerConfig(k, remove=True) for k in state.peers if k in self._moved)
-            if gone:
+            left = over | (self._moved & set(state.peers))
+            if left:
+                gone = tuple(PeerConfig(key, remove=True) for key in left)
                 await self._current.device.configure(DeviceConfig(peers=gone))
             return len(mirrored)
 
-    async def look_ahead(self) -> tuple[DeviceState, frozenset[PublicKey]]:
-        """Read the new device, and name the peers that are on the old one still."""
+    async def look_ahead(self) -> Ahead:
+        """Read the new device, and name the peers whose routes go over the old one still."""
         assert self._next is not None
         async with self._turn:
             state = await self._next.device.read()
-        waiting = frozenset(key for key in self._owned.owners() if key not in self._moved)
-        return state, waiting
+        waiting = {key for key in self._owned.owners() if key not in self._moved}
+        heirs = frozenset(self._heirs)
+        return Ahead(state, frozenset(waiting) | heirs, heirs)
 
     def use_next(self) -> None:
         """Make new peers on the new device from now on: its key is registered."""
         self._to_next = True
 
+    def show(self, key: PublicKey, own: Sequence[IPNetwork]) -> None:
+        """Send an heir an echo request through the new device: by this it sees that we take its.
+
+        ``own``: our prefixes, one of which it comes from.
+        """
+        assert self._next is not None
+        for prefix in self._owned.prefixes(key):
+            source = next((one for one in own if one.version == prefix.version), None)
+            if source is not None:
+                packet = echo_request(host_in(source), host_in(prefix), 0)
+                self._next.injector.send((packet,))
+                return
+
     async def switch(self, keys: Iterable[PublicKey]) -> None:
-        """Let peers go over: their routes first, then they leave the old device."""
+        """Let peers go over: their routes do; what is on its way over the old device comes in."""
         assert self._next is not None
         async with self._turn:
             going = [key for key in keys if key in self._owned.owners()]
             prefixes = [prefix for key in going for prefix in self._owned.prefixes(key)]
-            self._moved |= set(going)
+            for key in going:
+                self._behind.setdefault(key, key)
+            self._moved.update(going)
+            self._heirs.difference_update(going)
             await self._next.routes.add(prefixes)
-            gone = tuple(PeerConfig(key, remove=True) for key in going)
-            if gone:
-                await self._current.device.configure(DeviceConfig(peers=gone))
 
     async def finish(self) -> Half:
         """Let whoever is left go over, and have one half again; returns the old one, closed."""
-        _, waiting = await self.look_ahead()
-        await self.switch(waiting)
+        await self.switch((await self.look_ahead()).waiting)
         async with self._turn:
             assert self._next is not None
             old, self._current, self._next = self._current, self._next, None
             self._moved.clear()
+            self._heirs.clear()
+            self._behind.clear()
             self._owned = _empty()
         old.injector.close()
         await old.device.close()
@@ -227,23 +278,46 @@ class Pair:
         new: list[PeerConfig] = []
         stays = {one.key for one in changes if self._owned.prefixes(one.key)} - self._moved
         kept = {one.key for one in changes if not one.remove}  # those that are kicked included
+        inherited = self._inherit(changes, kept)
         for change in changes:
             key = change.key
-            if self._to_next and key in kept and key not in stays:
+            goes = self._to_next or _is_successor(change)
+            if goes and key in kept and key not in stays:
                 self._moved.add(key)
+            gone = key not in kept
             if key in self._moved:
                 new.append(change)
+                if gone and key in self._behind:
+                    old.append(PeerConfig(self._behind[key], remove=True))
             else:
-                old.append(change)
-                if not change.remove or key not in kept:
+                if key not in inherited:
+                    old.append(change)
+                if not change.remove or gone:
                     new.append(_mirrored(change))
-            self._follow(change, gone=key not in kept)
+            self._follow(change, gone=gone)
         return old, new
+
+    def _inherit(self, changes: Sequence[PeerConfig], kept: set[PublicKey]) -> set[PublicKey]:
+        """Note who inherits all of a peer that is on the old half, and return whose it was."""
+        gone = {one.key for one in changes if one.remove and one.key not in kept}
+        inherited: set[PublicKey] = set()
+        for change in changes:
+            if change.key not in self._moved or self._owned.prefixes(change.key):
+                continue
+            claims = (self._owned.get(prefix) for prefix in change.allowed_ips or ())
+            before = {claim.key for claim in claims if claim is not None}
+            if len(before) == 1 and before <= gone - self._moved:
+                [self._behind[change.key]] = before
+                self._heirs.add(change.key)
+                inherited |= before
+        return inherited
 
     def _follow(self, change: PeerConfig, *, gone: bool) -> None:
         if gone:
             self._owned.drop_key(change.key)
             self._moved.discard(change.key)
+            self._heirs.discard(change.key)
+            self._behind.pop(change.key, None)
         elif change.allowed_ips is not None:
             self._own(change.key, change.allowed_ips)
 
@@ -253,9 +327,13 @@ class Pair:
             self._owned.offer(Claim(prefix, key, 0, 0.0))
 
     def _half_of(self, key: PublicKey | None) -> Half:
-        if self._next is not None and key in self._moved:
+        if self._next is not None and key in self._moved and key not in self._heirs:
             return self._next
         return self._current
+
+    def _hidden(self) -> frozenset[PublicKey]:
+        """Return what is on the old half and not to be seen there."""
+        return frozenset(self._moved) | frozenset(self._behind.values())
 
     def _half_for(self, packet: bytes) -> Half:
         header = read(packet)
@@ -275,6 +353,26 @@ class Pair:
 
 def _empty() -> Table:
     return Table(Settings(max_peers=1 << 20))
+
+
+def _is_successor(change: PeerConfig) -> bool:
+    """Say whether this is a peer's next key, which owns nothing yet: it rotates as we do."""
+    return change.allowed_ips == () and not change.remove
+
+
+def _superseded(old: DeviceState, new: DeviceState) -> set[PublicKey]:
+    """Return who is on the old device alone and owns only what is another's on the new one."""
+    taken = {
+        prefix
+        for one in new.peers.values()
+        if one.key not in old.peers
+        for prefix in one.allowed_ips
+    }
+    return {
+        one.key
+        for one in old.peers.values()
+        if one.key not in new.peers and one.allowed_ips and taken.issuperset(one.allowed_ips)
+    }
 
 
 def _mirrored(change: PeerConfig) -> PeerConfig:

@@ -21,6 +21,8 @@ from wgmap_agent.runner.pair import Pair
 
 LOOK_S = 60.0  # between two looks at the age of the key
 AGAIN_S = 1.0  # after a rotation that failed; twice that each time, and LOOK_S at most
+QUIET_MOST_S = 5.0  # a rotation waits so long for peers that rotate,
+QUIET_LOOK_S = 0.05  # and looks so often whether they still do
 SPREAD = 0.1  # of the interval: a fleet does not rotate as one
 
 log = Log("agent.rotation")
@@ -32,6 +34,8 @@ class Steps:
 
     announce: Callable[[PublicKey, int], None]  # register the new key at its port
     registered: Callable[[], bool]
+    is_quiet: Callable[[], bool]  # no peer is in the middle of a rotation of its own
+    over: Callable[[], None]  # there is one data device again
     count: Callable[[str, int], None]
 
 
@@ -40,6 +44,7 @@ class Rotator:
 
     def __init__(self, config: AgentConfig, data: DataSide, pair: Pair, steps: Steps) -> None:
         self._directory = config.agent.state_dir
+        self._own = config.agent.prefixes
         self._data = data
         self._pair = pair
         self._steps = steps
@@ -95,18 +100,28 @@ class Rotator:
         self._rotation = Rotation(self._grace_s)
         try:
             if not self._pair.rotating:
-                peers = await self._pair.rotate_to(await self._data.open_next(new))
+                half = await self._data.open_next(new)
+                await self._quiet()
+                peers = await self._pair.rotate_to(half)
                 log.info("the data key rotates", key=new.public, peers=peers)
                 self._steps.count("rotation.begun", 1)
             self._steps.announce(new.public, self._data.next_port)
             await self._switch_all(self._rotation)
+            await asyncio.sleep(self._rotation.linger_s)
             await self._pair.finish()
+            self._steps.over()
             await asyncio.to_thread(keys.commit_next, self._directory)
             await self._data.rotated(new)
             self._steps.count("rotation.finished", 1)
             log.info("the data key has rotated", key=new.public)
         finally:
             self._rotation = None
+
+    async def _quiet(self) -> None:
+        """Let peers end what they have begun, if that does not take long."""
+        end = clock.now() + QUIET_MOST_S
+        while not self._steps.is_quiet() and clock.now() < end:  # noqa: ASYNC110  # readings end it
+            await asyncio.sleep(QUIET_LOOK_S)
 
     async def _switch_all(self, rotation: Rotation) -> None:
         """Switch peers as they become ready, until nobody is left or the grace is over."""
@@ -119,11 +134,15 @@ class Rotator:
         registered = self._steps.registered()
         if registered:
             self._pair.use_next()
-        state, waiting = await self._pair.look_ahead()
-        verdict = rotation.judge(clock.now(), state, waiting, registered=registered)
+        ahead = await self._pair.look_ahead()
+        verdict = rotation.judge(
+            clock.now(), ahead.state, ahead.waiting, ahead.heirs, registered=registered
+        )
         if verdict.switch:
             await self._pair.switch(verdict.switch)
             self._steps.count("rotation.switched", len(verdict.switch))
+        for key in ahead.heirs:  # also those that go over now: they may not know it yet
+            self._pair.show(key, self._own)
         if verdict.over:
-            self._steps.count("rotation.forced", len(waiting) - len(verdict.switch))
+            self._steps.count("rotation.forced", len(ahead.waiting) - len(verdict.switch))
         return verdict.over

@@ -316,6 +316,8 @@ class _Agent:
         return Steps(
             announce=self._announce,
             registered=lambda: self.engine.is_registered(clock.now()),
+            is_quiet=lambda: self.engine.successors.is_quiet(clock.now()),
+            over=self.engine.successors.rotated,
             count=self.engine.counters.add,
         )
 

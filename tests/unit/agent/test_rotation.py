@@ -24,13 +24,15 @@ from wgmap.lisp.messages import MapNotify, MapRegister
 from wgmap.wg.device import DeviceConfig, PeerConfig
 from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine.engine import Engine
-from wgmap_agent.engine.rotation import POLLS_S, SETTLE_S, Rotation
+from wgmap_agent.engine.rotation import POLLS_S, SETTLE_BOTH_S, SETTLE_S, Rotation
+from wgmap_agent.engine.successors import QUIET_S
 from wgmap_agent.engine.types import Action, ConfigurePeers, Inject, ReadPeers, Send, Tunnel
 from wgmap_agent.runner.injector import Injected
 from wgmap_agent.runner.pair import Half, Pair
 
 MS1 = server(1).control_address
 NEW_KEY = PublicKey(b"n" * 32)
+HIGHEST = PublicKey(b"\xff" * 32)
 WALL = 1_700_000_000.0
 FIRST, SECOND = net("10.66.2.1/32"), net("10.66.3.1/32")
 
@@ -166,9 +168,12 @@ async def test_a_peer_is_on_both_devices_until_it_goes_over() -> None:
     await made.pair.switch([LOW_KEY])
     made.pair.send((ipv4(FIRST),))
     assert made.routes == {FIRST: "new"}
-    assert set(made.old.peers) == set()
+    assert set(made.old.peers) == {LOW_KEY}  # what is on its way comes in still
     assert (len(made.left_by(0)), len(made.left_by(1))) == (1, 1)
     assert set((await made.pair.read()).peers) == {LOW_KEY}
+    await made.pair.configure(DeviceConfig(peers=(PeerConfig(LOW_KEY, remove=True),)))
+    assert not made.old.peers
+    assert not made.new.peers
 
 
 async def test_new_peers_are_made_on_the_new_device_once_its_key_is_registered() -> None:
@@ -181,7 +186,7 @@ async def test_new_peers_are_made_on_the_new_device_once_its_key_is_registered()
     await made.install(third, prefix)
     assert made.routes[prefix] == "new"
     assert third not in made.old.peers
-    _, waiting = await made.pair.look_ahead()
+    waiting = (await made.pair.look_ahead()).waiting
     assert waiting == {LOW_KEY, HIGH_KEY}
 
 
@@ -199,7 +204,7 @@ async def test_changes_reach_the_device_that_they_are_for() -> None:
     kick = (PeerConfig(LOW_KEY, remove=True), PeerConfig(LOW_KEY, endpoint, (FIRST,), 25))
     await made.pair.configure(DeviceConfig(peers=kick))
     assert not any(one.remove for config in made.new.log for one in config.peers)
-    assert (await made.pair.look_ahead())[1] == {LOW_KEY}  # a kick does not move it
+    assert (await made.pair.look_ahead()).waiting == {LOW_KEY}  # a kick does not move it
     await made.pair.configure(DeviceConfig(peers=(PeerConfig(LOW_KEY, remove=True),)))
     assert not made.old.peers
     assert not made.new.peers
@@ -223,10 +228,93 @@ async def test_an_interrupted_rotation_goes_on_where_it_was(routed: str) -> None
     made.routes[FIRST] = routed
     again = Pair(made.halves[0])
     assert await again.rotate_to(made.halves[1]) == (1 if routed == "old" else 0)
-    _, waiting = await again.look_ahead()
+    waiting = (await again.look_ahead()).waiting
     assert waiting == (frozenset({LOW_KEY}) if routed == "old" else frozenset())
     assert made.routes == {FIRST: routed}
     assert set((await again.read()).peers) == {LOW_KEY}
+
+
+# ---------------------------------------------------------------------------- both rotate at once
+
+INHERITS = (PeerConfig(LOW_KEY, remove=True), PeerConfig(NEW_KEY, None, (FIRST,)))
+
+
+async def inherited() -> Machine:
+    """The peer rotates as well, and a tunnel between the two new devices stands."""
+    made = await machine()
+    await made.pair.configure(DeviceConfig(peers=(PeerConfig(NEW_KEY, None, (), 25),)))
+    assert set(made.old.peers) == {LOW_KEY}  # though ours is not registered yet
+    assert made.new.peers[NEW_KEY].keepalive_s == 25
+    await made.pair.configure(DeviceConfig(peers=INHERITS))
+    await made.pair.add([FIRST])
+    return made
+
+
+async def test_where_both_rotate_packets_are_taken_from_both_devices() -> None:
+    made = await inherited()
+    assert made.old.peers[LOW_KEY].allowed_ips == (FIRST,)
+    assert {key: one.allowed_ips for key, one in made.new.peers.items()} == {NEW_KEY: (FIRST,)}
+    ahead = await made.pair.look_ahead()
+    assert (ahead.waiting, ahead.heirs) == ({NEW_KEY}, {NEW_KEY})
+    assert set((await made.pair.read()).peers) == {NEW_KEY}
+    assert (await made.pair.look()).peer(LOW_KEY) is None
+
+
+async def test_an_heir_goes_over_once_it_shows_that_it_takes_ours() -> None:
+    made = await inherited()
+    made.pair.send((ipv4(FIRST),))
+    assert made.routes == {FIRST: "old"}
+    assert (len(made.left_by(0)), len(made.left_by(1))) == (1, 0)
+    made.pair.show(NEW_KEY, (net("10.66.1.1/32"),))
+    assert len(made.left_by(1)) == 1
+    await made.pair.switch([NEW_KEY])
+    made.pair.send((ipv4(FIRST),))
+    assert made.routes == {FIRST: "new"}
+    assert len(made.left_by(1)) == 2
+    assert not (await made.pair.look_ahead()).waiting
+    assert set(made.old.peers) == {LOW_KEY}
+
+
+async def test_one_that_had_begun_to_rotate_goes_on_on_the_new_device() -> None:
+    made = Machine()
+    await made.install(LOW_KEY, FIRST)
+    await made.pair.configure(DeviceConfig(peers=(PeerConfig(NEW_KEY, None, (), 25),)))
+    assert await made.pair.rotate_to(made.halves[1]) == 1
+    assert set(made.old.peers) == {LOW_KEY}
+    assert made.new.peers[NEW_KEY].keepalive_s == 25
+    await made.pair.configure(DeviceConfig(peers=INHERITS))
+    assert (await made.pair.look_ahead()).heirs == {NEW_KEY}
+    assert made.old.peers[LOW_KEY].allowed_ips == (FIRST,)
+
+
+@pytest.mark.parametrize("switched", [False, True])
+async def test_an_heir_that_goes_takes_along_what_it_inherited(switched: bool) -> None:
+    made = await inherited()
+    if switched:
+        await made.pair.switch([NEW_KEY])
+    await made.pair.configure(DeviceConfig(peers=(PeerConfig(NEW_KEY, remove=True),)))
+    assert not made.old.peers
+    assert not made.new.peers
+
+
+async def test_a_rotation_of_both_that_was_interrupted_goes_on_with_the_new_keys() -> None:
+    made = await inherited()
+    again = Pair(made.halves[0])
+    assert await again.rotate_to(made.halves[1]) == 0
+    assert made.routes == {FIRST: "new"}
+    assert not made.old.peers
+    assert {key: one.allowed_ips for key, one in made.new.peers.items()} == {NEW_KEY: (FIRST,)}
+    assert set((await again.read()).peers) == {NEW_KEY}
+
+
+def test_handshakes_of_one_that_rotates_too_show_nothing() -> None:
+    rotation = Rotation(600.0)
+    handshakes = 148 + 92 + 32  # both initiated
+    for now, more, over in ((0.0, 0, False), (0.1, 32, False), (0.2, 32 + 80, True)):
+        state = peer_state(LOW_KEY, last_handshake=WALL, rx_bytes=handshakes + more)
+        verdict = rotation.judge(now, device_state(state), WAITING, WAITING, registered=True)
+        assert bool(verdict.switch) is over
+    assert rotation.linger_s > SETTLE_BOTH_S
 
 
 # ---------------------------------------------------------------------- the side that is told of it
@@ -270,6 +358,7 @@ def test_a_new_key_at_another_port_is_tried_while_the_old_one_goes_on() -> None:
     actions = push(engine, 2.0, key=NEW_KEY, port=51830, version=6)
     [tried] = peers_in(actions)
     assert (tried.key, tried.allowed_ips, tried.keepalive_s) == (NEW_KEY, (), 25)
+    assert not engine.successors.is_quiet(2.0)
     [peer] = engine.status(2.0).peers
     assert peer.key == str(LOW_KEY)
     assert peers_in(read(engine, 2.1, OLD_UP, peer_state(NEW_KEY, allowed_ips=()))) == []
@@ -280,6 +369,8 @@ def test_a_new_key_at_another_port_is_tried_while_the_old_one_goes_on() -> None:
     assert (gone.key, gone.remove) == (LOW_KEY, True)
     assert (new.key, new.allowed_ips) == (NEW_KEY, (FIRST,))
     assert any(isinstance(one, Inject) for one in actions), "the owner must see it"
+    assert not engine.successors.is_quiet(2.3)
+    assert engine.successors.is_quiet(2.2 + QUIET_S)
     [peer] = engine.status(2.2).peers
     assert peer.key == str(NEW_KEY)
 
@@ -303,6 +394,25 @@ def test_a_new_key_that_never_stands_is_taken_all_the_same_in_the_end() -> None:
     actions = read(engine, 12.5, OLD_UP, silent)
     assert (LOW_KEY, True) in {(one.key, one.remove) for one in peers_in(actions)}
     assert engine.status(12.5).counters["peer.successor_failed"] == 1
+
+
+def test_where_both_rotate_the_lower_new_key_initiates() -> None:
+    engine = standing()
+    engine.rotate(1.9, HIGHEST, 51830)
+    [tried] = peers_in(push(engine, 2.0, key=NEW_KEY, port=51830, version=6))
+    assert (tried.key, tried.allowed_ips, tried.keepalive_s) == (NEW_KEY, (), None)
+    silent = peer_state(NEW_KEY, allowed_ips=())
+    assert peers_in(read(engine, 3.2, OLD_UP, silent)) == []
+    late = peers_in(read(engine, 3.6, OLD_UP, silent))
+    assert [(one.remove, one.keepalive_s) for one in late] == [(True, None), (False, 25)]
+
+
+def test_where_we_have_rotated_we_initiate_whatever_the_keys() -> None:
+    engine = standing()
+    engine.rotate(1.8, HIGHEST, 51830)
+    engine.successors.rotated()
+    [tried] = peers_in(push(engine, 2.0, key=NEW_KEY, port=51830, version=6))
+    assert tried.keepalive_s == 25
 
 
 def test_a_revoked_successor_leaves_the_device() -> None:
