@@ -39,12 +39,16 @@ class Flow:
 
 @asynccontextmanager
 async def flow(
-    source: Namespace, target: Namespace, address: str, interval_s: float = 0.01
+    source: Namespace,
+    target: Namespace,
+    address: str,
+    interval_s: float = 0.01,
+    late_s: float = 8.0,
 ) -> AsyncIterator[Flow]:
     """Send to ``address``, an address of ``target``, while the block runs.
 
-    The end waits up to 8 s for echoes that are still on their way. The sender is not bound: the
-    kernel chooses the source.
+    The end waits up to ``late_s`` for echoes that are still on their way. The sender is not
+    bound: the kernel chooses the source.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with closing(_socket(source, family)) as sender, closing(_socket(target, family)) as echo:
@@ -59,7 +63,7 @@ async def flow(
         finally:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
-            await _last_echoes(result)
+            await _last_echoes(result, late_s)
             loop.remove_reader(echo)
             loop.remove_reader(sender)
 
@@ -117,7 +121,7 @@ def _take(sender: socket.socket, result: Flow) -> None:
         result.round_trips.setdefault(number, time.monotonic() - result.sent[number])
 
 
-async def _last_echoes(result: Flow) -> None:
-    end = time.monotonic() + 8
+async def _last_echoes(result: Flow, late_s: float) -> None:
+    end = time.monotonic() + late_s
     while result.lost and time.monotonic() < end:  # noqa: ASYNC110
         await asyncio.sleep(0.01)

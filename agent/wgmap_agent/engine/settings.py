@@ -100,8 +100,9 @@ class Settings:
     never_stood_s: float = 90.0  # a peer without any handshake goes: WireGuard gives up as well
     standing_s: float = 180.0  # WireGuard's REJECT_AFTER_TIME: an older session is no session
 
-    # A peer's new key beside its old one: tried for so long, and again after this.
-    succession_s: float = 10.0
+    # A peer's new key beside its old one, which goes on meanwhile: tried for so long (where the old
+    # one falls silent, no longer), and again after this and twice that each time.
+    succession_s: float = 60.0
     succession_kick_s: float = 1.0
 
     # Watching peers that stand.

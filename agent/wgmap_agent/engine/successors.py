@@ -20,6 +20,7 @@ from wgmap_agent.engine.peers import Peer, Phase
 from wgmap_agent.engine.settings import Settings
 
 PATIENCE = 1.5  # of the time after which one tries again: so long the other one is waited for
+MOST_DOUBLED = 3  # times that this time doubles: WireGuard's own retry is as slow then
 QUIET_S = 1.0  # after a new key took over; by then its owner has gone over
 MAX_SUCCESSORS = 1024  # more: their old keys are dropped at once, and packets are held
 
@@ -33,6 +34,8 @@ class Successor:
     records: tuple[Record, ...]
     since: float
     tried_at: float
+    tries: int = 0
+    received: int = 0  # bytes, of the last look
 
 
 class Successors:
@@ -94,13 +97,21 @@ class Successors:
         return now - one.since >= self._settings.succession_s
 
     def again(self, now: float, one: Successor, state: PeerState | None) -> tuple[PeerConfig, ...]:
-        """Initiate again where nothing came back: after 5 s WireGuard itself would do so."""
-        pause = self._settings.succession_kick_s
-        pause *= PATIENCE if self._waits_for(one.offer.key) else 1.0
-        if state is not None and now - one.tried_at < pause:
+        """Initiate again where nothing came back: after 5 s WireGuard itself would do so.
+
+        Where something came the other side is at it, and to begin anew would destroy that.
+        """
+        if state is not None and state.rx_bytes > one.received:
+            one.received, one.tried_at = state.rx_bytes, now
+        if state is not None and now - one.tried_at < self._pause_s(one):
             return ()
-        one.tried_at = now
+        one.tries, one.received, one.tried_at = one.tries + 1, 0, now
         return (PeerConfig(one.offer.key, remove=True), self._config(one.offer))
+
+    def _pause_s(self, one: Successor) -> float:
+        patience = PATIENCE if self._waits_for(one.offer.key) else 1.0
+        doubled: int = 1 << min(one.tries, MOST_DOUBLED)
+        return self._settings.succession_kick_s * patience * doubled
 
     def _rotating(self, offer: PeerOffer) -> Peer | None:
         """Return the peer that an offer is a new key of, if both can live side by side."""

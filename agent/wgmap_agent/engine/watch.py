@@ -110,9 +110,10 @@ class Watch:
         """Take in a reading of the data device."""
         plane = self._plane
         actions = [] if self._adopted else self._adopt(now, state, wall)
-        actions += self._succession.read(now, state)
         known = plane.data.peers
+        # By what was known when it was read: whose key is followed now is seen to by that.
         unknown = [k for k in state.peers if k not in known and k not in plane.successors]
+        actions += self._succession.read(now, state)
         if unknown:
             plane.counters.add("peer.removed_unknown", len(unknown))
             changes = tuple(PeerConfig(key, remove=True) for key in unknown)

@@ -16,7 +16,7 @@ import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from wgmap.addresses import IPNetwork
+from wgmap.addresses import IPAddress, IPNetwork
 from wgmap.wg.device import Device, DeviceConfig, DeviceState, Look, PeerConfig, PeerState
 from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine.packets import echo_request, host_in, read
@@ -73,7 +73,8 @@ class Pair:
         self._behind: dict[PublicKey, PublicKey] = {}
         self._owned = _empty()  # what belongs to whom, kept up during a rotation
         self._to_next = False  # new peers are made there
-        self._turn = asyncio.Lock()
+        self._turn = asyncio.Lock()  # for changes
+        self._reading = asyncio.Lock()  # no half comes or goes meanwhile; taken before the other
 
     @property
     def name(self) -> str:
@@ -85,6 +86,12 @@ class Pair:
     def names(self) -> tuple[str, ...]:
         """The names of the interfaces that there are."""
         return tuple(half.device.name for half in self._halves())
+
+    @property
+    def next_name(self) -> str:
+        """The name of the interface that is rotated to."""
+        assert self._next is not None
+        return self._next.device.name
 
     @property
     def rotating(self) -> bool:
@@ -113,7 +120,7 @@ class Pair:
 
     async def read(self) -> DeviceState:
         """Read every peer where its place is; raises DeviceError."""
-        async with self._turn:
+        async with self._reading:
             state = await self._current.device.read()
             if self._next is None:
                 return state
@@ -125,11 +132,12 @@ class Pair:
 
     async def look(self) -> Look:
         """Look at every peer where its place is; raises DeviceError."""
-        async with self._turn:
-            look = await self._current.device.look()
+        async with self._reading:
+            old = await self._current.device.look()
             if self._next is None:
-                return look
-            return _Looks(look, await self._next.device.look(), self._hidden())
+                return old
+            new = await self._next.device.look()
+        return _Looks(old, new, self._hidden())
 
     async def add(self, prefixes: Sequence[IPNetwork]) -> None:
         """Route prefixes over the place of their peer; raises NetworkError."""
@@ -172,7 +180,7 @@ class Pair:
         One that has peers already is of a rotation that was interrupted: a peer whose routes go
         over it has gone over. Raises DeviceError, NetworkError.
         """
-        async with self._turn:
+        async with self._reading, self._turn:
             state = await self._current.device.read()
             present = await half.device.read()
             routed = set(await half.routes.present())
@@ -218,11 +226,15 @@ class Pair:
     async def look_ahead(self) -> Ahead:
         """Read the new device, and name the peers whose routes go over the old one still."""
         assert self._next is not None
-        async with self._turn:
+        async with self._reading:
             state = await self._next.device.read()
-        waiting = {key for key in self._owned.owners() if key not in self._moved}
-        heirs = frozenset(self._heirs)
-        return Ahead(state, frozenset(waiting) | heirs, heirs)
+        waiting = filter(self._waits, self._owned.owners())
+        return Ahead(state, frozenset(waiting), frozenset(self._heirs))
+
+    def waiting_at(self, sources: Iterable[IPAddress]) -> set[PublicKey]:
+        """Name the peers that these addresses belong to and that are on the old device still."""
+        claims = (self._owned.owner(source) for source in sources)
+        return {claim.key for claim in claims if claim is not None and self._waits(claim.key)}
 
     def use_next(self) -> None:
         """Make new peers on the new device from now on: its key is registered."""
@@ -256,7 +268,7 @@ class Pair:
     async def finish(self) -> Half:
         """Let whoever is left go over, and have one half again; returns the old one, closed."""
         await self.switch((await self.look_ahead()).waiting)
-        async with self._turn:
+        async with self._reading, self._turn:
             assert self._next is not None
             old, self._current, self._next = self._current, self._next, None
             self._moved.clear()
@@ -330,6 +342,9 @@ class Pair:
         if self._next is not None and key in self._moved and key not in self._heirs:
             return self._next
         return self._current
+
+    def _waits(self, key: PublicKey) -> bool:
+        return key not in self._moved or key in self._heirs
 
     def _hidden(self) -> frozenset[PublicKey]:
         """Return what is on the old half and not to be seen there."""

@@ -6,7 +6,7 @@ over: an agent that is killed at any step goes on with it, or finds it done, at 
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from wgmap import clock
@@ -16,11 +16,13 @@ from wgmap.wg.keys import PrivateKey, PublicKey
 from wgmap_agent.config import AgentConfig
 from wgmap_agent.engine.rotation import Rotation
 from wgmap_agent.runner import keys, walltime
+from wgmap_agent.runner.arrived import Arrived
 from wgmap_agent.runner.dataside import DataSide
 from wgmap_agent.runner.pair import Pair
 
 LOOK_S = 60.0  # between two looks at the age of the key
 AGAIN_S = 1.0  # after a rotation that failed; twice that each time, and LOOK_S at most
+BREATH_S = 0.005  # between two looks at what comes in, where nobody goes over by it
 QUIET_MOST_S = 5.0  # a rotation waits so long for peers that rotate,
 QUIET_LOOK_S = 0.05  # and looks so often whether they still do
 SPREAD = 0.1  # of the interval: a fleet does not rotate as one
@@ -125,10 +127,26 @@ class Rotator:
 
     async def _switch_all(self, rotation: Rotation) -> None:
         """Switch peers as they become ready, until nobody is left or the grace is over."""
-        over = False
-        while not over:
-            await asyncio.sleep(rotation.poll_s(clock.now()))
-            over = await self._look(rotation)
+        with Arrived(self._pair.next_name) as arrived:
+            over = False
+            while not over:
+                await self._listen(arrived, clock.now() + rotation.poll_s(clock.now()))
+                over = await self._look(rotation)
+
+    async def _listen(self, arrived: Arrived, until: float) -> None:
+        """Switch whoever sends over the new device: it takes ours there, and may nowhere else."""
+        while (left := until - clock.now()) > 0:
+            keys = self._pair.waiting_at(await arrived.wait(left))
+            if keys:
+                await self._switch(keys)
+            else:
+                await asyncio.sleep(min(BREATH_S, left))
+
+    async def _switch(self, keys: Collection[PublicKey]) -> None:
+        await self._pair.switch(keys)
+        self._steps.count("rotation.switched", len(keys))
+        for key in keys:  # one that rotates as well may not know yet
+            self._pair.show(key, self._own)
 
     async def _look(self, rotation: Rotation) -> bool:
         registered = self._steps.registered()
@@ -139,9 +157,8 @@ class Rotator:
             clock.now(), ahead.state, ahead.waiting, ahead.heirs, registered=registered
         )
         if verdict.switch:
-            await self._pair.switch(verdict.switch)
-            self._steps.count("rotation.switched", len(verdict.switch))
-        for key in ahead.heirs:  # also those that go over now: they may not know it yet
+            await self._switch(verdict.switch)
+        for key in ahead.heirs.difference(verdict.switch):
             self._pair.show(key, self._own)
         if verdict.over:
             self._steps.count("rotation.forced", len(ahead.waiting) - len(verdict.switch))

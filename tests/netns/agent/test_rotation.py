@@ -1,9 +1,13 @@
 """The data key rotates under traffic, over real tunnels; the agent is killed meanwhile."""
 
 import asyncio
+import ipaddress
 import json
 import logging
+import socket
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -11,14 +15,16 @@ import pytest
 from support.agents import AgentHost
 from support.fleet import Fleet, fleet
 from support.flows import Flow, exchange, flow
-from support.netns import PATIENCE
+from support.netns import PATIENCE, netbed
 from wgmap_agent.runner import keys
+from wgmap_agent.runner.arrived import Arrived
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
 
 _LOG = logging.getLogger(__name__)
 SILENCE_MOST = 20  # datagrams in a row, 100 a second: 200 ms
 OVER_S = 30.0 * PATIENCE
+LATE_S = 1.0  # after its last datagram a flow waits so long for what must be counted as lost then
 
 
 async def contact(bed: Fleet) -> None:
@@ -67,28 +73,66 @@ def data_peer(agent: AgentHost) -> str:
     return key
 
 
+@asynccontextmanager
+async def flows(bed: Fleet) -> AsyncIterator[None]:
+    """Have a flow each way, one of each family; neither is silent for long."""
+    one, two = bed.one, bed.two
+    async with (
+        flow(one.namespace, two.namespace, two.eids[0], late_s=LATE_S) as there,
+        flow(two.namespace, one.namespace, one.eids[1], late_s=LATE_S) as back,
+    ):
+        await asyncio.sleep(0.5)
+        yield
+        await asyncio.sleep(0.5)
+    _LOG.info("lost in a row: %d there, %d back", gap(there), gap(back))
+    assert gap(there) <= SILENCE_MOST
+    assert gap(back) <= SILENCE_MOST
+
+
+def assert_no_repairs(bed: Fleet) -> None:
+    for agent in (bed.one, bed.two):
+        counters = agent.status()["counters"]
+        assert "peer.kicked" not in counters
+        assert "peer.looked_for" not in counters
+
+
 @pytest.mark.parametrize("delay_ms", [0, 20])
 async def test_an_established_flow_is_hardly_silent(tmp_path: Path, delay_ms: float) -> None:
     async with fleet(tmp_path, delay_ms) as bed:
-        one, two = bed.one, bed.two
         await contact(bed)
         for _ in range(2):  # there, and back to the first interface
-            async with (
-                flow(one.namespace, two.namespace, two.eids[0]) as there,
-                flow(two.namespace, one.namespace, one.eids[1]) as back,
-            ):
-                await asyncio.sleep(0.5)
-                key = await rotate(one)
-                await rotated(one, key)
-                await asyncio.sleep(0.5)
-            assert data_peer(two) == key
-            _LOG.info("%s ms: lost in a row: %d there, %d back", delay_ms, gap(there), gap(back))
-            assert gap(there) <= SILENCE_MOST
-            assert gap(back) <= SILENCE_MOST
-        for agent in (one, two):
-            counters = agent.status()["counters"]
-            assert "peer.kicked" not in counters
-            assert "peer.looked_for" not in counters
+            async with flows(bed):
+                key = await rotate(bed.one)
+                await rotated(bed.one, key)
+            assert data_peer(bed.two) == key
+        assert_no_repairs(bed)
+
+
+@pytest.mark.parametrize("delay_ms", [0, 20])
+async def test_both_ends_rotate_at_once(tmp_path: Path, delay_ms: float) -> None:
+    """Both have two devices then, so that both tunnels carry what is on its way."""
+    async with fleet(tmp_path, delay_ms) as bed:
+        await contact(bed)
+        async with flows(bed):
+            new = await asyncio.gather(rotate(bed.one), rotate(bed.two))
+            await asyncio.gather(*map(rotated, (bed.one, bed.two), new))
+        assert (data_peer(bed.two), data_peer(bed.one)) == tuple(new)
+        assert_no_repairs(bed)
+
+
+async def test_what_comes_in_over_an_interface_is_told_at_once() -> None:
+    with netbed("ar") as bed:
+        namespace = bed.namespace("n")
+        namespace.ip("link", "set", "lo", "up")
+        with namespace.entered():
+            arrived = Arrived("lo")
+            sender = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        with arrived, sender:
+            assert await arrived.wait(0.0) == set()
+            waiting = asyncio.create_task(arrived.wait(OVER_S))
+            await asyncio.sleep(0)
+            sender.sendto(b"", ("::1", 9))
+            assert await waiting == {ipaddress.ip_address("::1")}
 
 
 STEPS_S = (0.0, 0.15)

@@ -165,7 +165,10 @@ async def test_a_peer_is_on_both_devices_until_it_goes_over() -> None:
     assert made.new.peers[LOW_KEY].allowed_ips == (FIRST,)
     assert made.routes == {FIRST: "old"}
     made.pair.send((ipv4(FIRST),))
+    address = FIRST.network_address
+    assert made.pair.waiting_at([address, SECOND.network_address]) == {LOW_KEY}
     await made.pair.switch([LOW_KEY])
+    assert made.pair.waiting_at([address]) == set()
     made.pair.send((ipv4(FIRST),))
     assert made.routes == {FIRST: "new"}
     assert set(made.old.peers) == {LOW_KEY}  # what is on its way comes in still
@@ -255,7 +258,7 @@ async def test_where_both_rotate_packets_are_taken_from_both_devices() -> None:
     assert made.old.peers[LOW_KEY].allowed_ips == (FIRST,)
     assert {key: one.allowed_ips for key, one in made.new.peers.items()} == {NEW_KEY: (FIRST,)}
     ahead = await made.pair.look_ahead()
-    assert (ahead.waiting, ahead.heirs) == ({NEW_KEY}, {NEW_KEY})
+    assert set(ahead.waiting) == set(ahead.heirs) == {NEW_KEY}
     assert set((await made.pair.read()).peers) == {NEW_KEY}
     assert (await made.pair.look()).peer(LOW_KEY) is None
 
@@ -366,6 +369,7 @@ def test_a_new_key_at_another_port_is_tried_while_the_old_one_goes_on() -> None:
     actions = read(engine, 2.2, OLD_UP, stands)
     [change] = [one for one in actions if isinstance(one, ConfigurePeers) and len(one.peers) > 1]
     gone, new = change.peers  # one request: no moment without an owner
+    assert [one.key for one in peers_in(actions) if one.remove] == [LOW_KEY]
     assert (gone.key, gone.remove) == (LOW_KEY, True)
     assert (new.key, new.allowed_ips) == (NEW_KEY, (FIRST,))
     assert any(isinstance(one, Inject) for one in actions), "the owner must see it"
@@ -382,6 +386,15 @@ def test_a_new_key_at_the_same_port_means_that_the_old_one_is_dead() -> None:
     assert engine.status(2.0).counters["peer.key_changed"] == 1
 
 
+def test_a_handshake_that_the_other_side_is_at_is_not_begun_anew() -> None:
+    engine = standing()
+    push(engine, 2.0, key=NEW_KEY, port=51830, version=6)
+    at_it = peer_state(NEW_KEY, allowed_ips=(), rx_bytes=148)
+    assert peers_in(read(engine, 3.1, OLD_UP, at_it)) == []
+    assert peers_in(read(engine, 4.0, OLD_UP, at_it)) == []
+    assert len(peers_in(read(engine, 4.2, OLD_UP, at_it))) == 2
+
+
 def test_a_new_key_that_never_stands_is_taken_all_the_same_in_the_end() -> None:
     engine = standing()
     push(engine, 2.0, key=NEW_KEY, port=51830, version=6)
@@ -391,9 +404,10 @@ def test_a_new_key_that_never_stands_is_taken_all_the_same_in_the_end() -> None:
         (NEW_KEY, True),
         (NEW_KEY, False),
     ]
-    actions = read(engine, 12.5, OLD_UP, silent)
+    assert peers_in(read(engine, 4.9, OLD_UP, silent)) == []  # twice as long now
+    actions = read(engine, 62.5, OLD_UP, silent)
     assert (LOW_KEY, True) in {(one.key, one.remove) for one in peers_in(actions)}
-    assert engine.status(12.5).counters["peer.successor_failed"] == 1
+    assert engine.status(62.5).counters["peer.successor_failed"] == 1
 
 
 def test_where_both_rotate_the_lower_new_key_initiates() -> None:
