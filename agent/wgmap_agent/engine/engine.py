@@ -340,7 +340,7 @@ class Engine:
             # It may have lost who asked for what, and we its pushes.
             self.counters.add("server.regained")
             self._renewals.lost(now, frozenset({name}))
-            self._server_set.soon(now)
+            self._server_set.lost(now, name)
         if regained and was_alone:
             self._renewals.all_soon(now)
             # All were gone: it may be another cluster, made from a backup, that knows us as we
@@ -354,6 +354,8 @@ class Engine:
             return []
         if self._traces.reply(now, name, reply):
             return []
+        if self._server_set.is_about(reply.records):
+            self._server_set.noted(name)
         answer = self._requests.reply(now, name, reply)
         return [] if answer is None else self._answered(now, answer)
 
@@ -376,7 +378,8 @@ class Engine:
                 return actions
         self.counters.add("push.received")
         if self._server_set.is_about(notify.records):
-            actions = self._saved(self._server_set.told(now, notify.records))
+            self._server_set.noted(name)
+            actions = self._saved(self._server_set.pushed(now, notify.records))
         else:
             actions = self._intake.push(now, notify.records)
             self._renewals.pushed(name, notify.records)
@@ -426,7 +429,7 @@ class Engine:
             # Its responder is a new one: who asked for what died with the former.
             self.counters.add("server.new_incarnation")
             self._renewals.lost(now, frozenset({name}))
-            self._server_set.soon(now)
+            self._server_set.lost(now, name)
         before = self._servers.revocations.number
         self._servers.revocations.told(mark)
         if len(self._cache) and self._servers.revocations.number != before:

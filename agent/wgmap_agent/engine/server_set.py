@@ -4,6 +4,10 @@ The configured list is only the start. The agent asks for the control prefix, is
 (it is subscribed by asking, and asks again within the TTL), and takes what a server in touch with
 the quorum says: one record for each server, its control address with its key and endpoint. Where
 every server is silent for long, those of the start are tried again beside the others.
+
+Each server tells of changes whoever asked it. The first answer says what the set is; the question
+is repeated until every server that is there has answered it, since a change may come just when
+those that did are gone.
 """
 
 import random
@@ -41,6 +45,9 @@ class ServerSet:
         self._rng = rng
         self._counters = counters
         self._ask_at = float("inf")
+        self._look_at = float("inf")  # when it is seen whether all servers know that we ask
+        self._noted: set[str] = set()  # servers that do
+        self._tries = 0
         self._silent_since: float | None = None
 
     def start(self, now: float) -> None:
@@ -49,21 +56,43 @@ class ServerSet:
 
     def due(self, now: float, requests: Requests) -> list[Action]:
         """Ask where it is time to."""
-        if now < self._ask_at:
+        if now < self.deadline():
             return []
-        self._ask_at = now + self._settings.servers_retry_s * self._rng.uniform(0.8, 1.0)
+        if now < self._ask_at and not self._is_unknown(now):
+            self._look_at = float("inf")
+            return []
+        settings = self._settings
+        self._ask_at = now + settings.servers_retry_s * self._rng.uniform(0.8, 1.0)
+        wait = settings.servers_retry_s * 2 ** min(self._tries, 10)
+        self._look_at = now + min(wait, settings.servers_again_s) * self._rng.uniform(0.8, 1.0)
+        self._tries += 1
         self._counters.add("servers.asked")
-        # Who was asked pushes changes; and the one that alone was asked may be the one that goes.
         question = requests.ask(now, self._identity.control_prefix, everybody=True)
         return [*self._start_again(now), *question]
 
-    def soon(self, now: float) -> None:
-        """Ask again: a server lost who asked it. Spread, for a fleet notices it at one time."""
-        self._ask_at = min(self._ask_at, now + self._settings.servers_soon_s * self._rng.random())
+    def lost(self, now: float, name: str) -> None:
+        """Ask again: a server lost who asked it."""
+        self._noted.discard(name)
+        self._soon(now)
+
+    def noted(self, name: str) -> None:
+        """Note that a server spoke of the set: it will tell of changes."""
+        self._noted.add(name)
+
+    def _soon(self, now: float) -> None:
+        """Ask soon, if need be. Spread, for a fleet notices it at one time."""
+        self._tries = 0
+        soon = now + self._settings.servers_soon_s * self._rng.random()
+        self._look_at = min(self._look_at, soon)
+
+    def _is_unknown(self, now: float) -> bool:
+        """Say whether a server is there that does not know that we ask."""
+        unknown = (name for name in self._servers.names(now) if name not in self._noted)
+        return not all(self._servers.is_silent(now, name) for name in unknown)
 
     def deadline(self) -> float:
         """Return when ``due`` has something to do."""
-        return self._ask_at
+        return min(self._ask_at, self._look_at)
 
     def is_about(self, records: Iterable[Record]) -> bool:
         """Say whether some record lies in the control prefix."""
@@ -72,6 +101,14 @@ class ServerSet:
     def answered(self, now: float, answer: Answer) -> list[Action]:
         """Take in the answer to the question for the control prefix."""
         return self.told(now, answer.records) if answer.authoritative else []
+
+    def pushed(self, now: float, records: tuple[Record, ...]) -> list[Action]:
+        """Take in what a server tells unasked; without authority it says that something changed."""
+        if not all(record.authoritative for record in records):
+            self._counters.add("servers.unsure")
+            self._noted.clear()
+            self._soon(now)
+        return self.told(now, records)
 
     def told(self, now: float, records: tuple[Record, ...]) -> list[Action]:
         """Take in the whole set, from an answer or a push; one without authority says nothing."""
@@ -93,6 +130,7 @@ class ServerSet:
             return []
         self._counters.add("servers.changed")
         self._servers.use(now, kept)
+        self._noted &= set(self._servers.names(now))
         use = UseServers(tuple(server.info for server in self._servers.all()))
         return [use, *self._control.follow(now, tuple(before.values()))]
 

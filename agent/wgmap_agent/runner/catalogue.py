@@ -98,6 +98,7 @@ COUNTERS = (
     Counted("servers.asked", "Questions for the set of servers."),
     Counted("servers.changed", "Changes of the set of servers that were taken over."),
     Counted("servers.refused", "Sets of servers that were not taken."),
+    Counted("servers.unsure", "Changes of the set of servers that were told without authority."),
     Counted("now.flows", "Destinations that are being asked for.", size=True),
     Counted("now.held_packets", "Packets that are held.", size=True),
     Counted("now.requests", "Questions that wait for an answer.", size=True),

@@ -15,6 +15,7 @@ from wgmap.lisp.messages import (
     LocatorForm,
     MapNotify,
     MapNotifyAck,
+    MapRegister,
     MapReply,
     MapRequest,
     Record,
@@ -147,7 +148,9 @@ def test_the_same_set_changes_nothing_and_is_asked_for_again_within_its_ttl() ->
     engine = make_engine()
     actions = told(engine, *map(record_of, SERVERS))
     assert not [a for a in actions if isinstance(a, UseServers | ConfigurePeers)]
-    assert 600 < engine._server_set.deadline() <= 900 + 5
+    assert live(engine, 0.0, 45.0)
+    assert 600 < engine._server_set.deadline() <= 900 + 45
+    assert not live(engine, 45.0, 600.0), "all have answered"
 
 
 def test_a_revoked_key_is_no_server() -> None:
@@ -215,29 +218,91 @@ def asked(actions: list[Action]) -> set[str]:
     return found
 
 
-def answer(engine: Engine, actions: list[Action], at: float) -> None:
-    """Answer every question, so that one of the servers is preferred."""
+def answer(engine: Engine, actions: list[Action], at: float, *mute: ServerInfo) -> None:
+    """Answer whatever servers are asked, but a question for their set by the mute ones."""
     for action in actions:
-        if isinstance(action, Send) and action.datagram[0] >> 4 == 1:
-            message = codec.decode(action.datagram)
-            assert isinstance(message, MapRequest)
-            info = next(info for info in SERVERS if info.name == action.server)
+        if not isinstance(action, Send):
+            continue
+        info = next(info for info in SERVERS if info.name == action.server)
+        message = codec.decode(action.datagram)
+        if isinstance(message, MapRegister):
+            reply: MapNotify | MapReply = MapNotify(message.nonce, message.records)
+        elif not isinstance(message, MapRequest):
+            continue
+        elif message.records[0].eid.prefix != IDENTITY.control_prefix:
+            reply = MapReply(message.nonce, ())
+        elif info not in mute:
             reply = MapReply(message.nonce, tuple(map(record_of, SERVERS)))
-            engine.datagram(at, info.control_address, codec.encode(reply))
+        else:
+            continue
+        engine.datagram(at, info.control_address, codec.encode(reply))
+
+
+def live(engine: Engine, now: float, until: float, *mute: ServerInfo) -> set[str]:
+    """Let time pass and servers answer; return who was asked for the control prefix.
+
+    The mute ones answer whatever else they are asked, as one whose part of the question was lost.
+    """
+    found: set[str] = set()
+    while (deadline := engine.deadline()) is not None and (now := max(now, deadline)) < until:
+        actions = engine.timer(now)
+        found |= asked(actions)
+        answer(engine, actions, now + 0.01, *mute)
+    return found
+
+
+ALL = {info.name for info in SERVERS}
 
 
 def test_all_servers_are_asked_again_where_the_responder_of_one_is_new() -> None:
     """Each pushes changes to those who asked it: the death of one leaves the others."""
-    engine = make_engine()
-    now = 0.0
-    while (deadline := engine.deadline()) is not None and (now := max(now, deadline)) < 10:
-        answer(engine, engine.timer(now), now + 0.01)
-    assert sum(one.preferred for one in engine.status(10.0).servers) == 1
+    engine = settled()
     for number in (1, 2):
         mark = Mark(bytes([number]) * 16, 0).xtr()
         news = codec.encode(MapNotify(number, (), xtr=mark))
-        engine.datagram(10.0 + number, MS1.control_address, news)
-    found: set[str] = set()
-    while (deadline := engine.deadline()) is not None and deadline < 45 and not found:
-        found = asked(engine.timer(deadline))
-    assert found == {info.name for info in SERVERS}
+        engine.datagram(60.0 + number, MS1.control_address, news)
+    # That another server tells of the set meanwhile says nothing about this one.
+    push = codec.encode(MapNotify(9, tuple(map(record_of, SERVERS))))
+    engine.datagram(62.5, SERVERS[1].control_address, push)
+    assert live(engine, 63.0, 95.0) == ALL
+    assert not live(engine, 95.0, 600.0)
+
+
+def settled() -> Engine:
+    """Return an agent that every server knows, after a minute."""
+    engine = make_engine()
+    assert live(engine, 0.0, 60.0) == ALL
+    assert sum(one.preferred for one in engine.status(60.0).servers) == 1
+    return engine
+
+
+def test_a_server_that_did_not_hear_the_question_is_asked_again_and_more_seldom() -> None:
+    engine = make_engine()
+    live(engine, 0.0, 60.0, SERVERS[2])
+    before = engine.counters["servers.asked"]
+    assert 2 < before < 8
+    live(engine, 60.0, 600.0, SERVERS[2])
+    assert before < engine.counters["servers.asked"] < before + 5
+    assert live(engine, 600.0, 1600.0) == ALL
+    known = engine.counters["servers.asked"]
+    assert not live(engine, 1600.0, 2000.0)
+    assert engine.counters["servers.asked"] == known
+
+
+def test_a_change_that_is_told_without_authority_is_asked_about() -> None:
+    """The server that tells it has its acknowledgement, and does not tell it again."""
+    engine = settled()
+    unsure = tuple(record_of(info, authoritative=False) for info in SERVERS[:2])
+    actions = engine.datagram(60.0, MS1.control_address, codec.encode(MapNotify(9, unsure)))
+    assert not any(isinstance(action, UseServers) for action in actions)
+    assert live(engine, 60.0, 91.0) == ALL
+
+
+def test_whoever_is_new_is_asked_and_nobody_else_knows_less_when_one_has_gone() -> None:
+    engine = settled()
+    push = codec.encode(MapNotify(9, tuple(map(record_of, SERVERS[:2]))))
+    engine.datagram(60.0, MS1.control_address, push)
+    assert not live(engine, 60.0, 600.0), "both that are left have answered"
+    push = codec.encode(MapNotify(10, tuple(map(record_of, SERVERS))))
+    engine.datagram(600.0, MS1.control_address, push)
+    assert len(live(engine, 600.0, 631.0)) == len(SERVERS)
