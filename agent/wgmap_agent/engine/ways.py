@@ -5,8 +5,9 @@ first way is tried now and then: the peer answers from where it was reached, and
 endpoint whence the last packet came. What is under way on the other one puts that back, so a single
 try says nothing while data flows. But an endpoint that *returns* to the first way without us, or
 stays there while packets come, was set by a packet from there: the way works. Then it is set again
-and again until it stays, for some round trips. One that never shows itself costs the packets that
-were sent between a few tries and what the peer sent next.
+and again until it stays, for some round trips. (A few packets of a dense flow may circle on the
+other way for longer, since each is answered the way it came; no reading shows them.) One that
+never shows itself costs the packets that were sent between a few tries and what the peer sent next.
 """
 
 from wgmap.wg.device import PeerConfig, PeerState
