@@ -29,6 +29,7 @@ async def replace_server(site: Site, rng: Random) -> AsyncIterator[Effect]:
     interfaces = (server.control_interface, server.mesh_interface)
     await processes.kill([*site.pids(name), *wireguard_pids(interfaces)])
     await site.gone(server.netns, interfaces)
+    site.replaced.append(name)
     try:
         yield Effect((name,), (*SERVER_ROLES, WIREGUARD))
     finally:

@@ -23,8 +23,11 @@ JITTER_MS = 10.0
 
 @asynccontextmanager
 async def cut(site: Site, wanted: shapes.Cuts[str], *, data: bool = False) -> AsyncIterator[Effect]:
-    """Cut these while the block runs; each pair must have missed something. Raises LabError."""
-    table = site.table()
+    """Cut these while the block runs; each pair must have missed something. Raises LabError.
+
+    A server that is replaced meanwhile is left out: who is cut off does not learn of the new one.
+    """
+    table, replaced = site.table(), len(site.replaced)
     unheard: dict[str, list[str]] = defaultdict(list)
     for sender, receiver in wanted:
         unheard[receiver].append(sender)
@@ -33,7 +36,9 @@ async def cut(site: Site, wanted: shapes.Cuts[str], *, data: bool = False) -> As
             addresses = {sender: site.addresses(sender) for sender in senders}
             await cuts.deafen(site.netns(receiver), table, addresses)
         yield Effect(tuple(sorted({name for pair in wanted for name in pair})), data=data)
-        await asyncio.gather(*(_effective(site, table, pair) for pair in _pairs(wanted)))
+        await asyncio.gather(*(_effective(site, table, pair, replaced) for pair in _pairs(wanted)))
+        if all(pair & set(site.replaced[replaced:]) for pair in _pairs(wanted)):
+            raise LabError("a cut from a server that was replaced at the same time")
     finally:
         for receiver in unheard:
             await cuts.deafen(site.netns(receiver), table, {})
@@ -46,11 +51,16 @@ def _pairs(wanted: shapes.Cuts[str]) -> set[frozenset[str]]:
     return {frozenset(each) for each in wanted}
 
 
-async def _effective(site: Site, table: str, pair: frozenset[str]) -> None:
-    """Wait until something between two hosts was dropped, at either end."""
+async def _effective(site: Site, table: str, pair: frozenset[str], replaced: int) -> None:
+    """Wait until something between two hosts was dropped, at either end, or one was replaced.
+
+    ``replaced``: so many servers were before.
+    """
     one, other = sorted(pair)
 
     async def look() -> bool:
+        if pair & set(site.replaced[replaced:]):
+            return True
         mine = (await cuts.dropped(site.netns(one), table)).get(other, 0)
         return mine + (await cuts.dropped(site.netns(other), table)).get(one, 0) > 0
 

@@ -28,6 +28,7 @@ class Site:
         self.servers_changed: Callable[[], None] = lambda: None  # called when one has other keys
         self.other_release: Path | None = None  # beside the one that is here
         self.upgraded = False  # whether servers run the other one, or are to
+        self.replaced: list[str] = []  # servers that were thrown away, in their order
         self._tables = 0
 
     # ------------------------------------------------------------------------------- who
