@@ -47,8 +47,8 @@ async def flow(
 ) -> AsyncIterator[Flow]:
     """Send to ``address``, an address of ``target``, while the block runs.
 
-    The end waits up to ``late_s`` for echoes that are still on their way. The sender is not
-    bound: the kernel chooses the source.
+    The end waits for echoes that are still on their way: an echo may come ``late_s`` after its
+    datagram. The sender is not bound: the kernel chooses the source.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with closing(_socket(source, family)) as sender, closing(_socket(target, family)) as echo:
@@ -122,6 +122,10 @@ def _take(sender: socket.socket, result: Flow) -> None:
 
 
 async def _last_echoes(result: Flow, late_s: float) -> None:
-    end = time.monotonic() + late_s
-    while result.lost and time.monotonic() < end:  # noqa: ASYNC110
+    while _awaited(result, time.monotonic() - late_s):  # noqa: ASYNC110
         await asyncio.sleep(0.01)
+
+
+def _awaited(result: Flow, since: float) -> bool:
+    """Say whether an echo may still come of what was sent since then."""
+    return any(result.sent[number] > since for number in result.lost)

@@ -7,7 +7,6 @@ and calls ``timer`` then.
 
 import random
 from ipaddress import IPv6Address
-from typing import assert_never
 
 from wgmap.addresses import Endpoint, IPAddress
 from wgmap.lisp import codec
@@ -327,9 +326,7 @@ class Engine:
         self._heard(now, name)
         if isinstance(message, MapReply):
             return self._reply(now, name, message)
-        if isinstance(message, MapNotify):
-            return self._notify(now, name, message, data)
-        assert_never(message)
+        return self._notify(now, name, message, data)
 
     def _heard(self, now: float, name: str) -> None:
         in_doubt = self._servers.get(name).heard is None or self._servers.is_silent(now, name)
