@@ -38,7 +38,7 @@ demo: setup
 test: check docs .venv-rollout/.stamp
 	@.venv/bin/python scripts/audit.py --if-reached
 	@scripts/browser.sh
-	$(PYTEST) -n 2 --dist loadgroup --durations=15
+	$(PYTEST) -n 2 --dist loadscope --durations=15
 
 # Coverage-guided, the codec and the reader of WireGuard's answers, then the admin API by its
 # description, each for FUZZ_SECONDS. The fuzzer itself is installed only here. Finds stay in .fuzz/.

@@ -3,7 +3,7 @@
 import os
 import signal
 from functools import cache
-from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -18,19 +18,32 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-# Two processes run the tests side by side (`-n 2 --dist loadgroup`): one all that has to do with real
-# time, in turn, so that session fixtures are made once and nothing measures beside another that
-# does; the other all else, which gives way.
-REAL_TIME, ELSE = "real-time", "else"
-_MEASURES = ("cluster/test_overload.py",)
+# Two processes run the tests side by side (`-n 2`): one all that has to do with real time, in turn,
+# so that session fixtures are made once and nothing measures beside another that does; the other
+# all else, which gives way.
+_REAL_TIME = ("tests/netns/", "tests/cluster/test_overload.py")
 NICE = 5
 
 
+def is_in_real_time(nodeid: str) -> bool:
+    """Say which of the two processes runs a test."""
+    return nodeid.startswith(_REAL_TIME)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Have each of the two groups run as one, by one process."""
+    from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415  # absent where it is not used
+
+    class TwoGroups(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+        def _split_scope(self, nodeid: str) -> str:
+            return "real time" if is_in_real_time(nodeid) else "else"
+
+    return TwoGroups(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which of the two processes runs a test; skip what needs root where we are not."""
-    for item in items:
-        group = REAL_TIME if _is_in_real_time(item) else ELSE
-        item.add_marker(pytest.mark.xdist_group(group))
+    """Skip what needs namespaces where we are not root."""
     if os.geteuid() == 0:
         return
     skip = pytest.mark.skip(reason="needs root for network namespaces")
@@ -41,13 +54,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Let the process of all else give way to the other one."""
-    if hasattr(item.config, "workerinput") and not _is_in_real_time(item):
+    if hasattr(item.config, "workerinput") and not is_in_real_time(item.nodeid):
         _give_way()
-
-
-def _is_in_real_time(item: pytest.Item) -> bool:
-    measures = item.path.relative_to(Path(__file__).parent).as_posix() in _MEASURES
-    return measures or item.get_closest_marker("netns") is not None
 
 
 @cache
