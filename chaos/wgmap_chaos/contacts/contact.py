@@ -102,8 +102,8 @@ class Contacts:
             }
             for old, new in zip(before, after, strict=True)
         ]
-        if fault.answers_late_ms and "request.repeated" not in changes[0]:
-            effective = False  # it had its answer in time
+        if any(one is not None and one.after_ms < fault.answers_late_ms for one in answers):
+            effective = False  # the puller knew the target before its answer
         found = [one for one in answers if one is not None]
         replies = tuple(None if one is None else one.after_ms for one in answers)
         lost = sum(one.number - 1 for one in found)
@@ -120,6 +120,8 @@ class Contacts:
         finally:
             for server in ways:
                 commands.divert(self.directory, server.name, puller.name, 0.0)
+            # What is on its way to the puller tells it of the target: before they are parted again.
+            time.sleep(fault.answers_late_ms / 1e3)
 
     # ------------------------------------------------------------------------ restarts
 
