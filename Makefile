@@ -6,6 +6,7 @@
         wheelhouse package lint-rollout test-rollout
 
 PYTEST ?= .venv/bin/pytest
+WORKERS ?= 0
 FUZZ_SECONDS ?= 60
 MINUTES ?= 5
 SEED ?= 1
@@ -38,7 +39,7 @@ demo: setup
 test: check docs .venv-rollout/.stamp
 	@.venv/bin/python scripts/audit.py --if-reached
 	@scripts/browser.sh
-	$(PYTEST) -n 2 --dist loadscope --durations=15
+	$(PYTEST) -n $(WORKERS) --dist loadscope --durations=15
 
 # Coverage-guided, the codec and the reader of WireGuard's answers, then the admin API by its
 # description, each for FUZZ_SECONDS. The fuzzer itself is installed only here. Finds stay in .fuzz/.

@@ -18,7 +18,7 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-# Two processes run the tests side by side (`-n 2`): one all that has to do with real time, in turn,
+# Two processes may run the tests side by side (`-n 2`): one all that is about real time, in turn,
 # so that session fixtures are made once and nothing measures beside another that does; the other
 # all else, which gives way.
 _REAL_TIME = ("tests/netns/", "tests/cluster/test_overload.py")
