@@ -10,7 +10,7 @@ from wgmap.wg.device import DeviceState, PeerState
 from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine.engine import Engine
 from wgmap_agent.engine.settings import Settings
-from wgmap_agent.engine.types import Identity, SavedState, ServerInfo
+from wgmap_agent.engine.types import Identity, ReadPeers, SavedState, ServerInfo, Tunnel
 
 OWN_KEY = PublicKey(b"m" * 32)
 LOW_KEY = PublicKey(b"a" * 32)
@@ -47,11 +47,23 @@ IDENTITY = Identity(
 )
 
 
-def make_engine(settings: Settings | None = None, saved: SavedState | None = None) -> Engine:
-    """An engine that was started at 0."""
+def unread_engine(settings: Settings | None = None, saved: SavedState | None = None) -> Engine:
+    """An engine that was started at 0 and has not read its devices yet."""
     engine = Engine(IDENTITY, saved or SavedState(), random.Random(1), settings)
     engine.start(0.0, UNDERLAY)
     return engine
+
+
+def make_engine(settings: Settings | None = None, saved: SavedState | None = None) -> Engine:
+    """An engine that was started at 0; a former run left nothing on its data device."""
+    engine = unread_engine(settings, saved)
+    read_nothing(engine)
+    return engine
+
+
+def read_nothing(engine: Engine) -> None:
+    """Let an engine that was started at 0 read an empty data device."""
+    engine.peers_read(0.0, ReadPeers(Tunnel.DATA), device_state(), WALL)
 
 
 def locator(key: bytes = LOW_KEY, address: str = "192.0.2.12", **fields: object) -> Locator:

@@ -51,6 +51,8 @@ from wgmap_agent.engine.types import (
 )
 from wgmap_agent.engine.watch import Watch
 
+MAX_PUT_OFF = 256
+
 
 class Engine:
     """Decides everything that the agent does."""
@@ -107,6 +109,7 @@ class Engine:
         self._move_changed = False  # and the addresses are others than before
         self._announced: PublicKey | None = None  # a new data key that is not acknowledged yet
         self._moves = Budget(self._settings.moves_per_s, self._settings.moves_burst)
+        self._put_off: list[tuple[str, MapNotify, bytes]] = []  # pushes that came too early
 
     # ----------------------------------------------------------------------------------- events
 
@@ -169,7 +172,7 @@ class Engine:
         if asked.tunnel is Tunnel.CONTROL:
             return self._control.read(now, state, wall)
         if asked.keys is None:
-            return self._watch.read(now, state, wall)
+            return [*self._watch.read(now, state, wall), *self._early(now)]
         return self._watch.read_some(now, asked.keys, state, wall)
 
     def addresses_changed(self, now: float, underlay: tuple[IPAddress, ...]) -> list[Action]:
@@ -373,6 +376,12 @@ class Engine:
             if actions is not None:
                 self._announce(now)
                 return actions
+        elif not self._watch.adopted:
+            # A former run's peers are not known yet: a new key of one would drop what still works.
+            # What finds no room is told again, for it is not acknowledged.
+            if len(self._put_off) < MAX_PUT_OFF:
+                self._put_off.append((name, notify, data))
+            return []
         self.counters.add("push.received")
         if self._server_set.is_about(notify.records):
             self._server_set.noted(name)
@@ -390,6 +399,12 @@ class Engine:
         # A first packet may be on its way to us: what it waits for has the processor first.
         self._later.add(now + self._settings.acknowledge_s, ack)
         return actions
+
+    def _early(self, now: float) -> list[Action]:
+        """Take in the pushes that came before the data device was read for the first time."""
+        put_off, self._put_off = self._put_off, []
+        known = (one for one in put_off if self._servers.knows(one[0]))
+        return [action for one in known for action in self._notify(now, *one)]
 
     def _acknowledgement(self, name: str, notify: MapNotify, data: bytes) -> bytes:
         """Make a Map-Notify-Ack; to news it says what is known now, so that more can follow."""

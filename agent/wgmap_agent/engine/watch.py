@@ -35,7 +35,7 @@ class Watch:
         self._succession = Succession(plane, intake)
         self._ways = Ways(plane)
         self._watch_at: float | None = None
-        self._adopted = False
+        self.adopted = False  # whether it is known what a former run left on the device
 
     # --------------------------------------------------------------------------------- readings
 
@@ -87,7 +87,7 @@ class Watch:
         readings, at = self._plane.readings, self.deadline()
         if at is None or at > now:
             return []
-        whole = not self._adopted or (self._watch_at is not None and self._watch_at <= now)
+        whole = not self.adopted or (self._watch_at is not None and self._watch_at <= now)
         return [readings.ask(now, Tunnel.DATA, None if whole else self._in_doubt())]
 
     def _in_doubt(self) -> frozenset[PublicKey]:
@@ -109,7 +109,7 @@ class Watch:
     def read(self, now: float, state: DeviceState, wall: float) -> list[Action]:
         """Take in a reading of the data device."""
         plane = self._plane
-        actions = [] if self._adopted else self._adopt(now, state, wall)
+        actions = [] if self.adopted else self._adopt(now, state, wall)
         known = plane.data.peers
         # By what was known when it was read: whose key is followed now is seen to by that.
         unknown = [k for k in state.peers if k not in known and k not in plane.successors]
@@ -282,7 +282,7 @@ class Watch:
 
     def _adopt(self, now: float, state: DeviceState, wall: float) -> list[Action]:
         """Take over the peers that a former run left on the device, and ask for them."""
-        self._adopted = True
+        self.adopted = True
         plane = self._plane
         routes: list[IPNetwork] = []
         for one in state.peers.values():

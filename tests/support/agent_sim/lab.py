@@ -159,7 +159,7 @@ class Lab:
 
     def _check_peers(self, host: Host) -> None:
         assert host.engine is not None
-        if not host.engine._watch._adopted:
+        if not host.engine._watch.adopted:
             return
         data = host.engine._plane.data
         routed = {claim.prefix for claim in data.table.claims()}

@@ -9,9 +9,9 @@ from support.agent_values import (
     SERVERS,
     WALL,
     device_state,
-    make_engine,
     peer_state,
     record,
+    unread_engine,
 )
 from wgmap.lisp import codec
 from wgmap.lisp.messages import MapReply, MapRequest
@@ -32,7 +32,7 @@ def test_the_steps_of_a_contact_are_stamped_in_their_order() -> None:
             if isinstance(action, Stamp):
                 contacts.stamp(action)
 
-    engine = make_engine()
+    engine = unread_engine()
     actions = engine.packet(9.0, echo_request(OWN, FAR, 1))
     do(actions)
     request = codec.decode(next(a.datagram for a in actions if isinstance(a, Send)))

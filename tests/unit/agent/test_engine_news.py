@@ -12,6 +12,7 @@ from support.agent_values import (
     UNDERLAY,
     locator,
     make_engine,
+    read_nothing,
     record,
     server,
 )
@@ -61,6 +62,7 @@ def with_peer(engine: Engine, now: float = 1.0) -> None:
 def test_an_agent_without_a_past_asks_for_the_number_alone() -> None:
     engine = Engine(IDENTITY, SavedState(), random.Random(1))
     assert set(marks(engine.start(0.0, UNDERLAY))) == {Mark(UNKNOWN, NOTHING_HELD)}
+    read_nothing(engine)
     actions = push(engine, 1.0, Mark(FIRST, 7, since=7))
     assert [one.state.revocation for one in actions if isinstance(one, Save)] == [7]
     assert marks(actions, "ms1") == [Mark(FIRST, 7)]
@@ -100,6 +102,7 @@ def test_a_new_incarnation_has_all_installed_peers_asked_for_again() -> None:
 def test_what_was_missed_is_dropped_saved_and_acknowledged() -> None:
     engine = Engine(IDENTITY, SavedState(3, 7), random.Random(1))
     engine.start(0.0, UNDERLAY)
+    read_nothing(engine)
     with_peer(engine)
     actions = push(engine, 2.0, Mark(FIRST, 9, since=7), revoked(LOW_KEY))
     removed = [one for one in actions if isinstance(one, ConfigurePeers)]
@@ -114,6 +117,7 @@ def test_what_was_missed_is_dropped_saved_and_acknowledged() -> None:
 def test_a_gap_is_not_passed_over() -> None:
     engine = Engine(IDENTITY, SavedState(3, 7), random.Random(1))
     engine.start(0.0, UNDERLAY)
+    read_nothing(engine)
     actions = push(engine, 2.0, Mark(FIRST, 12, since=11), revoked(LOW_KEY))
     assert marks(actions) == [Mark(FIRST, 7)]  # so that the server tells 8 to 11 as well
     assert [one.state for one in actions if isinstance(one, Save)] == [SavedState(4, 7, (LOW_KEY,))]
@@ -124,6 +128,7 @@ def test_a_gap_is_not_passed_over() -> None:
 def test_a_cluster_from_a_backup_sets_the_number_back() -> None:
     engine = Engine(IDENTITY, SavedState(3, 7), random.Random(1))
     engine.start(0.0, UNDERLAY)
+    read_nothing(engine)
     assert marks(push(engine, 2.0, Mark(FIRST, 5, since=5))) == [Mark(FIRST, 5)]
 
 
@@ -153,6 +158,7 @@ def test_an_older_register_recovers_also_where_other_prefixes_stand(
 ) -> None:
     engine = Engine(IDENTITY, SavedState(3, 7), random.Random(1))
     first = engine.start(0.0, UNDERLAY)
+    read_nothing(engine)
     (asked,) = [one for one in first if isinstance(one, Send)]
     address = next(one.control_address for one in IDENTITY.servers if one.name == asked.server)
     answer = MapNotify(900, stored, xtr=Mark(UNKNOWN, 7, since=OF_REGISTER).xtr())
@@ -167,6 +173,7 @@ def test_news_that_come_again_are_no_answer_to_a_register(number: int) -> None:
     """They have our own mark by then, and a nonce of 64 random bits."""
     engine = Engine(IDENTITY, SavedState(3), random.Random(1))
     engine.start(0.0, UNDERLAY)
+    read_nothing(engine)
     for address in (MS1, MS2):
         mark = Mark(FIRST, number, since=number)
         news = codec.encode(MapNotify(0xE000_0000_0000_0000, (), xtr=mark.xtr()))
@@ -182,6 +189,7 @@ def test_news_that_come_again_are_no_answer_to_a_register(number: int) -> None:
 def test_news_of_a_former_key_of_ones_own_prefix_are_no_answer_to_a_register() -> None:
     engine = Engine(IDENTITY, SavedState(3, 4), random.Random(1))
     engine.start(0.0, UNDERLAY)
+    read_nothing(engine)
     old_key = locator(LOW_KEY, key_revoked=True)
     former = record(str(IDENTITY.prefixes[0]), old_key, ttl_min=0, version=0)
     for address in (MS1, MS2):
@@ -203,6 +211,7 @@ def test_a_register_of_which_locators_were_left_out_stands() -> None:
     engine = Engine(IDENTITY, SavedState(3), random.Random(1))
     underlay = (*UNDERLAY, ipaddress.ip_address("2001:db8:6::11"))
     first = engine.start(0.0, underlay)
+    read_nothing(engine)
     (asked,) = [one for one in first if isinstance(one, Send)]
     address = next(one.control_address for one in IDENTITY.servers if one.name == asked.server)
     at = locator(IDENTITY.data_key, str(UNDERLAY[0]))
@@ -216,10 +225,12 @@ def test_a_revoked_key_is_refused_by_the_next_run_as_well() -> None:
     """A server out of touch with the quorum may go on serving it for long."""
     engine = Engine(IDENTITY, SavedState(3, 7), random.Random(1))
     engine.start(0.0, UNDERLAY)
+    read_nothing(engine)
     actions = push(engine, 2.0, Mark(FIRST, 9, since=7), revoked(LOW_KEY))
     (saved,) = [one.state for one in actions if isinstance(one, Save)]
     again = Engine(IDENTITY, saved, random.Random(2))
     again.start(0.0, UNDERLAY)
+    read_nothing(again)
     again.datagram(1.0, MS1, codec.encode(MapNotify(5, (record("10.66.2.1/32", locator()),))))
     assert again.status(2.0).peers == ()
     assert again.counters["record.refused_revoked_key"]

@@ -9,6 +9,7 @@ from support.agent_values import (
     net,
     peer_state,
     record,
+    unread_engine,
 )
 from wgmap.lisp import codec
 from wgmap.lisp.messages import MapNotify
@@ -23,7 +24,7 @@ ONE = ReadPeers(Tunnel.DATA, frozenset({LOW_KEY}))
 
 
 def with_a_settled_peer() -> Engine:
-    engine = make_engine()
+    engine = unread_engine()
     engine.peers_read(0.0, WHOLE, device_state(SETTLED), WALL)
     return engine
 
@@ -95,7 +96,7 @@ def test_a_device_that_was_empty_is_read_whole_once_it_has_peers() -> None:
 
 
 def test_before_the_first_reading_all_is_read() -> None:
-    engine = make_engine()
+    engine = unread_engine()
     engine.failed(0.1, WHOLE, OSError("gone"))
     push(engine, 0.2)
     _, asked = until_asked(engine, 0.3)

@@ -16,14 +16,15 @@ from support.agent_values import (
     peer_state,
     record,
     server,
+    unread_engine,
 )
 from support.memory_device import MemoryDevice
 from wgmap.addresses import Endpoint, IPNetwork
 from wgmap.lisp import codec
-from wgmap.lisp.messages import MapNotify, MapRegister
+from wgmap.lisp.messages import MapNotify, MapNotifyAck, MapRegister
 from wgmap.wg.device import DeviceConfig, PeerConfig
 from wgmap.wg.keys import PublicKey
-from wgmap_agent.engine.engine import Engine
+from wgmap_agent.engine.engine import MAX_PUT_OFF, Engine
 from wgmap_agent.engine.rotation import POLLS_S, SETTLE_BOTH_S, SETTLE_S, Rotation
 from wgmap_agent.engine.successors import QUIET_S
 from wgmap_agent.engine.types import Action, ConfigurePeers, Inject, ReadPeers, Send, Tunnel
@@ -377,6 +378,27 @@ def test_a_new_key_at_another_port_is_tried_while_the_old_one_goes_on() -> None:
     assert engine.successors.is_quiet(2.2 + QUIET_S)
     [peer] = engine.status(2.2).peers
     assert peer.key == str(NEW_KEY)
+
+
+def test_a_new_key_that_is_told_before_the_device_was_read_drops_nothing() -> None:
+    """Whoever is started anew hears of it at once, and knows its peers a moment later."""
+    engine = unread_engine()
+    assert push(engine, 0.05, key=NEW_KEY, port=51830, version=6) == [], "nor acknowledged yet"
+    actions = engine.peers_read(0.1, ReadPeers(Tunnel.DATA), device_state(OLD_UP), WALL)
+    [tried] = peers_in(actions)
+    assert (tried.key, tried.allowed_ips) == (NEW_KEY, ())
+    [peer] = engine.status(0.1).peers
+    assert peer.key == str(LOW_KEY)
+    sent = [one.datagram for one in engine.timer(0.2) if isinstance(one, Send)]
+    assert any(isinstance(codec.decode(one), MapNotifyAck) for one in sent)
+
+
+def test_what_comes_before_the_device_was_read_is_bounded() -> None:
+    engine = unread_engine()
+    for number in range(MAX_PUT_OFF + 9):
+        assert push(engine, number / 1e4, key=LOW_KEY, port=51820, version=number + 1) == []
+    engine.peers_read(0.1, ReadPeers(Tunnel.DATA), device_state(), WALL)
+    assert engine.counters["push.received"] == MAX_PUT_OFF
 
 
 def test_a_new_key_at_the_same_port_means_that_the_old_one_is_dead() -> None:
