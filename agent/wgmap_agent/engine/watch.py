@@ -23,6 +23,7 @@ from wgmap_agent.engine.types import (
 from wgmap_agent.engine.ways import Ways
 
 RESPONSE_BYTES = 92  # WireGuard's protocol paper, section 5.4.3
+MOMENT_S = 0.001  # a handshake's time is the wall clock's: it may come out a little early
 KICK_AFTER_TRIES = 3  # questions and pokes before a session is taken for dead
 KICK_AFTER_ALL = 5  # and by the side that leaves the kick to the other, which may know no session
 
@@ -214,7 +215,7 @@ class Watch:
         elif peer.anew_at is None:
             if not peer.ours or state.rx_bytes - peer.rx_mark > RESPONSE_BYTES:
                 return plane.contact.proved(now, peer.key)
-        elif peer.stood_at is not None and peer.stood_at > peer.anew_at:
+        elif peer.stood_at is not None and peer.stood_at > peer.anew_at - MOMENT_S:
             peer.anew_at = None
             plane.counters.add("peer.sent_again")
             events = (Event.KICKED, Event.STANDS)

@@ -179,6 +179,9 @@ def reaches(lab: Lab, number: int, to: int) -> None:
 
 
 @settings(max_examples=EXAMPLES, derandomize=True, deadline=None, database=None)
+@example(
+    delay=0.0, late=1.375, jitter=0.0, every=0.0, count=1, twice=True, reverse=True, seed=469
+)  # initiation and handshake at one moment
 @given(
     delay=st.sampled_from((0.0, 0.002, 0.02, 0.08)),
     late=st.floats(0.0, 1.5),
