@@ -23,12 +23,13 @@ def sent_again(lab: Lab) -> int:
     return sum(one.get("peer.sent_again", 0) for one in both)
 
 
-def forgets(lab: Lab, agent: AgentEntry) -> bool:
-    """Take the session away from an agent that has answered; False: it has not yet."""
+def forgets(lab: Lab, agent: AgentEntry, peer: AgentEntry) -> bool:
+    """Take the session with a peer away from an agent that has answered; False: it has not yet."""
     shown = lab.run(agent.netns, "wg", "show", agent.data_interface, "dump").splitlines()[1:]
-    if not shown:
+    (found, *_) = (*(line for line in shown if f"{peer.eids[0]}/32" in line), "")
+    if not found:
         return False
-    key, _, endpoint, allowed, handshake, received, *_ = shown[0].split("\t")
+    key, _, endpoint, allowed, handshake, received, *_ = found.split("\t")
     if int(received) == 0:
         return False
     if handshake == "0":
@@ -44,7 +45,7 @@ def test_what_was_held_is_sent_again_in_the_next_session(lab: Lab) -> None:
             lab.forget(one, other)
             before = sent_again(lab)
             reply = pool.submit(lab.ping, one, other)
-            wait_until(lambda: forgets(lab, other), "it has answered")
+            wait_until(lambda: forgets(lab, other, one), "it has answered")
             assert reply.result() is not None, "the one packet that was sent is lost"
             if sent_again(lab) > before:  # else it had arrived before its session was taken away
                 return

@@ -66,6 +66,7 @@ class Pair:
         self.engine = Engine(IDENTITY, SavedState(), random.Random(1))
         self.versions: dict[IPNetwork, int] = {}
         self._said(self.engine.start(self.network.now, agent_values.UNDERLAY))
+        agent_values.read_nothing(self.engine)
         self.run()
 
     # -------------------------------------------------------------------------- what happens
