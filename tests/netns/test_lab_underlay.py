@@ -81,12 +81,12 @@ def test_a_detour_delays_one_way_between_two_hosts_and_goes_again(bed: Bed) -> N
     server, agent = bed.plan.servers[0], bed.plan.agents[0]
     bed.underlay.divert(server, agent, 30)
     try:
-        assert 30 <= bed.best_ms(SERVER4, 5) < 30 + SLACK_MS
+        assert 30 - SOON_MS <= bed.best_ms(SERVER4, 5) < 30 + SLACK_MS
         assert bed.best_ms("192.0.2.12", 5) < SLACK_MS
         bed.underlay.set(Quality(delay_ms=10))
-        assert 50 <= bed.best_ms(SERVER4, 5) < 50 + SLACK_MS
+        assert 50 - SOON_MS <= bed.best_ms(SERVER4, 5) < 50 + SLACK_MS
         bed.underlay.set(Quality())
-        assert 30 <= bed.best_ms(SERVER4, 5) < 30 + SLACK_MS
+        assert 30 - SOON_MS <= bed.best_ms(SERVER4, 5) < 30 + SLACK_MS
     finally:
         bed.underlay.divert(server, agent, 0)
     assert bed.underlay.detours() == ()
