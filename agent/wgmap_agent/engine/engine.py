@@ -168,7 +168,8 @@ class Engine:
 
         Where that was about some peers, ``state`` has no others.
         """
-        self._readings.done(now, asked.tunnel, whole=asked.keys is None)
+        peers = len(state.peers) if asked.keys is None else None
+        self._readings.done(now, asked.tunnel, peers)
         if asked.tunnel is Tunnel.CONTROL:
             return self._control.read(now, state, wall)
         if asked.keys is None:
@@ -210,7 +211,7 @@ class Engine:
         self.counters.add(f"failed.{type(action).__name__}")
         self.last_failure = f"{type(action).__name__}: {error}"
         if isinstance(action, ReadPeers):
-            self._readings.done(now, action.tunnel, whole=action.keys is None)
+            self._readings.done(now, action.tunnel)
         self._retries.failed(now, action)
         return []
 

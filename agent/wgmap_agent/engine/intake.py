@@ -211,6 +211,9 @@ class Intake:
         Where initiations crossed it answers what is forgotten: then a reading has to tell.
         A forged one makes the routes too early: what a kick then drops is not held by us.
         """
+        if self._plane.successors.answered(source):
+            # Its owner sends there from now on, as it believes: it is for us to take it soon.
+            self._plane.readings.hurry(now, Tunnel.DATA)
         key = self._plane.arrivals.awaited(source)
         peer = None if key is None else self._plane.data.peers.get(key)
         if peer is None or peer.phase is not Phase.TRYING:

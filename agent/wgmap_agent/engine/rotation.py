@@ -16,13 +16,12 @@ from wgmap_agent.engine.idle import KEEPALIVE_BYTES
 
 INITIATION_BYTES = 148
 LEAST_DATA_BYTES = 80  # an echo request without content, padded: 48, and 32 around it
-# A peer that shows nothing (its probe was lost) has gone over by then: it looks every 20 ms.
-SETTLE_S = 0.5
-# One that rotates as well shows it with each look; a busy machine may take its time.
-SETTLE_BOTH_S = 3.0
+# A peer that shows nothing (its probes were lost) has surely gone over by then. It looks every 20
+# ms, but a busy machine may take its time, and what goes there before it looks is lost.
+SETTLE_S = 3.0
 # The old device stays so long after the last peer: what is in queues comes in over it, and
 LINGER_S = 0.5
-LINGER_BOTH_S = SETTLE_BOTH_S + 1.0  # one that rotates as well may not know yet that it can go over
+LINGER_BOTH_S = SETTLE_S + 1.0  # one that rotates as well may not know yet that it can go over
 BUSY_S = 10.0  # after the registration, while peers are being told
 HURRY_S = 1.0
 POLLS_S = (0.02, 0.1, 1.0)  # a peer is going over now; peers are being told; later
@@ -100,4 +99,4 @@ class Rotation:
         least = INITIATION_BYTES + KEEPALIVE_BYTES + LEAST_DATA_BYTES
         shown = state.rx_bytes - received >= LEAST_DATA_BYTES
         shown = shown or (not both and state.rx_bytes >= least)
-        return shown or now - stood >= (SETTLE_BOTH_S if both else SETTLE_S)
+        return shown or now - stood >= SETTLE_S

@@ -46,7 +46,7 @@ class Succession:
         if peer is None:  # a newer mapping says otherwise
             return [_removal(key)]
         plane.counters.add("peer.succeeded")
-        peer.keepalive = True
+        peer.keepalive = peer.succeeded = True
         return actions + plane.probe(peer)  # it sees by this that we have gone over
 
     def _take_over(self, now: float, successor: Successor) -> list[Action]:

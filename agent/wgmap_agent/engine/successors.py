@@ -11,6 +11,7 @@ destroy each other. So the one with the higher new key leaves it to the other fo
 
 from dataclasses import dataclass
 
+from wgmap.addresses import Endpoint
 from wgmap.lisp.messages import Record
 from wgmap.wg.device import PeerConfig, PeerState
 from wgmap.wg.keys import PublicKey
@@ -36,6 +37,7 @@ class Successor:
     tried_at: float
     tries: int = 0
     received: int = 0  # bytes, of the last look
+    answered: bool = False  # a handshake response came, so they say, since it was tried last
 
 
 class Successors:
@@ -89,6 +91,14 @@ class Successors:
         """Forget one; it is on the device still."""
         return self._known.pop(key, None)
 
+    def answered(self, source: Endpoint) -> bool:
+        """Say whether a handshake response may be the first one to our initiation."""
+        one = next((one for one in self._known.values() if one.offer.endpoint == source), None)
+        if one is None or one.answered:
+            return False
+        one.answered = True
+        return True
+
     def is_over(self, now: float, one: Successor) -> bool:
         """Say whether the old key is of no use any more, or the new one does not come to stand."""
         old = self._data.peers.get(one.old)
@@ -106,6 +116,7 @@ class Successors:
         if state is not None and now - one.tried_at < self._pause_s(one):
             return ()
         one.tries, one.received, one.tried_at = one.tries + 1, 0, now
+        one.answered = False
         return (PeerConfig(one.offer.key, remove=True), self._config(one.offer))
 
     def _pause_s(self, one: Successor) -> float:

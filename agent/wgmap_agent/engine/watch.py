@@ -195,11 +195,13 @@ class Watch:
         peer.activity.heard_at = now
         plane.remember(now, peer)
         peer.held_back = False
+        again = plane.probe(peer) if peer.succeeded else []  # the first one may have been lost
+        peer.succeeded = False
         waited = tuple(flow.destination for flow in plane.contact.of(peer.key))
         passed = [*plane.contact.all_of(now, peer.key, Event.STANDS), *plane.let_pass(peer, waited)]
         if waited:
             passed.append(Stamp(waited, ContactStep.STANDS, peer.stood_at))
-        return [*passed, *self._prove(now, peer, state), *self._clear_keepalive(peer)]
+        return [*passed, *self._prove(now, peer, state), *self._clear_keepalive(peer), *again]
 
     def _prove(self, now: float, peer: Peer, state: PeerState) -> list[Action]:
         """Let the copies of what was sent go, or send it again where the session was replaced.

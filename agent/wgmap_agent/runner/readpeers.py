@@ -2,16 +2,18 @@
 
 A device tells of all its peers or of none (10,000 of them: 40 ms of its time and 3 MB), and to make
 values of all that takes us three times as long; of a few peers it is a look. Requests for one
-device that wait are one request; after a read the next one waits ``REST`` times what it took.
+device that wait are one request; after a read the next one waits ``REST`` times what it cost.
 The engine asks less often than that: this is the bound, whatever it asks.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 
 from wgmap.errors import WgmapError
 from wgmap.wg.device import Device, DeviceState
 from wgmap.wg.keys import PublicKey
+from wgmap_agent.engine.readings import cost_s
 from wgmap_agent.engine.types import ReadPeers, Tunnel
 
 REST = 3.0  # reads take at most a quarter of the time
@@ -32,6 +34,7 @@ class PeerReader:
         self._tasks: dict[Tunnel, asyncio.Task[None]] = {}
         self._wanted: dict[Tunnel, ReadPeers] = {}  # by the next read, which has not begun
         self._not_before: dict[Tunnel, float] = {}
+        self._peers: Counter[Tunnel] = Counter()  # that each had when it was read as a whole
 
     def want(self, asked: ReadPeers) -> None:
         """Read a device soon: what is in it now, or newer."""
@@ -67,12 +70,14 @@ class PeerReader:
             self._rested(asked.tunnel, began)
             self._failed(asked, error)
             return
+        if asked.keys is None:
+            self._peers[asked.tunnel] = len(state.peers)
         self._rested(asked.tunnel, began)
         self._done(asked, state)
 
     def _rested(self, tunnel: Tunnel, began: float) -> None:
         ended = asyncio.get_running_loop().time()
-        self._not_before[tunnel] = ended + REST * (ended - began)
+        self._not_before[tunnel] = ended + REST * cost_s(ended - began, self._peers[tunnel])
 
 
 def _both(one: ReadPeers | None, other: ReadPeers) -> ReadPeers:

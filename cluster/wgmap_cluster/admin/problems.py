@@ -16,6 +16,7 @@ from wgmap.errors import (
     WgmapError,
 )
 from wgmap.log import Log
+from wgmap_cluster.raft.interface import LogError
 
 CONTENT_TYPE = "application/problem+json"
 # In this order: a special error before the general one.
@@ -56,6 +57,11 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return await handler(request)
     except WgmapError as error:
         return problem(status_of(error), str(error), error.position)
+    except LogError as error:  # this server ends, and has said so
+        detail = (
+            f"this server's log stops, and whether the change was made another one tells: {error}"
+        )
+        return problem(HTTPStatus.SERVICE_UNAVAILABLE, detail)
     except web.HTTPError as error:
         answer = problem(error.status, f"{request.method} {request.path}: {error.reason}")
         if "Allow" in error.headers:

@@ -8,6 +8,7 @@ import stat
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import aiohttp
 import pytest
@@ -19,6 +20,7 @@ from wgmap.wg.keys import PublicKey
 from wgmap_cluster.admin.bodies import MAX_BODY_BYTES
 from wgmap_cluster.admin.peers import LIST_BATCH
 from wgmap_cluster.admin.server import AdminServer
+from wgmap_cluster.raft.interface import LogError
 
 KEY = str(PublicKey(fsm.key(1)))
 A1 = {"name": "a1", "prefixes": ["10.66.1.1/32"], "control_key": KEY}
@@ -60,6 +62,23 @@ async def test_peer_from_enrolment_to_revocation(http: aiohttp.ClientSession) ->
         assert (await response.json())["unconfirmed"] == []
     async with http.get("/v1/peers/a1") as response:
         assert (await response.json())["revoked"]
+
+
+async def test_a_log_that_stops_is_told_and_not_logged_again(
+    cluster: Cluster,
+    http: aiohttp.ClientSession,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A full disk, say: the server is about to end, and another one has the answer."""
+
+    async def full(*_: object, **__: object) -> NoReturn:
+        raise LogError("raft.wal: cannot write: No space left on device")
+
+    monkeypatch.setattr(cluster.log, "propose", full)
+    async with http.post("/v1/peers", json=A1) as response:
+        await check_problem(response, 503, "raft.wal: cannot write: No space left on device")
+    assert "Traceback" not in caplog.text
 
 
 async def test_the_operator_is_the_owner_of_the_connection(

@@ -256,8 +256,33 @@ def test_one_reading_at_a_time_and_a_rest_after_it() -> None:
     assert readings.due(2.0, Tunnel.DATA, 2.0) == [ReadPeers(Tunnel.DATA)]
     assert readings.due(2.1, Tunnel.DATA, 2.0) == []
     assert readings.due(2.1, Tunnel.CONTROL, 2.0) == [ReadPeers(Tunnel.CONTROL)]
-    readings.done(2.5, Tunnel.DATA)
+    readings.done(2.5, Tunnel.DATA, 100_000)
     assert readings.deadline(Tunnel.DATA, 2.0) == pytest.approx(4.5)  # it took 0.5 s
+
+
+def test_the_rest_is_for_what_a_reading_costs_not_for_waiting_for_the_processor() -> None:
+    readings = Readings(SETTINGS)
+    for peers, longest in ((3, 0.1), (1000, 0.7)):
+        for told in (peers, None):  # of all, and of some
+            readings.ask(2.0, Tunnel.DATA)
+            readings.done(2.5, Tunnel.DATA, told)
+            deadline = readings.deadline(Tunnel.DATA, 2.0)
+            assert deadline is not None
+            assert 0.0 < deadline - 2.5 <= longest
+
+
+def test_a_hurry_ends_the_rest_and_lets_one_look_follow_the_other() -> None:
+    readings = Readings(SETTINGS)
+    readings.ask(2.0, Tunnel.DATA)
+    readings.done(2.5, Tunnel.DATA, 100_000)
+    readings.hurry(2.6, Tunnel.DATA)
+    assert readings.deadline(Tunnel.DATA, 2.0) == pytest.approx(2.6 + SETTINGS.settle_s)
+    readings.ask(2.603, Tunnel.DATA, frozenset({HIGH_KEY}))
+    readings.done(2.7, Tunnel.DATA)
+    assert readings.deadline(Tunnel.DATA, 2.0) == pytest.approx(2.7 + SETTINGS.poll_s)
+    readings.ask(2.72, Tunnel.DATA, frozenset({HIGH_KEY}))
+    readings.done(2.82, Tunnel.DATA)
+    assert readings.deadline(Tunnel.DATA, 2.0) == pytest.approx(2.82 + 8 * 0.1), "for a moment only"
 
 
 def test_a_lost_reading_is_asked_for_again() -> None:

@@ -25,7 +25,7 @@ from wgmap.lisp.messages import MapNotify, MapNotifyAck, MapRegister
 from wgmap.wg.device import DeviceConfig, PeerConfig
 from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine.engine import MAX_PUT_OFF, Engine
-from wgmap_agent.engine.rotation import POLLS_S, SETTLE_BOTH_S, SETTLE_S, Rotation
+from wgmap_agent.engine.rotation import POLLS_S, SETTLE_S, Rotation
 from wgmap_agent.engine.successors import QUIET_S
 from wgmap_agent.engine.types import Action, ConfigurePeers, Inject, ReadPeers, Send, Tunnel
 from wgmap_agent.runner.injector import Injected
@@ -318,7 +318,7 @@ def test_handshakes_of_one_that_rotates_too_show_nothing() -> None:
         state = peer_state(LOW_KEY, last_handshake=WALL, rx_bytes=handshakes + more)
         verdict = rotation.judge(now, device_state(state), WAITING, WAITING, registered=True)
         assert bool(verdict.switch) is over
-    assert rotation.linger_s > SETTLE_BOTH_S
+    assert rotation.linger_s > SETTLE_S
 
 
 # ---------------------------------------------------------------------- the side that is told of it
@@ -378,6 +378,56 @@ def test_a_new_key_at_another_port_is_tried_while_the_old_one_goes_on() -> None:
     assert engine.successors.is_quiet(2.2 + QUIET_S)
     [peer] = engine.status(2.2).peers
     assert peer.key == str(NEW_KEY)
+
+
+def until_read(engine: Engine, now: float) -> float:
+    """Let time pass until the data device is to be read; returns when."""
+    end = now + 10.0
+    while now < end:
+        if any(isinstance(a, ReadPeers) and a.tunnel is Tunnel.DATA for a in engine.timer(now)):
+            return now
+        now += 0.001
+    raise AssertionError
+
+
+def test_its_owner_is_shown_twice_that_a_new_key_took_over() -> None:
+    """The first echo request may be lost, and nobody else may have anything to send."""
+    engine = standing()
+    push(engine, 2.0, key=NEW_KEY, port=51830, version=6)
+    stands = peer_state(NEW_KEY, allowed_ips=(FIRST,), last_handshake=WALL, rx_bytes=92)
+    shown, now = [], 2.1
+    for states in ((OLD_UP, stands), (stands,), (stands,)):
+        now = until_read(engine, now)
+        actions = read(engine, now, *states)
+        shown.append([one for one in actions if isinstance(one, Inject)])
+    assert [len(one) for one in shown] == [1, 1, 0]
+
+
+@pytest.mark.parametrize(("strangers", "answered"), [(0, False), (5000, True)])
+def test_that_a_new_key_stands_is_seen_soon(strangers: int, answered: bool) -> None:
+    """On a busy machine with a few peers, and where many peers make a look expensive."""
+    engine = standing()
+    many = [peer_state(PublicKey(number.to_bytes(32, "big"))) for number in range(1, strangers + 1)]
+    push(engine, 2.0, key=NEW_KEY, port=51830, version=6)
+    began = until_read(engine, 3.6)
+    waits = peer_state(NEW_KEY, allowed_ips=())
+    took = 0.4
+    state = device_state(OLD_UP, waits, *many)
+    engine.peers_read(began + took, ReadPeers(Tunnel.DATA), state, WALL)
+    now = began + took + 0.05
+    if answered:
+        engine.response(now, Endpoint(ipaddress.ip_address("192.0.2.12"), 51830))
+    assert until_read(engine, now) - now < 0.1
+
+
+def test_responses_make_it_look_at_once_only_once_a_try() -> None:
+    """They may be forged."""
+    engine = standing()
+    push(engine, 2.0, key=NEW_KEY, port=51830, version=6)
+    source = engine.successors.all()[0].offer.endpoint
+    assert [engine.successors.answered(source) for _ in range(3)] == [True, False, False]
+    read(engine, 3.1, OLD_UP, peer_state(NEW_KEY, allowed_ips=()))  # tried again
+    assert engine.successors.answered(source)
 
 
 def test_a_new_key_that_is_told_before_the_device_was_read_drops_nothing() -> None:
