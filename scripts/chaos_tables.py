@@ -20,14 +20,16 @@ _PLACE = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def totals(entries: list[Entry]) -> str:
-    """Say how much was run, and how much of it held."""
-    held = [one for one in entries if one.held]
-    seeds = len({one.run.seed for one in entries})
-    hours, clean = (sum(one.run.minutes for one in some) / 60 for some in (entries, held))
-    sizes = ", ".join(f"{size}" for size in sorted({one.run.servers for one in entries}))
+    """Say how much was run and judged, and how much of it held."""
+    judged = [one for one in entries if not one.broke_off]
+    held = [one for one in judged if one.held]
+    seeds = len({one.run.seed for one in judged})
+    hours, clean = (sum(one.run.minutes for one in some) / 60 for some in (judged, held))
+    sizes = ", ".join(f"{size}" for size in sorted({one.run.servers for one in judged}))
     return (
-        f"{len(entries)} runs over {seeds} seeds, {hours:.2f} hours under faults, {sizes} servers;"
-        f" {len(held)} runs ({clean:.2f} hours) held whole.\n"
+        f"{len(judged)} runs over {seeds} seeds, {hours:.2f} hours under faults, {sizes} servers;"
+        f" {len(held)} of them ({clean:.2f} hours) held whole. {len(entries) - len(judged)} more"
+        " broke off and do not count.\n"
     )
 
 

@@ -1,6 +1,5 @@
 """Chaos over the whole product, short and seeded; ``make chaos`` runs it for long."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ pytestmark = [
     pytest.mark.netns,
     pytest.mark.slow,
     pytest.mark.timeout(500),
-    pytest.mark.skipif(not os.environ.get("WGMAP_LONG"), reason="WGMAP_LONG=1: not proved yet"),
 ]
 MAIN = (
     *("kill the leader", "kill all servers", "the power goes", "stop the leader"),

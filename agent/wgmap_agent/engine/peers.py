@@ -69,7 +69,9 @@ class Peer:
     rx_mark: int = 0  # what had come from it when we initiated
     answered: bool = False  # a response came to our initiation, or its own initiation came
     ours: bool = False  # the former: it has not shown yet that it has the session
-    succeeded: bool = False  # it is the new key of one that rotates, which is to see our packets
+    unseen: int = 0  # so often we may still show its owner that this new key took over,
+    shown_at: float = 0.0  # as we did last,
+    unseen_rx: int = 0  # until more than this came from it
     anew_at: float | None = None  # when it initiated after that: it may have lost the session
     graced: bool = False  # something came from it: it got more time
     keepalive: bool = False  # set by us to start a handshake: cleared once it stands

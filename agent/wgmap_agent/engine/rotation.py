@@ -16,12 +16,14 @@ from wgmap_agent.engine.idle import KEEPALIVE_BYTES
 
 INITIATION_BYTES = 148
 LEAST_DATA_BYTES = 80  # an echo request without content, padded: 48, and 32 around it
-# A peer that shows nothing (its probes were lost) has surely gone over by then. It looks every 20
-# ms, but a busy machine may take its time, and what goes there before it looks is lost.
-SETTLE_S = 3.0
+# A peer that shows nothing has gone over by then: it sends an echo request at once, soon again and
+# every 2 s. One whose agent was ended just then has not, and takes what comes the old way still.
+SETTLE_S = 12.0
+# One that rotates as well takes what comes either way, and shows it with each look.
+SETTLE_BOTH_S = 3.0
 # The old device stays so long after the last peer: what is in queues comes in over it, and
 LINGER_S = 0.5
-LINGER_BOTH_S = SETTLE_S + 1.0  # one that rotates as well may not know yet that it can go over
+LINGER_BOTH_S = SETTLE_BOTH_S + 1.0  # one that rotates as well may not know yet that it can go over
 BUSY_S = 10.0  # after the registration, while peers are being told
 HURRY_S = 1.0
 POLLS_S = (0.02, 0.1, 1.0)  # a peer is going over now; peers are being told; later
@@ -86,10 +88,12 @@ class Rotation:
     def poll_s(self, now: float) -> float:
         """Return after how long (seconds) to look again."""
         soon, told, later = POLLS_S
-        if self._stood or now < self._hurry_until:
+        last = max((at for at, _ in self._stood.values()), default=float("-inf"))
+        if now < max(self._hurry_until, last + HURRY_S):
             return soon
         since = self._registered_at
-        return told if since is not None and now - since < BUSY_S else later / 4
+        busy = self._stood or (since is not None and now - since < BUSY_S)
+        return told if busy else later / 4
 
     def _is_over(self, now: float, state: PeerState, *, both: bool) -> bool:
         if state.last_handshake is None:
@@ -99,4 +103,4 @@ class Rotation:
         least = INITIATION_BYTES + KEEPALIVE_BYTES + LEAST_DATA_BYTES
         shown = state.rx_bytes - received >= LEAST_DATA_BYTES
         shown = shown or (not both and state.rx_bytes >= least)
-        return shown or now - stood >= SETTLE_S
+        return shown or now - stood >= (SETTLE_BOTH_S if both else SETTLE_S)

@@ -2,13 +2,17 @@
 
 from collections.abc import Container
 
-from wgmap.wg.device import DeviceState, PeerConfig
+from wgmap.wg.device import DeviceState, PeerConfig, PeerState
 from wgmap.wg.keys import PublicKey
 from wgmap_agent.engine.data_plane import DataPlane
 from wgmap_agent.engine.intake import Intake
-from wgmap_agent.engine.peers import Role
+from wgmap_agent.engine.peers import Peer, Role
+from wgmap_agent.engine.rotation import LEAST_DATA_BYTES
 from wgmap_agent.engine.successors import Successor
 from wgmap_agent.engine.types import Action, ConfigurePeers, Tunnel
+
+# At once, with the next look, and then not before so long: until the owner gives up waiting for it.
+SHOW_MOST, SHOW_S = 7, 1.5
 
 
 class Succession:
@@ -30,14 +34,27 @@ class Succession:
                 continue
             seen = state.peers.get(key)
             if seen is not None and seen.last_handshake is not None:
-                actions += self._stands(now, key)
+                actions += self._stands(now, key, seen)
             elif successors.is_over(now, one):
                 actions += self._failed(now, key)
             elif changes := successors.again(now, one, seen):
                 actions.append(ConfigurePeers(Tunnel.DATA, changes))
         return actions
 
-    def _stands(self, now: float, key: PublicKey) -> list[Action]:
+    def show(self, now: float, peer: Peer, state: PeerState) -> list[Action]:
+        """Let a peer see that its new key took over, until it shows that it did.
+
+        What we show may be lost, and nobody else may have anything to send.
+        """
+        if state.rx_bytes - peer.unseen_rx >= LEAST_DATA_BYTES:
+            peer.unseen = 0
+        if not peer.unseen or (peer.unseen < SHOW_MOST - 1 and now - peer.shown_at < SHOW_S):
+            return []
+        peer.unseen -= 1
+        peer.shown_at = now
+        return self._plane.probe(peer)
+
+    def _stands(self, now: float, key: PublicKey, seen: PeerState) -> list[Action]:
         """Give a peer's prefixes to its new key, in one request with the end of the old one."""
         plane = self._plane
         successor = plane.successors.takes_over(now, key)
@@ -46,8 +63,9 @@ class Succession:
         if peer is None:  # a newer mapping says otherwise
             return [_removal(key)]
         plane.counters.add("peer.succeeded")
-        peer.keepalive = peer.succeeded = True
-        return actions + plane.probe(peer)  # it sees by this that we have gone over
+        peer.keepalive = True
+        peer.unseen, peer.unseen_rx = SHOW_MOST, seen.rx_bytes
+        return actions + self.show(now, peer, seen)
 
     def _take_over(self, now: float, successor: Successor) -> list[Action]:
         plane = self._plane

@@ -149,7 +149,7 @@ class Watch:
         if state.last_handshake is not None:
             peer.stood_at = now - max(0.0, wall - state.last_handshake)
         peer.activity.observe(now, state)
-        actions = self._check_allowed(peer, state)
+        actions = self._check_allowed(peer, state) + self._succession.show(now, peer, state)
         if peer.phase is Phase.UP:
             return actions + self._prove(now, peer, state) + self._watch(now, peer)
         return actions + self._handshake(now, peer, state)
@@ -195,13 +195,11 @@ class Watch:
         peer.activity.heard_at = now
         plane.remember(now, peer)
         peer.held_back = False
-        again = plane.probe(peer) if peer.succeeded else []  # the first one may have been lost
-        peer.succeeded = False
         waited = tuple(flow.destination for flow in plane.contact.of(peer.key))
         passed = [*plane.contact.all_of(now, peer.key, Event.STANDS), *plane.let_pass(peer, waited)]
         if waited:
             passed.append(Stamp(waited, ContactStep.STANDS, peer.stood_at))
-        return [*passed, *self._prove(now, peer, state), *self._clear_keepalive(peer), *again]
+        return [*passed, *self._prove(now, peer, state), *self._clear_keepalive(peer)]
 
     def _prove(self, now: float, peer: Peer, state: PeerState) -> list[Action]:
         """Let the copies of what was sent go, or send it again where the session was replaced.

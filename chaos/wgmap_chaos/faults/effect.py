@@ -7,7 +7,7 @@ from wgmap import clock
 from wgmap_chaos.lab.errors import LabError
 from wgmap_chaos.lab.waiting import time_scale
 
-EFFECT_S = 60.0  # a busy machine starts a server slowly
+EFFECT_S = 180.0  # a busy machine starts a server slowly: 14 s and catching up were seen to take 61
 POLL_S = 0.02
 
 

@@ -22,7 +22,7 @@ from wgmap_chaos.lab.topology import Host, Topology
 from wgmap_chaos.lab.underlay import RELAY_NAME, Underlay
 from wgmap_chaos.lab.waiting import Deadline
 
-UP_S = 60.0
+UP_S = 120.0
 HOST_S = 4.0  # more for each host above the usual number
 USUAL_HOSTS = 7
 HostT = TypeVar("HostT", bound=Host)

@@ -33,7 +33,7 @@ class LoadSection(Section):
     flow: Rate = 20.0  # packets of each flow
     contacts: Rate = 0.5
     rotations: Rate = 0.05  # of agents' data keys
-    askers: Annotated[int, Field(ge=1, le=2000)] = 8  # clients that ask: they are told of changes
+    askers: Annotated[int, Field(ge=1, le=2000)] = 3  # clients that ask: they are told of changes
     probes: Annotated[float, Field(ge=0, le=100)] = 20.0  # calls of each kind, for the gaps alone
 
 
