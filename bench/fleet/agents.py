@@ -12,6 +12,7 @@ from support.replica import map_register
 from support.sources import address, prefix
 
 SOURCES = Path(__file__).parent
+PORT = 51820  # of every locator
 FIRST_NONCE = 1  # an agent that repeats its register repeats it to the byte
 
 
@@ -74,6 +75,14 @@ class Agents:
         """Have the agents repeat themselves, so many registers and lookups a second."""
         template, eid_at = rows.template()
         return self._run("keep", seconds, registers, lookups, template.hex(), eid_at)
+
+    def move(self, seconds: float, registers: float, nonce: int) -> Run:
+        """Have the agents move in turns, so many a second: each register is a change.
+
+        ``nonce`` is greater than any before, and tells the new port.
+        """
+        port_at = _register(0).index(PORT.to_bytes(2))
+        return self._run("move", seconds, registers, nonce, port_at)
 
     def _run(self, *arguments: object) -> Run:
         host, port = self.server

@@ -5,23 +5,24 @@
  *     every agent registers once, WINDOW at a time; what is not answered in LATE_NS is repeated
  * fleet ADDRESS PORT REGISTERS SIZE keep SECONDS REGISTERS_A_SECOND LOOKUPS_A_SECOND TEMPLATE EID_AT
  *     the agents repeat their registers in turns, and ask beside it, whatever comes back
+ * fleet ADDRESS PORT REGISTERS SIZE move SECONDS REGISTERS_A_SECOND NONCE PORT_AT
+ *     the agents move in turns: each register has this nonce, and another port at byte PORT_AT
  *
  * REGISTERS is a file with the agents' Map-Registers, of SIZE bytes each and with nonce 1. TEMPLATE
  * is a Map-Request in hex; its nonce and, at byte EID_AT, the last three bytes of 10.a.b.c differ.
  * The times of answers are those at which the kernel took them in (SO_TIMESTAMPNS): how busy this
  * program is does not count. How late it sent does, and is told. */
-#include "../lookups/udp.h"
+#include "sources.h"
+#include <endian.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <time.h>
 
-enum { BATCH = 64, ROOM = 2048, RING = 1 << 20, SAMPLES = 1 << 23, ROOMY = 32 << 20 };
+enum { RING = 1 << 20, SAMPLES = 1 << 23 };
 enum { REGISTER, LOOKUP, KINDS, MAP_REPLY = 2, MAP_NOTIFY = 4 };
 static const uint64_t LATE_NS = 2000000000, TICK_NS = 1000000, LOOKUP_BIT = 1ull << 40;
-static const uint32_t FIRST = 0x7F010000, STRIDE = 7919;
+static const uint32_t FIRST = 0x7F010000, STRIDE = 7919, MOVED_TO = 20000, PORTS = 10000;
 static const char *NAMES[] = {"register", "lookup"};
 
 static struct {
@@ -29,45 +30,12 @@ static struct {
     uint32_t *samples;                               /* microseconds */
 } kinds[KINDS];
 static struct sockaddr_in server;
-static int fd, size, template_size, eid_at;
+static int size, template_size, eid_at, port_at;
+static uint64_t nonce_now; /* of all registers; 0: as the file has them */
 static uint32_t agents;
 static const uint8_t *registers;
 static uint8_t template[ROOM];
 static uint64_t late_ns; /* the most by which a datagram was sent late */
-
-static uint64_t now(void) { /* the kernel's stamps are of this clock */
-    struct timespec at;
-    clock_gettime(CLOCK_REALTIME, &at);
-    return at.tv_sec * 1000000000ull + at.tv_nsec;
-}
-
-static uint8_t out[BATCH][ROOM], extra[BATCH][256];
-static struct iovec parts[BATCH];
-static struct mmsghdr batch[BATCH];
-static int filled;
-
-static void flush(void) {
-    for (int done = 0; done < filled;) {
-        int count = sendmmsg(fd, batch + done, filled - done, 0);
-        if (count < 0) die("sendmmsg");
-        done += count;
-    }
-    filled = 0;
-}
-
-/* Put a datagram of an agent into the batch; returns where its bytes go. */
-static uint8_t *add(uint32_t agent, int length) {
-    if (filled == BATCH) flush();
-    struct in_pktinfo info = {.ipi_spec_dst.s_addr = htonl(FIRST + agent)};
-    struct msghdr *head = &batch[filled].msg_hdr;
-    parts[filled] = (struct iovec){out[filled], length};
-    *head = (struct msghdr){&server, sizeof server, parts + filled, 1, extra[filled],
-                            CMSG_SPACE(sizeof info), 0};
-    struct cmsghdr *control = CMSG_FIRSTHDR(head);
-    *control = (struct cmsghdr){CMSG_LEN(sizeof info), IPPROTO_IP, IP_PKTINFO};
-    memcpy(CMSG_DATA(control), &info, sizeof info);
-    return out[filled++];
-}
 
 static void wait_for(int kind, uint64_t place) {
     uint64_t *at = kinds[kind].sent_at + place % kinds[kind].places;
@@ -76,14 +44,20 @@ static void wait_for(int kind, uint64_t place) {
 
 static void send_register(uint64_t number) {
     uint32_t agent = number % agents;
-    memcpy(add(agent, size), registers + (size_t)agent * size, size);
+    uint8_t *data = add(&server, FIRST + agent, size);
+    memcpy(data, registers + (size_t)agent * size, size);
+    if (nonce_now) {
+        uint64_t nonce = htobe64(nonce_now);
+        uint16_t port = htons(MOVED_TO + nonce_now % PORTS);
+        memcpy(data + NONCE_AT, &nonce, 8), memcpy(data + port_at, &port, 2);
+    }
     wait_for(REGISTER, agent);
 }
 
 static void send_lookup(uint64_t number) {
     uint32_t host = number * STRIDE % agents;
     uint64_t nonce = LOOKUP_BIT | number;
-    uint8_t *data = add(number % agents, template_size), *eid = data + eid_at;
+    uint8_t *data = add(&server, FIRST + number % agents, template_size), *eid = data + eid_at;
     memcpy(data, template, template_size);
     memcpy(data + NONCE_AT, &nonce, 8);
     eid[0] = 10, eid[1] = host >> 16, eid[2] = host >> 8, eid[3] = host;
@@ -101,42 +75,14 @@ static void take(int kind, uint64_t place, uint64_t at) {
     *sent_at = 0;
 }
 
-static void take_in(struct msghdr *head, const uint8_t *data, int length) {
-    uint64_t nonce, at = 0;
-    uint32_t agent = 0;
-    struct timespec stamp;
-    struct in_pktinfo info;
-    for (struct cmsghdr *one = CMSG_FIRSTHDR(head); one; one = CMSG_NXTHDR(head, one)) {
-        if (one->cmsg_level == SOL_SOCKET && one->cmsg_type == SCM_TIMESTAMPNS) {
-            memcpy(&stamp, CMSG_DATA(one), sizeof stamp);
-            at = stamp.tv_sec * 1000000000ull + stamp.tv_nsec;
-        } else if (one->cmsg_level == IPPROTO_IP && one->cmsg_type == IP_PKTINFO) {
-            memcpy(&info, CMSG_DATA(one), sizeof info);
-            agent = ntohl(info.ipi_addr.s_addr) - FIRST;
-        }
-    }
-    if (length < NONCE_END || agent >= agents || !at) return;
+static void take_in(uint32_t address, const uint8_t *data, int length, uint64_t at) {
+    (void)length;
+    uint64_t nonce;
+    uint32_t agent = address - FIRST;
+    if (agent >= agents) return;
     memcpy(&nonce, data + NONCE_AT, 8);
     if (data[0] >> 4 == MAP_NOTIFY) take(REGISTER, agent, at);
     if (data[0] >> 4 == MAP_REPLY && nonce & LOOKUP_BIT) take(LOOKUP, nonce & ~LOOKUP_BIT, at);
-}
-
-/* Wait until something comes, for so long at most, and take in what has come. */
-static void hear(uint64_t wait_ns) {
-    static uint8_t in[BATCH][ROOM], control[BATCH][256];
-    static struct iovec rooms[BATCH];
-    static struct mmsghdr got[BATCH];
-    struct pollfd readable = {fd, POLLIN, 0};
-    struct timespec most = {wait_ns / 1000000000, wait_ns % 1000000000};
-    int count = ppoll(&readable, 1, &most, NULL) > 0 ? BATCH : 0;
-    while (count == BATCH) {
-        for (int i = 0; i < BATCH; i++) {
-            rooms[i] = (struct iovec){in[i], ROOM};
-            got[i].msg_hdr = (struct msghdr){NULL, 0, rooms + i, 1, control[i], sizeof control[i], 0};
-        }
-        count = recvmmsg(fd, got, BATCH, MSG_DONTWAIT, NULL);
-        for (int i = 0; i < count; i++) take_in(&got[i].msg_hdr, in[i], got[i].msg_len);
-    }
 }
 
 static int awaited(int kind) {
@@ -206,18 +152,14 @@ static void tell(double seconds) {
 }
 
 static void open_all(const char *address, int port, const char *file) {
-    int on = 1, room = ROOMY, opened = open(file, O_RDONLY);
+    int opened = open(file, O_RDONLY);
     struct stat about;
-    server = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(port)};
-    if (inet_pton(AF_INET, address, &server.sin_addr) != 1) die(address);
+    server = place(address, port);
     if (opened < 0 || fstat(opened, &about)) die(file);
     registers = mmap(NULL, about.st_size, PROT_READ, MAP_PRIVATE | MAP_POPULATE, opened, 0);
     if (registers == MAP_FAILED) die(file);
     agents = about.st_size / size;
-    fd = bound("0.0.0.0", 0);
-    setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof room);
-    if (setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof on)) die("IP_PKTINFO");
-    if (setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on)) die("SO_TIMESTAMPNS");
+    open_sources();
     for (int kind = 0; kind < KINDS; kind++) {
         kinds[kind].places = kind == REGISTER ? agents : RING;
         kinds[kind].sent_at = calloc(kinds[kind].places, sizeof *kinds[kind].sent_at);
@@ -238,6 +180,10 @@ int main(int argc, char **argv) {
     uint64_t began = now();
     if (!strcmp(argv[5], "first")) {
         first(atoi(argv[6]));
+    } else if (!strcmp(argv[5], "move")) {
+        if (argc != 10) die("usage: see the head of fleet.c");
+        nonce_now = atoll(argv[8]), port_at = atoi(argv[9]);
+        keep(atof(argv[6]), (double[KINDS]){atof(argv[7]), 0});
     } else {
         if (argc != 11) die("usage: see the head of fleet.c");
         unhex(argv[9]), eid_at = atoi(argv[10]);

@@ -67,8 +67,10 @@ class Server:
         self.process = self.start()
 
     def start(self) -> subprocess.Popen[bytes]:
-        tests = str(Path(__file__).parents[1])
-        environment = os.environ | {"PYTHONPATH": tests, "NOTIFY_SOCKET": self.notify.getsockname()}
+        """Start it; a ``replica`` of somebody else's is found by PYTHONPATH."""
+        folders = (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", ""))
+        path = os.pathsep.join(filter(None, folders))
+        environment = os.environ | {"PYTHONPATH": path, "NOTIFY_SOCKET": self.notify.getsockname()}
         command = [*self.prefix, sys.executable, "-c", PROGRAM, str(self.config), self._replica]
         return subprocess.Popen(command, env=environment, stdout=self.log, stderr=self.log)
 

@@ -15,12 +15,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
+from wgmap.clock import now
 from wgmap_cluster.feed.codec import FeedError, decode, encode
 from wgmap_cluster.feed.messages import MAX_PACKET, FeedMessage
 
 MAX_BUFFERED = 8 << 20  # bytes that wait for the other end
 LOW_WATER = 256 * 1024  # drain() returns below this
-MAX_BATCH = 16  # messages received in a row before others have their turn
+# Of messages received in a row before others have their turn: a packet full of rows takes its
+# reader several milliseconds, so it is time that counts and not how many there were.
+TURN_S = 0.001
 _SOCKET_BUFFER = 1 << 20
 _MAX_UNIX_PATH = 107  # sun_path, with its terminating zero
 _GONE = (ConnectionError, BrokenPipeError)
@@ -42,7 +45,7 @@ class Connection:
         self._buffer = bytearray(MAX_PACKET + 1)
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
-        self._in_a_row = 0
+        self._turn_ends: float | None = None  # None: the next message begins one
         self._closed: str | None = None
         self._readable: asyncio.Future[None] | None = None
         self._drained = asyncio.Event()
@@ -121,16 +124,17 @@ class Connection:
         Raises FeedClosedError at the end (a reset counts as one), and FeedError for a packet
         that is none: the connection is closed then.
         """
-        self._in_a_row += 1
-        if self._in_a_row >= MAX_BATCH:
-            self._in_a_row = 0
+        if self._turn_ends is not None and now() >= self._turn_ends:
+            self._turn_ends = None
             await asyncio.sleep(0)
         while True:
             self._require_open()
             message = self._receive_now()
             if message is not None:
+                if self._turn_ends is None:
+                    self._turn_ends = now() + TURN_S
                 return message
-            self._in_a_row = 0
+            self._turn_ends = None
             await self._wait_readable()
 
     def _receive_now(self) -> FeedMessage | None:

@@ -15,7 +15,8 @@ from wgmap_cluster.fsm.rows import RevocationRow
 from wgmap_cluster.responder.actions import Action, Send
 from wgmap_cluster.responder.answers import Answers, Encoded, join, revocation, withdrawn
 from wgmap_cluster.responder.contacts import Contacts
-from wgmap_cluster.responder.follower import SERVER_SET, Effects, Follower
+from wgmap_cluster.responder.effects import SERVER_SET, Effects
+from wgmap_cluster.responder.follower import Follower
 from wgmap_cluster.responder.limits import Limit
 from wgmap_cluster.responder.mappings import Peer, Place
 from wgmap_cluster.responder.misses import Misses

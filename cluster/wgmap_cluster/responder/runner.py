@@ -23,6 +23,9 @@ SHORTEST_SLEEP_S = 0.005
 # buffer, which knows no classes.
 READ_A_TURN = 256
 SERVE_S = 0.0005  # then what came meanwhile is read: it may be of a source whose turn is next
+# Nobody waits for an answer longer than a few milliseconds for what is looked at in one go. What
+# lives here and ends as a cycle (tasks, a connection) is rare, so to look often keeps little.
+GARBAGE_S, GARBAGE = 1.0, 5000
 _LOG = Log("responder")
 
 
@@ -52,7 +55,7 @@ class Responder:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._tick())
-                tasks.create_task(garbage.collect())
+                tasks.create_task(garbage.collect(GARBAGE_S, most_new=GARBAGE))
                 tasks.create_task(self._follow())
                 tasks.create_task(life.beat())
         finally:

@@ -30,7 +30,8 @@ from wgmap_cluster.responder import requests
 from wgmap_cluster.responder.actions import Action, Send, Tell
 from wgmap_cluster.responder.announcer import Announcer, PushSettings
 from wgmap_cluster.responder.answers import Answers
-from wgmap_cluster.responder.follower import Deferred, Effects, Follower, compare
+from wgmap_cluster.responder.effects import Effects
+from wgmap_cluster.responder.follower import Deferred, Follower
 from wgmap_cluster.responder.heard import Heard
 from wgmap_cluster.responder.limits import Limit
 from wgmap_cluster.responder.mappings import Peer
@@ -221,11 +222,16 @@ class Service:
             return []
         former, deferred = ended
         self._answers.clear()
-        effects = compare(former, self._follower.tables, self._announcer.subjects())
-        actions = self._announcer.changed(effects, now)
+        self._follower.former.add(former, self._announcer.subjects())
+        actions = self._compare(now)
         for waited in deferred:
             actions += self._follow(waited, now)
         return actions
+
+    def _compare(self, now: float) -> list[Action]:
+        """Go on with what a switch of tables means for those who were told of the former ones."""
+        former = self._follower.former
+        return self._announcer.changed(former.step(self._follower.tables), now) if former else []
 
     def _changed(self, effects: Effects, now: float) -> list[Action]:
         for peer in (*effects.touched, *effects.around):
@@ -239,7 +245,7 @@ class Service:
 
     def tick(self, now: float) -> list[Action]:
         """Do what time asks for."""
-        actions = [*self._announcer.tick(now), *self._requests.tick(now)]
+        actions = [*self._compare(now), *self._announcer.tick(now), *self._requests.tick(now)]
         if self._requests.attached and now >= self._note_at:
             self._note_at = now + NOTE_EVERY_S
             actions.append(Tell(ResponderNote(self._note(now))))
@@ -248,6 +254,8 @@ class Service:
     def next_tick(self, now: float) -> float | None:
         """Return when tick() has something to do; None: not before something comes in."""
         times = [self._announcer.next_due(now), self._requests.next_due()]
+        if self._follower.former:
+            times.append(now)
         if self._requests.attached:
             times.append(self._note_at)
         return min((at for at in times if at is not None), default=None)

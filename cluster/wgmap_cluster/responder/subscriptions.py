@@ -8,10 +8,11 @@ from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 
-from wgmap_cluster.responder.follower import SERVER_SET
+from wgmap_cluster.responder.effects import SERVER_SET
 
 KEPT_S = 0.5  # longer than asked for: who asks again within that is noted already
 SAME_S = 0.01  # times so near are one: a number takes memory
+TIDIED = 4  # looked at in one go where too many are over
 RECENT = 4096  # of peers that are known by when they were told
 
 
@@ -144,7 +145,18 @@ class Subscriptions:
         if one.subject != SERVER_SET:
             self._recent.append(one)
         if len(self._order) > 2 * self._count + 64:
-            self._order = deque(one for one in self._order if self._is_held(one))
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Let go of a few that were renewed or ended: all at once would stop everybody's answers.
+
+        More than half are such, so the order grows shorter by it, or is soon turned to where they
+        are.
+        """
+        for _ in range(TIDIED):
+            one = self._order.popleft()
+            if self._is_held(one):
+                self._order.append(one)
 
     def _remove(self, one: Subscription) -> None:
         held = self._held[one.subject]

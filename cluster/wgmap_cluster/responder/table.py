@@ -120,6 +120,18 @@ class Tables:
         elif key == Meta.CLUSTER_ID:
             self.cluster_id = row
 
+    def dismantle(self, count: int) -> bool:
+        """Let go of so many peers with all that is theirs; False where none is left."""
+        for _ in range(count):
+            name = next(reversed(self._peers), None)
+            if name is None:
+                return False
+            for place in [mapping.place for mapping in self.mappings_of(name)]:
+                self._set_mapping(place, None)
+            if name in self._peers:
+                self._set_peer(name, None)
+        return True
+
     # ----------------------------------------------------------------------------- looking
 
     def peer_at(self, address: str) -> Peer | None:

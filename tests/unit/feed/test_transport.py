@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from wgmap_cluster.feed import (
     TableEnd,
     connect,
 )
-from wgmap_cluster.feed.transport import LOW_WATER, MAX_BUFFERED
+from wgmap_cluster.feed.transport import LOW_WATER, MAX_BUFFERED, TURN_S
 from wgmap_cluster.fsm.rows import Change, Table
 
 ROWS = tuple(Change(Table.META, f"key{n}", bytes(100)) for n in range(20_000))
@@ -71,6 +72,35 @@ async def test_a_long_copy_is_paced_by_drain_and_arrives_whole(pair: Pair) -> No
         got.extend(message.changes)
     await sender
     assert tuple(got) == ROWS
+
+
+async def test_a_reader_that_takes_long_over_each_message_lets_others_have_their_turn(
+    pair: Pair,
+) -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    for number in range(10):
+        pair.replica.send(Lease(float(number)))
+    task = asyncio.create_task(others())
+    between = []
+    for number in range(10):
+        before = turns
+        assert await pair.responder.receive() == Lease(float(number))
+        between.append(turns - before)
+        _work()
+    task.cancel()
+    assert all(between[2:])  # after the first the others only begin
+
+
+def _work() -> None:
+    """Take as long as who applies a packet full of rows."""
+    time.sleep(TURN_S)
 
 
 async def test_a_reader_that_stands_still_loses_the_connection(pair: Pair) -> None:
