@@ -1,7 +1,7 @@
 # Two commands do everything: `make demo` and `make test`. The others are for people who work on it.
 .PHONY: all setup docs audit demo test test-promises test-kernel test-matrix check fuzz format clean mutants bench-log chaos chaos-mutants chaos-log \
         bench-moves bench-first-contact bench-failover bench-storms bench-registers sim-agent \
-        bench-control-channel bench-scalability bench-data-plane bench-committed bench-gaps bench-looks \
+        bench-control-channel bench-scalability bench-data-plane bench-committed bench-gaps bench-looks bench-pauses \
         bench-agent-scale bench-server-scale bench-scale-model \
         wheelhouse package lint-rollout test-rollout
 
@@ -131,6 +131,12 @@ bench-gaps: setup
 	mkdir -p build
 	@scripts/as-root .venv/bin/python bench/gaps.py --out build
 
+# The longest pause of lookups while registers commit, snapshots are written and the admin API is
+# busy, beside an echo (6 minutes).
+bench-pauses: setup
+	mkdir -p build
+	@scripts/as-root .venv/bin/python bench/pauses.py --out build
+
 # What a look at a device of up to 10,000 peers takes, and who has moved waits for it (a minute).
 bench-looks: setup
 	mkdir -p build
@@ -152,13 +158,17 @@ bench-scale-model: setup
 	mkdir -p build
 	.venv/bin/python bench/scale_model.py --out build
 
-# Endpoints that move, beside WireGuard alone (about 10 minutes): docs/evaluation/moves.md.
+# Endpoints that move, beside WireGuard alone (about 10 minutes; with SHORT=--short a minute or two, to
+# see that it works): docs/evaluation/moves.md.
 bench-moves: setup
-	@scripts/as-root .venv/bin/python -m wgmap_chaos.moves
+	mkdir -p build
+	@scripts/as-root .venv/bin/python bench/moves.py --out build $(SHORT)
 
-# Servers that die, and what first contacts feel of it (5 minutes): docs/evaluation/failover.md.
+# Servers that die, and what first contacts feel of it (5 minutes; with SHORT=--short two):
+# docs/evaluation/failover.md.
 bench-failover: setup
-	@scripts/as-root .venv/bin/python -m wgmap_chaos.failover
+	mkdir -p build
+	@scripts/as-root .venv/bin/python bench/failover.py --out build $(SHORT)
 
 # A thousand agents that lose a server and get it back, simulated (3 minutes): storms.md.
 bench-storms: setup
