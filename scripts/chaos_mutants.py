@@ -30,6 +30,7 @@ SCENARIO = """
 warm_s = 5.0
 [load]
 lights = 60
+askers = 8
 registers = 12.0
 probes = 5.0
 [bounds]

@@ -26,7 +26,7 @@ MOST_LEFT_OUT = 3  # by a machine that is slow
 def test_every_promise_is_put_to_the_test_and_holds(tmp_path: Path) -> None:
     scenario = Scenario(
         run=RunSection(seed=1, minutes=1.5),
-        load=LoadSection(lights=60, probes=10, rotations=0.1),
+        load=LoadSection(lights=60, askers=8, probes=10, rotations=0.1),
         faults=FaultsSection(kinds=MAIN, hold_s=(1.0, 3.0), calm_s=(0.5, 1.5)),
     )
     history = file.read(run.run(scenario, tmp_path / "out", "tests/netns/test_chaos.py"))
