@@ -19,6 +19,7 @@ from wgmap_agent.engine.capture import Capture
 from wgmap_agent.engine.control import ControlTunnels
 from wgmap_agent.engine.counters import Counters
 from wgmap_agent.engine.data_plane import DataPlane
+from wgmap_agent.engine.describing import described
 from wgmap_agent.engine.intake import Intake
 from wgmap_agent.engine.later import Later
 from wgmap_agent.engine.moves import Budget
@@ -40,7 +41,6 @@ from wgmap_agent.engine.types import (
     ConfigurePeers,
     EngineStatus,
     Identity,
-    PeerStatus,
     ReadPeers,
     RefreshEndpoints,
     Save,
@@ -318,7 +318,7 @@ class Engine:
         return EngineStatus(
             registered=self._registration.is_registered(now),
             servers=self._servers.status(now),
-            peers=tuple(self._peer_status(now, peer) for peer in self._plane.data.peers.values()),
+            peers=described(now, self._plane.data, self._settings),
             counters=counters,
         )
 
@@ -491,27 +491,6 @@ class Engine:
         since = now - self._settings.standing_s
         peers = self._plane.data.peers.values()
         return [peer for peer in peers if peer.phase is Phase.UP and peer.activity.data_at > since]
-
-    def _peer_status(self, now: float, peer: Peer) -> PeerStatus:
-        state = peer.state
-        endpoint = peer.endpoint if state is None or state.endpoint is None else state.endpoint
-        return PeerStatus(
-            key=str(peer.key),
-            eids=tuple(str(prefix) for prefix in self._plane.data.table.prefixes(peer.key)),
-            endpoint=None if endpoint is None else str(endpoint),
-            last_handshake_s=None if peer.stood_at is None else now - peer.stood_at,
-            rx=None if state is None else state.rx_bytes,
-            tx=None if state is None else state.tx_bytes,
-            state=self._state_of(now, peer),
-        )
-
-    def _state_of(self, now: float, peer: Peer) -> str:
-        if peer.phase is not Phase.UP:
-            return "pending"
-        if peer.recovery is not None:
-            return "silent"
-        is_idle = now - peer.activity.data_at > self._settings.standing_s
-        return "idle" if is_idle else "up"
 
 
 def _sets_data_peer(action: Action) -> bool:

@@ -12,7 +12,8 @@ from itertools import islice
 from wgmap_cluster.responder.effects import Effects, compare
 from wgmap_cluster.responder.table import Tables
 
-PIECE = 200  # subjects or peers in one go: about two milliseconds
+PIECE = 200  # subjects that are compared in one go: about two milliseconds
+GONE = 50  # peers that are let go of in one go, with all that is theirs
 
 
 class Former:
@@ -43,6 +44,6 @@ class Former:
             self._going.append(former)
             self._compared.popleft()
         # A larger piece where several wait: they may not come faster than they go.
-        if self._going and not self._going[0].dismantle(PIECE * len(self._going)):
+        if self._going and not self._going[0].dismantle(GONE * len(self._going)):
             self._going.popleft()
         return Effects()

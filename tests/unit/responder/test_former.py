@@ -8,7 +8,7 @@ import pytest
 from support.tables import META, Network, enrolled, mapped, notifies
 from wgmap_cluster.feed import Rows, TableBegin
 from wgmap_cluster.fsm.rows import Change
-from wgmap_cluster.responder.former import PIECE, Former
+from wgmap_cluster.responder.former import GONE, PIECE, Former
 from wgmap_cluster.responder.mappings import Peer
 from wgmap_cluster.responder.table import Tables
 
@@ -103,4 +103,4 @@ def test_several_that_wait_go_faster() -> None:
     while former:
         former.step(present)
         steps += 1
-    assert steps < 3 * COUNT / PIECE + 3
+    assert steps < 3 * COUNT / GONE + 3
