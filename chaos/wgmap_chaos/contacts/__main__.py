@@ -53,8 +53,8 @@ def _conditions() -> str:
         " to a destination that it has no tunnel to. A contact counts only where the fault's own"
         " counter says that it took exactly the packets that it is for. The limit is 1 s and four"
         " round trips, beside what the push or the answer is late by; with random loss, where two"
-        " losses may meet in one contact, it is 2 s. Where no data packet is lost on the way, the"
-        " first packet must be the first that is answered."
+        " losses may meet in one contact, it is 2 s. Where no data packet is lost on the way, every"
+        " packet that was sent before the first answer must be answered too."
     )
 
 
@@ -82,6 +82,7 @@ def _cell(contacts: Contacts, name: str, delay_ms: float, late_ms: float, repeat
         len(made) - len(counted),
         max(counted, key=lambda one: one.worst_ms).repairs() if counted else "",
         0 if _lossy(fault) else sum(one.lost for one in counted),
+        sum(one.overtaken for one in counted),
     )
 
 
@@ -106,7 +107,8 @@ def _shown(cell: Cell) -> Cell:
     held = "ok  " if cell.held else "FAIL"
     print(
         f"{held} {cell.delay_ms:3g} ms, push {cell.late_ms:3g} ms late, {cell.fault}: {replies} ms"
-        f" {cell.repairs}{f', {cell.lost} held packets lost' if cell.lost else ''}",
+        f" {cell.repairs}{f', {cell.lost} held packets lost' if cell.lost else ''}"
+        f"{f', {cell.overtaken} overtaken' if cell.overtaken else ''}",
         flush=True,
     )
     return cell

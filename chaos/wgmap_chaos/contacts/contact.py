@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from wgmap_chaos.losses import losing
 LIMIT_S = 1.0  # beside four round trips: what the worst first reply may take
 GIVE_UP_S = 12.0
 PING_EVERY_S = 0.1
+LATER = 5  # answers to later packets: what was not answered before those never is
 SETTLE_S = 0.05  # beside four delays: what a contact has led to is over
 TAKEN_S = 2.0  # within this a fault must have taken what it is for
 REPAIRS = (
@@ -45,7 +46,8 @@ class Contact:
     reply_ms: tuple[float | None, ...]  # of each side that sent; None: nothing came back
     effective: bool  # whether the fault took all that it is for
     counters: tuple[dict[str, int], dict[str, int]]  # what changed at puller and target
-    lost: int  # packets that were sent before the first one that was answered
+    lost: int  # packets that were sent before the first one that was answered, and never were
+    overtaken: int  # and those that were answered behind it
 
     @property
     def worst_ms(self) -> float:
@@ -106,8 +108,8 @@ class Contacts:
             effective = False  # the puller knew the target before its answer
         found = [one for one in answers if one is not None]
         replies = tuple(None if one is None else one.after_ms for one in answers)
-        lost = sum(one.number - 1 for one in found)
-        return Contact(replies, effective, (changes[0], changes[1]), lost)
+        lost, overtaken = sum(one.lost for one in found), sum(one.overtaken for one in found)
+        return Contact(replies, effective, (changes[0], changes[1]), lost, overtaken)
 
     @contextmanager
     def _late_answers(self, fault: Fault, puller: AgentEntry) -> Iterator[None]:
@@ -169,10 +171,15 @@ def forget(one: AgentEntry, other: AgentEntry) -> None:
 
 
 class Reply(NamedTuple):
-    """The first packet that was answered: its number, from 1, and how long after the first one."""
+    """The first answer: how long after the first packet it came, and what was lost before it.
 
-    number: int
+    ``overtaken``: packets that were sent before the one that was answered first, and were answered
+    later; ``lost``: those that were not, before LATER more were.
+    """
+
     after_ms: float
+    lost: int = 0
+    overtaken: int = 0
 
 
 def first_answer_ms(source: AgentEntry, target: AgentEntry) -> float | None:
@@ -185,20 +192,36 @@ def first_answer_ms(source: AgentEntry, target: AgentEntry) -> float | None:
 
 
 def first_answer(source: AgentEntry, target: AgentEntry) -> Reply | None:
-    """As ``first_answer_ms``, with the number of the packet that was answered."""
+    """As ``first_answer_ms``, with what became of the packets before."""
     count = int(GIVE_UP_S / PING_EVERY_S)
     argv = ["ip", "netns", "exec", source.netns, "ping", "-n", "-i", str(PING_EVERY_S)]
     argv += ["-c", str(count), "-W", "1", str(target.eids[0])]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
         try:
-            for line in process.stdout:
-                if reply := _REPLY.search(line):
-                    number = int(reply[1])
-                    return Reply(number, (number - 1) * PING_EVERY_S * 1e3 + float(reply[2]))
+            return read_answers(process.stdout)
         finally:
             process.kill()
-    return None
+
+
+def read_answers(lines: Iterable[bytes]) -> Reply | None:
+    """Read what ping says, as far as needed to know what became of the first packets."""
+    first: int | None = None
+    after_ms, missing = 0.0, set[int]()
+    for line in lines:
+        if not (reply := _REPLY.search(line)):
+            continue
+        number = int(reply[1])
+        if first is None:
+            first = number
+            after_ms = (number - 1) * (PING_EVERY_S * 1e3) + float(reply[2])
+            missing = set(range(1, number))
+        missing.discard(number)
+        if not missing or number >= first + LATER:
+            break
+    if first is None:
+        return None
+    return Reply(after_ms, len(missing), first - 1 - len(missing))
 
 
 def _counters(agent: AgentEntry) -> dict[str, int]:

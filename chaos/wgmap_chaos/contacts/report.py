@@ -19,7 +19,8 @@ class Cell:
     limit_ms: float
     ineffective: int  # contacts that do not count: the fault had not taken what it is for
     repairs: str  # of the slowest
-    lost: int = 0  # packets that were sent before the first one that was answered
+    lost: int = 0  # packets that were sent before the first one that was answered, and never were
+    overtaken: int = 0  # and those that were answered behind it
 
     @property
     def held(self) -> bool:
@@ -65,7 +66,8 @@ def _conclusion(cells: Sequence[Cell]) -> Iterable[str]:
         f"{len(replies)} first replies, the worst after {max(replies, default=0):.0f} ms; "
         f"{len(failed)} of {len(cells)} cells beyond their limit (in bold) or without effect; "
         f"{sum(cell.ineffective for cell in cells)} contacts did not count, because the fault "
-        f"had not taken what it is for; {sum(cell.lost for cell in cells)} held packets lost."
+        f"had not taken what it is for; {sum(cell.lost for cell in cells)} held packets lost, "
+        f"{sum(cell.overtaken for cell in cells)} overtaken by a later one."
     )
     for cell in failed:
         yield (
