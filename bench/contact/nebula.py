@@ -97,6 +97,14 @@ class Nebula:
         argv = ["nebula-cert", command, *arguments]
         subprocess.run(argv, cwd=self._directory, check=True)
 
+    def _underlay(self) -> dict[str, bool]:
+        """Return what Nebula may use: left alone it tries all addresses of a host, ours among them.
+
+        Then each of its contacts would be one of ours as well, from both ends.
+        """
+        allowed = {f"{host.underlay}/32": True for host in self._hosts}
+        return {"0.0.0.0/0": False, "::/0": False, **allowed}
+
     def _config(self, host: HostEntry) -> dict[str, object]:
         """Return a configuration: JSON is YAML."""
         own = self._directory
@@ -112,6 +120,8 @@ class Nebula:
             "lighthouse": {
                 "am_lighthouse": is_lighthouse,
                 "hosts": [] if is_lighthouse else [f"{_NETWORK}.1"],
+                "local_allow_list": self._underlay(),
+                "remote_allow_list": self._underlay(),
             },
             "listen": {"host": "0.0.0.0", "port": PORT},
             "tun": {"dev": host.underlay_port.removesuffix("-prt") + "-neb", "mtu": 1300},

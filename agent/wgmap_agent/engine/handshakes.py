@@ -79,6 +79,22 @@ class Handshakes:
         delay: float = (least + rtts * rtt) * 2 ** min(max(peer.kicks - 1, 0), 16)
         return min(delay, settings.kick_cap_s) * self._rng.uniform(1.0, 1.1)
 
+    def crossed(self, now: float, peer: Peer) -> bool:
+        """Have the lower key kick soon where our response came behind an initiation of theirs.
+
+        WireGuard overwrote our initiation with theirs when that came, as it did over there: neither
+        response is of use, and without a kick nobody sends anything for 5 s. That is certain only
+        once the device has been looked at, for whoever can send from that endpoint can forge
+        both; so it is done once, and what else is lost waits for its time.
+        """
+        if peer.kicks or self._own_key > peer.key:
+            return False
+        peer.graced = True
+        soon = max(now + self._settings.settle_s, peer.tried_at + self._settings.flood_s)
+        peer.kick_at = min(peer.kick_at, soon)
+        peer.check_at = peer.kick_at
+        return True
+
     def judge(self, now: float, rtt: float, peer: Peer, state: PeerState) -> Step:
         """Judge a peer that does not stand yet by what the device says; sets ``check_at``."""
         if state.last_handshake is not None:

@@ -208,7 +208,7 @@ class Intake:
     def response(self, now: float, source: Endpoint) -> list[Action]:
         """Take in that a handshake response came to the data port.
 
-        Where initiations crossed it answers what is forgotten: then a reading has to tell.
+        Where initiations crossed it answers what is forgotten: a reading tells, and a kick is due.
         A forged one makes the routes too early: what a kick then drops is not held by us.
         """
         if self._plane.successors.answered(source):
@@ -219,6 +219,8 @@ class Intake:
         if peer is None or peer.phase is not Phase.TRYING:
             return []
         if self._plane.arrivals.since(peer.tried_at, source):
+            if self._plane.handshakes.crossed(now, peer):
+                self._plane.readings.hurry(now, Tunnel.DATA)
             return []
         peer.ours = True
         return self._answers(now, peer)

@@ -88,6 +88,8 @@ class Settings:
     kick_rtts: float = 3.0
     second_s: float = 0.15  # more, for the side that leaves the kick to the other
     kick_both_rtts: float = 2.0  # where both pulled at once and two initiations have crossed
+    # WireGuard takes one initiation of a peer in 20 ms (INITIATIONS_PER_SECOND is 50).
+    flood_s: float = 0.025
     kick_cap_s: float = 5.0  # back-off between kicks; WireGuard's own retry is as slow
     look_s: float = 0.04  # beside look_rtts: by then an initiation has its response
     look_rtts: float = 1.25

@@ -123,6 +123,51 @@ def test_both_pull_at_once(delay: float, fault: str, apart: float) -> None:
 
 
 @pytest.mark.parametrize("delay", DELAYS)
+@pytest.mark.parametrize("apart", [0.0, 0.01, 0.03])
+@pytest.mark.parametrize("first_asks", [0, 1])
+def test_two_initiations_that_cross_cost_a_round_trip(
+    delay: float, apart: float, first_asks: int
+) -> None:
+    """The response that comes behind the other's initiation says so: the lower key kicks."""
+    lab = lab_with(delay, seed=1)
+    first, second = lab.hosts[first_asks], lab.hosts[1 - first_asks]
+    first.ping(second.eid)
+    lab.world.after(apart, lambda: second.ping(first.eid))
+    settings = Settings()
+    # Four round trips, and what the higher key has waits for the first packet of the new session.
+    most = 9 * delay + settings.flood_s + settings.settle_s + 2 * EXACT
+    assert lab.first_answer(first) <= most, lab.story()
+    assert lab.first_answer(second) <= most, lab.story()
+    kicks = [host.engine.counters["peer.kicked"] for host in lab.hosts if host.engine]
+    assert sum(kicks) <= 1, lab.story()
+    lab.world.run(10)
+    lab.check_quiet()
+
+
+@pytest.mark.parametrize("delay", DELAYS)
+def test_forged_crossings_cost_one_kick(delay: float) -> None:
+    """Whoever can send from the endpoint of one that is silent can make handshakes look crossed."""
+
+    def kicks(forged: int) -> int:
+        lab = lab_with(delay)
+        first, second = lab.hosts  # the first has the lower key: it is the one that kicks
+        second.data.dead = True
+        source = Endpoint(second.underlay[0], DATA_PORT)
+        for number in range(forged):
+            for kind in ("init", "response"):
+                lab.world.after(
+                    number * 0.01, lambda kind=kind: first.data.overhear(kind, source, b"")
+                )
+        first.ping(second.eid)
+        lab.world.run(3)
+        assert first.engine is not None
+        return first.engine.counters["peer.kicked"]
+
+    alone = kicks(0)
+    assert 1 <= alone <= kicks(300) <= alone + 2
+
+
+@pytest.mark.parametrize("delay", DELAYS)
 @pytest.mark.parametrize("both", [False, True])
 def test_jitter_and_datagrams_out_of_order(delay: float, both: bool) -> None:
     """Servers see the questions in different orders; pushes, answers and initiations race."""
