@@ -117,9 +117,10 @@ bench-data-plane: setup
 	mkdir -p build
 	@scripts/as-root .venv/bin/python bench/data_plane.py --out build
 
-# 100,000 peers that repeat their register every minute, beside lookups (some minutes).
+# 100,000 peers that repeat their register every minute for ten minutes, beside lookups (12 minutes).
 bench-registers: setup
-	.venv/bin/python bench/registers.py
+	mkdir -p build
+	.venv/bin/python bench/registers.py --out build
 
 # Registers that are committed, by servers and by how many are out (6 minutes).
 bench-committed: setup

@@ -37,7 +37,7 @@ PUBLISH_S = 0.1
 WHOLE_EVERY = 360  # collections, an hour: operators' requests leave more behind than datagrams
 # Between two counts of the agents that can be reached: 60 times what one takes, for that grows
 # with the peers (mostly for the device), within these bounds.
-REACHABLE_S, REACHABLE_MOST_S, REACHABLE_REST = 1.0, 5.0, 60
+REACHABLE_S, REACHABLE_MOST_S, REACHABLE_REST = 1.0, 30.0, 60
 _LOG = Log("replica")
 Part: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
