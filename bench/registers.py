@@ -185,7 +185,7 @@ def table(phase: Phase) -> str:
 
 
 def write_csv(path: Path, phases: Sequence[Phase]) -> None:
-    """Write a line for each process and stretch of time: what it used of a processor, its memory."""
+    """Write a line for each process and stretch of time: processors used, memory."""
     rows = (
         [phase.title, f"{after.at - phase.readings[0].at:.1f}", role,
          f"{(cpu - before.cpu_s[role]) / (after.at - before.at):.4f}",

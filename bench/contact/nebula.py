@@ -36,7 +36,7 @@ class Nebula:
         self, directory: Path, lighthouse: ServerEntry, agents: tuple[AgentEntry, ...]
     ) -> None:
         self._directory = directory
-        self._lighthouse = lighthouse
+        self._lighthouse, self._agents = lighthouse, agents
         self._hosts: list[HostEntry] = [lighthouse, *agents]
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -102,7 +102,10 @@ class Nebula:
 
         Then each of its contacts would be one of ours as well, from both ends.
         """
-        allowed = {f"{host.underlay}/32": True for host in self._hosts}
+        agents = [address for one in self._agents for address in one.underlay]
+        allowed = {
+            f"{one}/{one.max_prefixlen}": True for one in (self._lighthouse.underlay, *agents)
+        }
         return {"0.0.0.0/0": False, "::/0": False, **allowed}
 
     def _config(self, host: HostEntry) -> dict[str, object]:
