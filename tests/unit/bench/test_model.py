@@ -84,14 +84,17 @@ def test_figures_are_read_as_they_were_written(tmp_path: Path) -> None:
         only(values, figure="memory")
 
 
-def test_the_small_runs_tell_the_large_one() -> None:
-    """From 10 and 1,000 agents to 10,000, as measured; docs/scale.md says by how much it is off."""
+def test_the_small_runs_never_say_too_little_of_the_large_one() -> None:
+    """From 10 and 1,000 agents to 10,000, as measured; docs/scale.md says by how much it is off.
+
+    Processors are woken less often for each message where more come, so of them it says too much.
+    """
     for what, said, found in scale_model.check(scale_model.FOLDER):
-        assert 0.5 < said / found < 2.0, what
+        assert 0.8 < said / found < (10.0 if what.endswith("cores") else 1.25), what
 
 
 def test_more_agents_never_need_less() -> None:
-    costs = Costs.read(scale_model.FOLDER, sizes=(10, 10_000))
+    costs = Costs.read(scale_model.FOLDER, sizes=scale_model.LINE)
     loads = [astuple(Load.of(costs, Fleet(agents))) for agents in scale_model.FLEETS]
     for small, large in itertools.pairwise(loads):
         assert all(less <= more for less, more in zip(small, large, strict=True))
