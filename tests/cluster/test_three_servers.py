@@ -134,6 +134,8 @@ async def test_no_backup_without_a_quorum(trio: Trio) -> None:
         await trio.operations[last].archive.backup(("ann", "now"), None)
 
 
+# Six servers in one process: 3 s, half a minute at a load of 27 on two processors.
+@pytest.mark.timeout(180)
 async def test_a_restore_survives_the_death_of_the_leader(trio: Trio, other: Trio) -> None:
     await imported(trio, await trio.follower(), 2000)
     backup = list(await trio.operations[await trio.follower()].archive.backup(("ann", "now"), None))
