@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -118,13 +119,13 @@ def watched(server: Server) -> Iterator[list[Reading]]:
         while not ended.wait(EVERY_S):
             readings.append(read(server))
 
-    watching = threading.Thread(target=watch)
-    watching.start()
-    try:
-        yield readings
-    finally:
-        ended.set()
-        watching.join()
+    with ThreadPoolExecutor(1) as pool:
+        watching = pool.submit(watch)
+        try:
+            yield readings
+        finally:
+            ended.set()
+        watching.result()
     readings.append(read(server))
 
 

@@ -80,12 +80,13 @@ class Handshakes:
         return min(delay, settings.kick_cap_s) * self._rng.uniform(1.0, 1.1)
 
     def crossed(self, now: float, peer: Peer) -> bool:
-        """Have the lower key kick soon where our response came behind an initiation of theirs.
+        """Have the lower key kick soon: a response came behind an initiation of the other side.
 
         WireGuard overwrote our initiation with theirs when that came, as it did over there: neither
         response is of use, and without a kick nobody sends anything for 5 s. That is certain only
         once the device has been looked at, for whoever can send from that endpoint can forge
-        both; so it is done once, and what else is lost waits for its time.
+        both; so it is done once, and what else is lost waits for its time. Returns whether the
+        device is to be looked at.
         """
         if peer.kicks or self._own_key > peer.key:
             return False
