@@ -245,7 +245,8 @@ class Intake:
         """Let the device have the initiation of a new peer that may have come before the peer.
 
         At once where it came before we knew of the peer. While the peer was being set it may have
-        come in time: it is given again when WireGuard has surely done with it.
+        come in time: it is given again when WireGuard has surely done with it. One that came right
+        behind another one that was given again, as a kick may, was one too many for WireGuard.
         """
         came = self._plane.arrivals.last(now, peer.endpoint)
         if came is None or peer.phase is not Phase.PASSIVE:
@@ -253,10 +254,19 @@ class Intake:
         at, packet = came
         if at < peer.since:
             self._plane.counters.add("peer.came_early")
-        elif now < at + self._plane.settings.settle_s:
-            self._settling[peer.key] = at + self._plane.settings.settle_s
+        elif now < (due := self._taken_at(peer, at)):
+            self._settling[peer.key] = due
             return [] if self._plane.contact.of(peer.key) else self._answers(now, peer)
         return self._again(now, peer, at, packet)
+
+    def _taken_at(self, peer: Peer, at: float) -> float:
+        """Return when WireGuard is done with an initiation that came, and takes another one."""
+        settings = self._plane.settings
+        free = peer.again_at + settings.flood_s if self._is_too_many(peer, at) else at
+        return max(at + settings.settle_s, free)
+
+    def _is_too_many(self, peer: Peer, at: float) -> bool:
+        return peer.again_at <= at < peer.again_at + self._plane.settings.flood_s
 
     def settled(self, now: float) -> list[Action]:
         """Go on with the peers whose initiation came while they were being set."""
@@ -278,9 +288,13 @@ class Intake:
 
         Once it has answered that it may initiate no more, so packets to the peer go into it.
         """
-        again: list[Action] = (
-            [Redeliver(packet, at)] if at < peer.since + self._plane.settings.race_s else []
-        )
+        again: list[Action] = []
+        if self._is_too_many(peer, at):
+            again = [Redeliver(packet, peer.since)]  # whenever the device was set: it dropped it
+        elif at < peer.since + self._plane.settings.race_s:
+            again = [Redeliver(packet, at)]
+        if again:
+            peer.again_at = now
         peer.answered = True
         held = self._plane.contact.all_of(now, peer.key, Event.RELEASED)
         passing = self._answers(now, peer)

@@ -1,5 +1,6 @@
 """A data peer as the engine keeps it, beside what the device says of it."""
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -68,6 +69,7 @@ class Peer:
     held_back: bool = False  # it may not know us yet, or is to initiate: we must not
     rx_mark: int = 0  # what had come from it when we initiated
     answered: bool = False  # a response came to our initiation, or its own initiation came
+    again_at: float = -math.inf  # when the device was given an initiation of its again
     ours: bool = False  # the former: it has not shown yet that it has the session
     unseen: int = 0  # so often we may still show its owner that this new key took over,
     shown_at: float = 0.0  # as we did last,

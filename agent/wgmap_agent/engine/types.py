@@ -138,7 +138,7 @@ class Inject:
 class Redeliver:
     """Give this machine an underlay packet again that came too early for the data device.
 
-    Nothing is to be done where the device had all its peers when the packet came, ``at``.
+    Nothing is to be done where the device had all its peers by ``at``: mostly when it came.
     """
 
     packet: bytes

@@ -8,6 +8,9 @@ once. Packet sockets see them, and a filter in the kernel lets nothing else thro
     UDP to the data port, 8 + 92 bytes, that begin with 02 00 00 00: a response
     (message type and reserved zeros: WireGuard's protocol paper, sections 5.4.2 and 5.4.3)
 
+What comes over the loopback device is an initiation that we deliver again ourselves: heard a second
+time it would count as a new one, and be kept for whoever is at that endpoint next.
+
 Anybody can send such datagrams, so no more than RATE a second are read; what does not fit into
 the sockets' buffers meanwhile is dropped by the kernel: then things take longer.
 """
@@ -35,6 +38,7 @@ _SO_ATTACH_FILTER = 26
 _SO_TIMESTAMPNS = 35
 _SOL_PACKET, _PACKET_IGNORE_OUTGOING = 263, 23
 _PACKET_HOST = 0
+_ARPHRD_LOOPBACK = 772
 _SEEN_BYTES = 60 + 8 + 148  # an initiation with every option of IPv4
 _TIMESPEC = struct.Struct("@qq")
 _INITIATION_LENGTH, _INITIATION = 8 + 148, 0x01000000
@@ -125,7 +129,7 @@ def _read(one: socket.socket) -> Handshake | None:
     except OSError:  # nothing left, or an interface went down
         return None
     about = icmp.header(packet)
-    if about is None or address[2] != _PACKET_HOST:
+    if about is None or address[2] != _PACKET_HOST or address[3] == _ARPHRD_LOOPBACK:
         return None
     udp = (packet[0] & 0xF) * 4 if about.source.version == 4 else 40
     port = int.from_bytes(packet[udp : udp + 2], "big")
