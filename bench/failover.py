@@ -84,42 +84,43 @@ def text(found: Found, contacts: int) -> str:
 
 def table(measured: Sequence[Measured]) -> str:
     """Write the first contacts before and after as a Markdown table."""
-    lines = [
-        "| the preferred server is | one-way delay | it led | median before | after | growth |"
-        " hedge delay | worst before | after | lost | heard, as the status says |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for one in measured:
-        heard = (
-            "" if one.heard_s is None else f"{one.heard_s[0]:.1f} s, then {one.heard_s[1]:.1f} s"
-        )
-        cells = (
-            one.fault,
-            f"{one.delay_ms:g} ms",
-            "yes" if one.led else "no",
-            *(_ms(value) for value in (one.median_ms[0], one.median_ms[1], one.growth_ms)),
-            _ms(one.hedge_ms),
-            *(_ms(value) for value in one.worst_ms),
-            f"{one.lost} of {len(one.before) + len(one.after)}",
-            heard,
-        )
-        mark = "" if one.held else " **(beyond)**"
-        lines.append(f"| {' | '.join(cells)}{mark} |")
-    return "\n".join(lines)
+    head = (
+        "the preferred server is | one-way delay | it led | median before | after | growth |"
+        " hedge delay | worst before | after | lost | heard, as the status says"
+    )
+    return results.markdown(head, map(_cells, measured))
+
+
+def _cells(one: Measured) -> tuple[str, ...]:
+    heard = "" if one.heard_s is None else f"{one.heard_s[0]:.1f} s, then {one.heard_s[1]:.1f} s"
+    return (
+        one.fault if one.held else f"{one.fault} **(beyond)**",
+        f"{one.delay_ms:g} ms",
+        "yes" if one.led else "no",
+        *(_ms(value) for value in (one.median_ms[0], one.median_ms[1], one.growth_ms)),
+        _ms(one.hedge_ms),
+        *(_ms(value) for value in one.worst_ms),
+        f"{one.lost} of {len(one.before) + len(one.after)}",
+        heard,
+    )
 
 
 def without_any(alone: Sequence[Alone]) -> str:
     """Write what went on without any server as a Markdown table."""
-    lines = [
-        "| all three killed | established flow, 100 packets a second | a new contact is refused"
-        " (ICMP) | configured |",
-        "|---|---|---|---|",
-    ]
-    for one in alone:
-        refused = "never" if one.refused_after_s is None else f"after {one.refused_after_s:.1f} s"
-        flow = f"{one.flow_lost} of {one.flow_sent} lost"
-        lines.append(f"| IPv{one.family} | {flow} | {refused} | {one.configured_s:g} s |")
-    return "\n".join(lines)
+    head = (
+        "all three killed | established flow, 100 packets a second | a new contact is refused"
+        " (ICMP) | configured"
+    )
+    rows = (
+        (
+            f"IPv{one.family}",
+            f"{one.flow_lost} of {one.flow_sent} lost",
+            "never" if one.refused_after_s is None else f"after {one.refused_after_s:.1f} s",
+            f"{one.configured_s:g} s",
+        )
+        for one in alone
+    )
+    return results.markdown(head, rows)
 
 
 def write_csv(path: Path, found: Found) -> None:

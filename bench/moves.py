@@ -77,25 +77,25 @@ async def measure(directory: Path, options: argparse.Namespace) -> list[Case]:
 
 def table(cases: Sequence[Case]) -> str:
     """Write a Markdown table; what did not come back within the window is ``> window``."""
-    lines = [
-        "| what happens | one-way delay | flow | wgmap: median | worst | WireGuard alone: median |"
-        " worst | trials |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for case in cases:
-        plain = case.plain
-        cells = (
-            case.scenario.title,
-            f"{case.delay_ms} ms",
-            f"IPv{case.family}",
-            _time(statistics.median(case.wgmap)),
-            _time(case.wgmap[-1]),
-            _time(statistics.median(plain)) if plain else "",
-            _time(plain[-1]) if plain else "",
-            str(len(case.trials)),
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    head = (
+        "what happens | one-way delay | flow | wgmap: median | worst | WireGuard alone: median |"
+        " worst | trials"
+    )
+    return results.markdown(head, map(_cells, cases))
+
+
+def _cells(case: Case) -> tuple[str, ...]:
+    plain = case.plain
+    return (
+        case.scenario.title,
+        f"{case.delay_ms} ms",
+        f"IPv{case.family}",
+        _time(statistics.median(case.wgmap)),
+        _time(case.wgmap[-1]),
+        _time(statistics.median(plain)) if plain else "",
+        _time(plain[-1]) if plain else "",
+        str(len(case.trials)),
+    )
 
 
 def _time(seconds: float) -> str:

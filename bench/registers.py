@@ -181,8 +181,7 @@ def table(phase: Phase) -> str:
     grown = sum(max(0, b.wal_bytes - a.wal_bytes) for a, b in pairwise(phase.readings)) / 1e6
     rows.append(("log bytes", f"{60 * grown / seconds:.2f} MB a minute"))
     rows.append(("sent late by", f"{run.sent_late_ms:.0f} ms at most"))
-    lines = [f"| {phase.title} | measured |", "|---|---|"]
-    return "\n".join([*lines, *(f"| {what} | {value} |" for what, value in rows)])
+    return results.markdown(f"{phase.title} | measured", rows)
 
 
 def write_csv(path: Path, phases: Sequence[Phase]) -> None:

@@ -54,6 +54,13 @@ def write_rows(path: Path, names: Sequence[str], rows: Iterable[Sequence[object]
         writer.writerows(rows)
 
 
+def markdown(head: str, rows: Iterable[Iterable[str]]) -> str:
+    """Write a table; ``head``: the titles of its columns, with " | " between them."""
+    rule = "|".join("---" for _ in head.split(" | "))
+    lines = (f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join([f"| {head} |", f"|{rule}|", *lines])
+
+
 def replace_between(path: Path, name: str, text: str) -> None:
     """Put ``text`` between the comments ``<!-- NAME -->`` and ``<!-- /NAME -->`` of a file."""
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"

@@ -57,8 +57,8 @@ def test_failover_is_held_where_nothing_is_lost_and_no_median_grows_too_much() -
 def test_first_contacts_are_written_one_a_line(tmp_path: Path) -> None:
     found = Found([measured("killed", 9.0, None)], [ALONE])
     text = failover.text(found, 2)
-    assert "| killed | 20 ms | yes | 8.0 ms | " in text
-    assert "| 1 of 4 | 0.3 s, then 1.3 s **(beyond)** |" in text
+    assert "| killed **(beyond)** | 20 ms | yes | 8.0 ms | " in text
+    assert "| 1 of 4 | 0.3 s, then 1.3 s |" in text
     assert "| IPv4 | 0 of 1300 lost | after 10.0 s | 10 s |" in text
     failover.write_csv(tmp_path / "failover.csv", found)
     with (tmp_path / "failover.csv").open() as file:

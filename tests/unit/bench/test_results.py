@@ -57,3 +57,9 @@ def test_a_document_without_the_section_is_an_error(tmp_path: Path) -> None:
 def test_quantiles_are_values_that_were_measured() -> None:
     values = [3.0, 1.0, 2.0, 4.0]
     assert [results.quantile(values, part) for part in (0.0, 0.5, 0.51, 1.0)] == [1, 2, 3, 4]
+
+
+def test_a_table_has_a_line_for_each_row() -> None:
+    rows = [("1", "IPv4"), ("2", "")]
+    wanted = "| number | family |\n|---|---|\n| 1 | IPv4 |\n| 2 |  |"
+    assert results.markdown("number | family", rows) == wanted
