@@ -68,18 +68,22 @@ class Overheard:
         self._sockets = [_open(_ETH_P_IP, _filter_v4(port)), _open(_ETH_P_IPV6, _filter_v6(port))]
         self._left = 0.0
         self._turn: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # that listens
         self._event: Callable[[Handshake], None] = lambda _: None
 
     def start(self, event: Callable[[Handshake], None]) -> None:
         """Call ``event`` on the running loop for each, until closed."""
         self._event = event
-        self._listen()
+        self._loop = asyncio.get_running_loop()
+        self._listen(self._loop)
 
     def close(self) -> None:
         """Stop."""
         if self._turn is not None:
             self._turn.cancel()
-            self._deafen()
+        if self._loop is not None:
+            # A loop that still has a descriptor never hears of the next socket of that number.
+            self._deafen(self._loop)
         for one in self._sockets:
             one.close()
         self._sockets.clear()
@@ -90,37 +94,35 @@ class Overheard:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _listen(self) -> None:
-        loop = asyncio.get_running_loop()
+    def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         self._left = RATE * TURN_S
         for one in self._sockets:
-            loop.add_reader(one, self._readable, one)
+            loop.add_reader(one, self._readable, one, loop)
 
-    def _deafen(self) -> None:
-        loop = asyncio.get_running_loop()
+    def _deafen(self, loop: asyncio.AbstractEventLoop) -> None:
         for one in self._sockets:
             loop.remove_reader(one)
 
-    def _readable(self, one: socket.socket) -> None:
+    def _readable(self, one: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
         """Read one; the next turn begins TURN_S later."""
         if self._turn is None:
-            self._turn = asyncio.get_running_loop().call_later(TURN_S, self._next_turn)
+            self._turn = loop.call_later(TURN_S, self._next_turn, loop)
         handshake = _read(one)
         if handshake is not None and handshake.is_response:
-            asyncio.get_running_loop().call_later(RESPONSE_S, self._tell, handshake)
+            loop.call_later(RESPONSE_S, self._tell, handshake)
         elif handshake is not None:
             self._event(handshake)
         self._left -= 1
         if self._left <= 0:
-            self._deafen()
+            self._deafen(loop)
 
     def _tell(self, handshake: Handshake) -> None:
         if self._sockets:
             self._event(handshake)
 
-    def _next_turn(self) -> None:
+    def _next_turn(self, loop: asyncio.AbstractEventLoop) -> None:
         self._turn = None
-        self._listen()
+        self._listen(loop)
 
 
 def _read(one: socket.socket) -> Handshake | None:

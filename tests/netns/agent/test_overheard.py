@@ -1,6 +1,7 @@
 """Handshakes are heard beside WireGuard, whoever sends them, and nothing else is."""
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
 from collections.abc import Iterator
@@ -65,6 +66,25 @@ async def test_handshakes_are_heard_and_nothing_else(message: bytes) -> None:
             assert abs(clock.now() - heard[0].at) < 1
             assert len(heard) == 1  # in the order of their sending: the others came before it
             heard.clear()
+
+
+async def test_the_next_socket_of_its_number_is_heard_by_the_loop() -> None:
+    """Closed while nothing comes: the loop must let go of it, or whoever is next waits for ever."""
+    loop = asyncio.get_running_loop()
+    with ears_and_senders() as (overheard, _):
+        overheard.start(lambda _: None)
+        numbers = {one.fileno() for one in overheard._sockets}
+    with contextlib.ExitStack() as stack:
+        for _ in range(10):
+            pair = [stack.enter_context(one) for one in socket.socketpair()]
+            numbers -= {one.fileno() for one in pair}
+            for one, other in (pair, pair[::-1]):
+                one.setblocking(False)
+                waiting = asyncio.create_task(loop.sock_recv(one, 1))
+                await asyncio.sleep(0)
+                other.send(b"x")
+                assert await asyncio.wait_for(waiting, 1) == b"x"
+    assert not numbers, "each number was taken by another one"
 
 
 async def test_a_flood_is_read_no_faster_than_the_rate() -> None:
