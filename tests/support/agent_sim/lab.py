@@ -1,12 +1,13 @@
 """A whole simulated network, and the invariants that hold after every step of it."""
 
 import ipaddress
+from dataclasses import replace
 from ipaddress import IPv6Address
 
 from support.agent_sim.host import CONTROL_PORT, Host
 from support.agent_sim.mapserver import Log, MapServer
 from support.agent_sim.wireguard import Device, Payload
-from support.agent_sim.world import World
+from support.agent_sim.world import Fault, World
 from wgmap.addresses import Endpoint, host_prefix
 from wgmap.lisp.messages import Eid, Locator, Record
 from wgmap.wg.device import PeerConfig
@@ -15,6 +16,8 @@ from wgmap_agent.engine.settings import Settings
 from wgmap_agent.engine.types import ServerInfo
 
 SETTLE_S = 3.0
+DELAYS = (0.0, 0.002, 0.02, 0.08)  # one-way, seconds
+EXACT = 1e-6
 
 
 def server_info(number: int) -> ServerInfo:
@@ -176,3 +179,11 @@ class Lab:
             assert len(plane.contact) == 0, self.story()
             assert plane.contact.holding.total == 0  # copies are gone as well
             assert all(peer.keepalive == 0 for peer in host.data.peers.values()), self.story()
+
+
+def lab_with(delay: float, faults: tuple[Fault, ...] = (), **options: object) -> Lab:
+    """Start a lab in which these faults are to come."""
+    lab = Lab(delay=delay, **options)  # type: ignore[arg-type]
+    lab.start()
+    lab.world.faults += [replace(fault) for fault in faults]
+    return lab
